@@ -1,0 +1,51 @@
+# make demo   train, pack, export and benchmark the digits network, from nothing
+# make test   lint, types, tests
+# make setup  only install; make system (as root) adds Debian's packages; make lock renews the locks
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.frostbit-installed
+LCE_STAMP := $(VENV)/.frostbit-lce-installed
+LOCK_FLAGS := --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-emit-find-links --no-header --no-annotate --constraint requirements/constraints.txt -q
+
+.PHONY: demo test setup lint system lock clean
+
+demo: setup
+	$(BIN)/pipeline run --recipe digits --out runs/digits --force
+
+test: setup lint
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy kernels export pipeline
+
+setup: $(STAMP) $(LCE_STAMP)
+
+$(STAMP): requirements/dev.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --no-deps --no-build-isolation -e .
+	touch $@
+
+# Where LCE has no wheel the pipeline works without it, and says so.
+$(LCE_STAMP): $(STAMP) export/lce-requirements.txt
+	$(BIN)/pipeline doctor --install-lce
+	touch $@
+
+system:
+	apt-get update
+	grep -v '^#' packages.txt | xargs apt-get install -y --no-install-recommends
+
+lock:
+	$(BIN)/uv pip compile pyproject.toml $(LOCK_FLAGS) -o requirements/base.txt
+	$(BIN)/uv pip compile pyproject.toml --extra export $(LOCK_FLAGS) -o requirements/export.txt
+	$(BIN)/uv pip compile pyproject.toml --extra export --extra train $(LOCK_FLAGS) -o requirements/train.txt
+	$(BIN)/uv pip compile pyproject.toml --extra export --extra train --extra dev $(LOCK_FLAGS) -o requirements/dev.txt
+
+clean:
+	rm -rf $(VENV) build dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

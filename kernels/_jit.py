@@ -1,0 +1,83 @@
+"""The decorators that hold the JIT options, and the folder of compiled code.
+
+``@inner`` marks code that is compiled into its caller; ``@entry`` marks what Python calls and
+the only thing that is cached on disk, so that a fresh process loads one file, not one per
+kernel. Both release the GIL and divide as NumPy does.
+
+Numba's disk cache is pickle, which runs what it reads. So its folder is ours alone (mode 0700,
+owned by this user, no symbolic link); any other folder is refused and code is then compiled in
+memory. Numba watches only the file of the cached function, while we inline across files: the
+folder's name therefore holds a hash of all kernel sources, and stale code cannot be found.
+``FROSTBIT_CACHE`` names another folder; a read-only home only costs the compilation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+from numba.core import config
+
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+
+
+def source_hash() -> str:
+    """First 16 hex digits of the SHA-256 over the name and content of every kernel source."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def _is_private(folder: Path) -> bool:
+    """Whether ``folder`` is a real directory that only this user can open and write."""
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode):
+        return False
+    if hasattr(os, "geteuid"):
+        return status.st_uid == os.geteuid() and not status.st_mode & 0o077
+    return True
+
+
+def cache_folder() -> Path | None:
+    """Folder for compiled code, made if need be; None if there is no private writable one."""
+    given = os.environ.get("FROSTBIT_CACHE")
+    try:
+        if given:
+            top = Path(given)
+        else:
+            home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+            top = Path(home) / "frostbit"
+        top.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = top / f"numba-{numba.__version__}-{source_hash()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if not _is_private(top) or not _is_private(folder):
+            return None
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except (OSError, RuntimeError):  # RuntimeError: there is no home at all
+        return None
+
+
+def inner(function: Callable[..., Any]) -> Any:
+    """Compile ``function`` into whoever calls it; not cached on its own."""
+    return numba.njit(**_OPTIONS)(function)
+
+
+def entry(function: Callable[..., Any]) -> Any:
+    """Compile ``function`` on its first call, from the disk cache if there is a safe one."""
+    folder = cache_folder()
+    if folder is None or config.CACHE_LOCATOR_CLASSES:
+        return numba.njit(**_OPTIONS)(function)
+    before = config.CACHE_DIR
+    config.CACHE_DIR = str(folder)  # read once, by the decorator; other users' setting is kept
+    try:
+        return numba.njit(cache=True, **_OPTIONS)(function)
+    finally:
+        config.CACHE_DIR = before

@@ -1,0 +1,175 @@
+"""The engine: runs a Program on uint8 images, from Python, on one CPU.
+
+>>> engine = load("model.bnn")
+>>> logits = engine.run(images)  # uint8 [N, H, W, C] -> float32 [N, classes]
+
+A plan (:mod:`kernels.plan`) is made once; a run is one call into compiled code, which walks the
+op table for every image over one preallocated arena. Results do not depend on batch size or
+thread count, and are bit-identical to :mod:`kernels.reference` where :mod:`kernels.exact`
+proves the Program exact.
+"""
+# mypy: disable-error-code="no-untyped-call"
+# reason: compiled functions have no annotations
+
+from __future__ import annotations
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels import bits, features
+from kernels._jit import entry
+from kernels.container import load_program
+from kernels.layers import step
+from kernels.memory import Layout, allocate
+from kernels.plan import make_plan
+from kernels.program import Program
+from kernels.reference import check_images
+from kernels.vector import copy
+
+
+@entry
+def run_plan(table, arena, constants, images, image_bytes, count, logits, logit_bytes, result):  # type: ignore[no-untyped-def]
+    """Run the op table on ``count`` images; all arguments but ``table`` are int64."""
+    for n in range(count):
+        for i in range(table.shape[0]):
+            step(table[i], arena, constants, images + n * image_bytes)
+        copy(logits + n * logit_bytes, arena + result, logit_bytes)
+
+
+def _canonical(arena: NDArray[np.uint8], offset: int, layout: Layout) -> bits.Words:
+    """Copy a bits map out of the arena: uint64 ``[H, W, ceil(C / 64)]``."""
+    top, left, _, _ = layout.margins
+    height, width = layout.size
+    whole = arena[offset : offset + layout.bytes].view("<u4")
+    words = whole.reshape(-1, layout.row // layout.pixel, layout.pixel // 4)
+    inside = words[top : top + height, left : left + width]
+    even = np.pad(inside, [(0, 0), (0, 0), (0, inside.shape[2] % 2)])
+    return np.ascontiguousarray(even).view("<u8").astype(np.uint64, copy=False)
+
+
+class Engine:
+    """A Program ready to run. Safe to share between Python threads: calls take turns.
+
+    Attributes:
+        program: what it runs.
+        input_shape: ``(H, W, C)`` of one image.
+        classes: one name per logit.
+        kernel: name of the micro-kernel (``FROSTBIT_KERNEL`` overrides the choice).
+        peak_bytes: working memory of all threads together, in bytes, weights excluded.
+    """
+
+    def __init__(self, program: Program, *, threads: int = 1, keep: bool = False) -> None:
+        """Plan ``program`` and compile the engine if no cached code is found.
+
+        Args:
+            program: any Program.
+            threads: how many images are computed at once; one image uses one thread.
+            keep: give every value its own memory, which :meth:`signs` needs.
+
+        Raises:
+            FormatError: if the Program is malformed or an op has no rule here.
+            ValueError: if ``threads`` is less than 1 or ``FROSTBIT_KERNEL`` unknown.
+        """
+        if threads < 1:
+            raise ValueError(f"threads must be at least 1, got {threads}")
+        self.program = program
+        self.input_shape = program.input_shape
+        self.classes = program.classes
+        self.kernel = features.chosen_kernel()
+        self._keep = keep
+        self._plan = make_plan(program, self.kernel, reuse=not keep)
+        self._arenas = [allocate(self._plan.arena_bytes) for _ in range(threads)]
+        self.peak_bytes = threads * self._plan.arena_bytes
+        self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+        self._addresses = [arena.ctypes.data for arena in self._arenas]
+        self._constants = self._plan.constants.ctypes.data
+        self._image_bytes = int(np.prod(self.input_shape))
+        self._call(0, 0, 0, 0)
+
+    def _call(self, worker: int, images: int, count: int, logits: int) -> None:
+        """Run ``count`` images at the address ``images`` in the arena of ``worker``."""
+        run_plan(
+            self._plan.table,
+            self._addresses[worker],
+            self._constants,
+            images,
+            self._image_bytes,
+            count,
+            logits,
+            4 * len(self.classes),
+            self._plan.result,
+        )
+
+    def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Logits float32 ``[N, classes]`` of uint8 ``images`` ``[N, H, W, C]``.
+
+        Raises:
+            ValueError: if ``images`` has another dtype or shape.
+        """
+        check_images(images, self.input_shape)
+        images = np.ascontiguousarray(images)
+        count = len(images)
+        logits = np.empty((count, len(self.classes)), np.float32)
+        source, target = images.ctypes.data, logits.ctypes.data
+        with self._lock:
+            if self._pool is None or count == 1:
+                self._call(0, source, count, target)
+            else:
+                self._run_parts(source, count, target)
+        return logits
+
+    def _run_parts(self, source: int, count: int, target: int) -> None:
+        """Split the images evenly over the workers."""
+        assert self._pool is not None
+        cuts = [count * i // len(self._arenas) for i in range(len(self._arenas) + 1)]
+        jobs = [
+            self._pool.submit(
+                self._call,
+                worker,
+                source + start * self._image_bytes,
+                stop - start,
+                target + start * 4 * len(self.classes),
+            )
+            for worker, (start, stop) in enumerate(zip(cuts, cuts[1:], strict=False))
+        ]
+        for job in jobs:
+            job.result()
+
+    def signs(self, images: NDArray[np.uint8]) -> dict[str, bits.Words]:
+        """Every ``bits`` value by op name, uint64 ``[N, H, W, ceil(C / 64)]``.
+
+        Raises:
+            ValueError: if ``images`` is wrong, or the engine was made without ``keep=True``.
+        """
+        if not self._keep:
+            raise ValueError("intermediate values are not kept: make the engine with keep=True")
+        check_images(images, self.input_shape)
+        images = np.ascontiguousarray(images)
+        found: dict[str, list[bits.Words]] = {name: [] for name in self._plan.bits}
+        logits = np.empty(len(self.classes), np.float32)
+        with self._lock:
+            for image in images:
+                self._call(0, image.ctypes.data, 1, logits.ctypes.data)
+                for name, (offset, layout) in self._plan.bits.items():
+                    found[name].append(_canonical(self._arenas[0], offset, layout))
+        return {name: np.stack(maps) for name, maps in found.items()}
+
+
+def load(path: str | os.PathLike[Any], *, threads: int = 1) -> Engine:
+    """Engine for the packed model at ``path`` (``model.bnn``).
+
+    Args:
+        path: file written by ``pipeline pack``.
+        threads: how many images are computed at once.
+
+    Raises:
+        FormatError: if the file is damaged or not a model.
+        OSError: if it cannot be read.
+    """
+    return Engine(load_program(path), threads=threads)

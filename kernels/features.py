@@ -1,0 +1,53 @@
+"""What the host's CPU can do, and which micro-kernel that makes us choose.
+
+The ``xnor`` micro-kernel comes in two forms. ``words`` counts bits per 32-bit lane and needs
+an instruction for it (AVX-512 VPOPCNTDQ). ``bytes`` counts per byte (AVX2: two table look-ups
+of nibbles; NEON: ``cnt``), adds up in bytes and widens before they overflow.
+``portable`` is scalar code for any CPU, and the cross-check of the others.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import llvmlite.binding as llvm
+
+KERNELS = ("xnor", "portable")
+VARIABLE = "FROSTBIT_KERNEL"
+
+
+@dataclass(frozen=True)
+class Form:
+    """How the ``xnor`` micro-kernel counts: per word or per byte, in vectors of ``width`` bytes."""
+
+    count: Literal["words", "bytes"]
+    width: int
+
+
+def form_for(features: Mapping[str, bool]) -> Form:
+    """The best form for LLVM's CPU ``features`` (a missing name counts as absent)."""
+    if features.get("avx512vpopcntdq") and features.get("avx512bw"):
+        return Form("words", 64)
+    if features.get("avx2"):
+        return Form("bytes", 32)
+    return Form("bytes", 16)
+
+
+def host_form() -> Form:
+    """The form for this machine."""
+    return form_for(llvm.get_host_cpu_features())
+
+
+def chosen_kernel() -> str:
+    """Name of the micro-kernel to use: ``FROSTBIT_KERNEL`` or else the best one.
+
+    Raises:
+        ValueError: if ``FROSTBIT_KERNEL`` is not a known name.
+    """
+    name = os.environ.get(VARIABLE, "") or KERNELS[0]
+    if name not in KERNELS:
+        raise ValueError(f"{VARIABLE}={name!r} is unknown: use one of {', '.join(KERNELS)}")
+    return name

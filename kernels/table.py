@@ -1,0 +1,79 @@
+"""The op table: what the plan writes and the compiled interpreter reads.
+
+One int64 row per step. Addresses are byte offsets into the arena (activations, rewritten by
+every image) or into the constants (weights and tables, written once); so one table serves any
+number of arenas. The arena begins with a fixed head that every plan shares.
+"""
+
+from __future__ import annotations
+
+# Step codes.
+CONVOLVE, ELEMENTWISE, WIDEN, REGROUP, SUM, MAX_F32, MAX_BITS, REPEAT = range(8)
+
+# Micro-kernels of CONVOLVE.
+XNOR, PORTABLE, GROUPED, FLOAT = range(4)
+
+# Kinds of a map that a step reads.
+U8, F32, BITS = range(3)
+
+# Columns. "Distance" is in bytes.
+(
+    CODE,
+    KIND,  # of the source: U8, F32 or BITS
+    SOURCE,  # arena: first tap of output (0, 0); origin of the map for all but CONVOLVE
+    SOURCE_ROW,  # distance between rows
+    SOURCE_PIXEL,  # distance between pixels
+    SOURCE_BLOCK,  # distance between blocks of 32 channels
+    RESIDUAL,  # arena: second operand (ZEROS, with distances 0, if there is none)
+    RESIDUAL_KIND,
+    RESIDUAL_PIXEL,
+    RESIDUAL_BLOCK,
+    OUT,  # arena: float32 output (SINK, with distances 0, if there is none)
+    OUT_ROW,
+    OUT_PIXEL,
+    OUT_BLOCK,
+    BITS_OUT,  # arena: origin of the packed signs (BITS_SINK, distance 0, if there are none)
+    BITS_BLOCK,
+    CLEAR,  # arena: what to zero first (margins of a bits map, tail lanes)
+    CLEAR_BYTES,
+    PIXELS,  # output pixels
+    BLOCKS,  # output blocks of 32 channels
+    PIXEL_TABLE,  # constants: int32 [PIXELS rounded up to TILE][4], columns below
+    MICRO,  # micro-kernel
+    TAPS,  # tap words (FLOAT: tap values) per output
+    OFFSETS,  # constants: int32 [TAPS]
+    WEIGHTS,  # constants: [BLOCKS][TAPS][32] uint32 or float32
+    START,  # constants: int32 [classes][BLOCKS * 32]: accumulator at 0 mismatches, or the limit
+    MUL,  # constants: float32 [BLOCKS * 32]; -1 for a threshold
+    ADD,  # constants: float32 [BLOCKS * 32]
+    LANES,  # constants: int32 [BLOCKS][32], distance of each lane's group (GROUPED)
+    HEIGHT,  # of the source map, for the steps below
+    WIDTH,
+    CHANNELS,
+    OUT_HEIGHT,
+    OUT_WIDTH,
+    KERNEL_H,
+    KERNEL_W,
+    STRIDE_H,
+    STRIDE_W,
+    TOP,
+    LEFT,
+    DILATION_H,
+    DILATION_W,
+    DIVISOR,  # of SUM; copies of REPEAT; channels per group of REGROUP
+    PAD,  # constants: float32 [channels of a pixel], what WIDEN writes around the map
+) = range(44)
+COLUMNS = 44
+
+# Columns of PIXEL_TABLE, in bytes: distances from SOURCE, into START, from BITS_OUT and from
+# RESIDUAL. The first and last stand for bits (margins); float32 maps have none in ELEMENTWISE.
+AT_SOURCE, AT_START, AT_BITS, AT_RESIDUAL = 0, 4, 8, 12
+
+# The arena's head.
+ZEROS = 0  # a block of zeros, never written
+COUNTS = 128  # accumulators of one tile
+SCRATCH_A = 640  # a block of bits as floats
+SCRATCH_B = 768
+SINK = 896  # unwanted floats
+BITS_SINK = 1024  # unwanted signs
+HEAD_BYTES = 1088

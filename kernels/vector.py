@@ -1,0 +1,207 @@
+"""Memory by address, 32 channels at a time: the intrinsics that all kernels are made of.
+
+Numba has no vector type, so each intrinsic reads and writes memory and returns at most one
+32-bit word of signs. The unit is a *block* of ``LANES`` = 32 channels: 32 float32 or int32
+(128 bytes), or one 32-bit word of bits. Maps pad their channels to whole blocks with lanes that
+are +1 or not negative, so a sign word's tail bits are 0 as :mod:`kernels.bits` asks.
+LLVM splits a vector of 32 into whatever the machine has.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+LANES = 32
+BLOCK = 4 * LANES
+
+I1, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
+F32 = ir.FloatType()
+V32F = ir.VectorType(F32, LANES)
+V32I = ir.VectorType(I32, LANES)
+V32B = ir.VectorType(I1, LANES)
+
+Emit = Callable[..., Any]
+
+
+def load(builder: Any, address: Any, kind: Any, align: int = 4) -> Any:
+    """Emit a load of ``kind`` from the integer ``address``."""
+    return builder.load(builder.inttoptr(address, kind.as_pointer()), align=align)
+
+
+def store(builder: Any, value: Any, address: Any, align: int = 4) -> None:
+    """Emit a store of ``value`` at the integer ``address``."""
+    builder.store(value, builder.inttoptr(address, value.type.as_pointer()), align=align)
+
+
+def offset(builder: Any, address: Any, distance: int) -> Any:
+    """``address + distance`` for a constant distance in bytes."""
+    return builder.add(address, ir.Constant(I64, distance)) if distance else address
+
+
+def splat(builder: Any, scalar: Any, kind: Any) -> Any:
+    """A vector of type ``kind`` with ``scalar`` in every lane."""
+    undefined = ir.Constant(kind, ir.Undefined)
+    lane0 = builder.insert_element(undefined, scalar, ir.Constant(I32, 0))
+    zeros = ir.Constant(ir.VectorType(I32, kind.count), [0] * kind.count)
+    return builder.shuffle_vector(lane0, undefined, zeros)
+
+
+def constant(kind: Any, value: float) -> Any:
+    """The vector constant of type ``kind`` with ``value`` in every lane."""
+    return ir.Constant(kind, [value] * kind.count)
+
+
+def call(builder: Any, name: str, *args: Any) -> Any:
+    """Emit a call of the LLVM intrinsic ``name`` whose type is that of its first argument."""
+    kind = args[0].type
+    function = builder.module.globals.get(name)
+    if function is None:
+        signature = ir.FunctionType(kind, [value.type for value in args])
+        function = ir.Function(builder.module, signature, name)
+    return builder.call(function, args)
+
+
+def sign_word(builder: Any, values: Any) -> Any:
+    """32-bit word with a 1 for each of 32 floats below 0 (so -0.0 is +1)."""
+    negative = builder.fcmp_ordered("<", values, constant(V32F, 0.0))
+    return builder.zext(builder.bitcast(negative, I32), I64)
+
+
+def emitted(returns: Any) -> Callable[[Emit], Any]:
+    """Make ``emit(builder, address, ...)`` callable from jitted code with int64 arguments."""
+
+    def decorate(emit: Emit) -> Any:
+        @functools.wraps(emit)  # numba reads the parameter list through __wrapped__
+        def definition(_typing: Any, *args: Any) -> Any:
+            def codegen(context: Any, builder: Any, _signature: Any, values: Any) -> Any:
+                result = emit(builder, *values)
+                return context.get_dummy_value() if result is None else result
+
+            return returns(*[types.int64] * len(args)), codegen
+
+        return intrinsic(definition)
+
+    return decorate
+
+
+@emitted(types.int64)
+def load_i32(builder: Any, address: Any) -> Any:
+    """The int32 at ``address``, sign extended."""
+    return builder.sext(load(builder, address, I32), I64)
+
+
+@emitted(types.int64)
+def load_u32(builder: Any, address: Any) -> Any:
+    """The uint32 at ``address``."""
+    return builder.zext(load(builder, address, I32), I64)
+
+
+@emitted(types.void)
+def store_u32(builder: Any, address: Any, value: Any) -> None:
+    """Store the low 32 bits of ``value``."""
+    store(builder, builder.trunc(value, I32), address)
+
+
+@emitted(types.int64)
+def popcount(builder: Any, word: Any) -> Any:
+    """Number of 1 bits."""
+    return call(builder, "llvm.ctpop.i64", word)
+
+
+@emitted(types.void)
+def clear(builder: Any, address: Any, size: Any) -> None:
+    """Set ``size`` bytes to 0."""
+    cgutils.memset(builder, builder.inttoptr(address, I8.as_pointer()), size, 0)
+
+
+@emitted(types.void)
+def copy(builder: Any, target: Any, source: Any, size: Any) -> None:
+    """Copy ``size`` bytes between ranges that do not overlap."""
+    pointer = I8.as_pointer()
+    cgutils.raw_memcpy(
+        builder, builder.inttoptr(target, pointer), builder.inttoptr(source, pointer), size, 1
+    )
+
+
+@emitted(types.void)
+def convert32(builder: Any, source: Any, out: Any) -> None:
+    """32 uint8 at ``source`` to float32 at ``out``."""
+    store(builder, builder.uitofp(load(builder, source, ir.VectorType(I8, LANES), 1), V32F), out)
+
+
+@emitted(types.void)
+def widen_u8(builder: Any, source: Any, out: Any) -> None:
+    """One uint8 at ``source`` to float32 at ``out``."""
+    store(builder, builder.uitofp(load(builder, source, I8, 1), F32), out)
+
+
+@emitted(types.void)
+def unpack32(builder: Any, word: Any, out: Any) -> None:
+    """One word of bits at ``word`` to 32 floats +1.0 or -1.0 at ``out``."""
+    negative = builder.bitcast(load(builder, word, I32), V32B)
+    store(builder, builder.select(negative, constant(V32F, -1.0), constant(V32F, 1.0)), out)
+
+
+@emitted(types.int64)
+def sum32(builder: Any, a: Any, b: Any, out: Any) -> Any:
+    """``out = a + b`` over 32 floats; returns the sign word of ``out``."""
+    total = builder.fadd(load(builder, a, V32F), load(builder, b, V32F))
+    store(builder, total, out)
+    return sign_word(builder, total)
+
+
+@emitted(types.int64)
+def affine32(
+    builder: Any, counts: Any, start: Any, mul: Any, add: Any, residual: Any, out: Any
+) -> Any:
+    """``out = mul * (start - 2 * counts) + add + residual`` over 32 channels; the sign word.
+
+    ``counts`` (mismatches) and ``start`` are int32, the rest float32. The product and the first
+    sum are fused where the machine can, which rounds no more often than the reference does.
+    """
+    counted = load(builder, counts, V32I)
+    acc = builder.sub(load(builder, start, V32I), builder.add(counted, counted))
+    scaled = call(
+        builder,
+        "llvm.fmuladd.v32f32",
+        builder.sitofp(acc, V32F),
+        load(builder, mul, V32F),
+        load(builder, add, V32F),
+    )
+    total = builder.fadd(scaled, load(builder, residual, V32F))
+    store(builder, total, out)
+    return sign_word(builder, total)
+
+
+@emitted(types.int64)
+def above32(builder: Any, counts: Any, limit: Any) -> Any:
+    """Sign word of a threshold: 1 (-1) where the int32 ``counts`` exceed ``limit``."""
+    above = builder.icmp_signed(">", load(builder, counts, V32I), load(builder, limit, V32I))
+    return builder.zext(builder.bitcast(above, I32), I64)
+
+
+@emitted(types.void)
+def accumulate32(builder: Any, source: Any, out: Any) -> None:
+    """``out += source`` over 32 floats."""
+    store(builder, builder.fadd(load(builder, out, V32F), load(builder, source, V32F)), out)
+
+
+@emitted(types.void)
+def maximum32(builder: Any, source: Any, out: Any) -> None:
+    """``out = max(out, source)`` over 32 floats."""
+    a, b = load(builder, out, V32F), load(builder, source, V32F)
+    store(builder, builder.select(builder.fcmp_ordered(">", b, a), b, a), out)
+
+
+@emitted(types.void)
+def divide32(builder: Any, divisor: Any, out: Any) -> None:
+    """``out /= divisor`` over 32 floats, ``divisor`` an integer."""
+    divisors = splat(builder, builder.sitofp(divisor, F32), V32F)
+    store(builder, builder.fdiv(load(builder, out, V32F), divisors), out)

@@ -1,0 +1,158 @@
+"""Export: ``model.bnn`` -> one file per format, each run in its real runtime after writing."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from export.parity import ParityReport, compare
+from export.runtimes import Runtime, RuntimeMissing
+from kernels.program import Program
+from pipeline import run_folder
+from pipeline.bench import random_images
+from pipeline.errors import UserError
+
+CHECK_IMAGES = 16
+CHECK_SEED = 0
+
+
+@dataclass(frozen=True)
+class Format:
+    """One export format: file name, converter, and how to make its real runtime."""
+
+    file: str
+    convert: Callable[[Program], bytes]
+    runtime: Callable[[Program, bytes], Runtime]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A written file; ``check`` says what running it showed, or why it was not run."""
+
+    path: Path
+    bytes: int
+    check: str
+
+
+def _onnx(program: Program) -> bytes:
+    from export.to_onnx import convert
+
+    return convert(program)
+
+
+def _ort(program: Program, data: bytes) -> Runtime:
+    from export.ort_runtime import OrtRuntime
+
+    return OrtRuntime(program, data)
+
+
+def _tflite(program: Program) -> bytes:
+    from export.to_lce import convert
+
+    return convert(program)
+
+
+def _lce(program: Program, data: bytes) -> Runtime:
+    from export.lce_runtime import LceRuntime
+
+    return LceRuntime(program, "indirect", data)
+
+
+FORMATS = {
+    "onnx": Format("model.onnx", _onnx, _ort),
+    "lce": Format("model.tflite", _tflite, _lce),
+}
+
+
+def format_names(asked: Sequence[str]) -> tuple[str, ...]:
+    """Resolve what a person typed (nothing or ``all``: every format); UserError if unknown."""
+    if not asked or "all" in asked:
+        return tuple(FORMATS)
+    for name in asked:
+        if name not in FORMATS:
+            near = difflib.get_close_matches(name, [*FORMATS, "all"], n=1)
+            hint = f"; did you mean '{near[0]}'?" if near else ""
+            raise UserError(f"unknown format '{name}'{hint} (known: {', '.join(FORMATS)}, all)")
+    return tuple(dict.fromkeys(asked))
+
+
+def _require_packages() -> None:
+    try:
+        import flatbuffers  # noqa: F401
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            f"export needs {error.name}: install it with pip install 'frostbit[export]'"
+        ) from error
+
+
+def _verdict(report: ParityReport) -> str:
+    each = report.comparisons[0]
+    if not report.passed:
+        raise UserError(
+            f"{each.name} disagrees with the model: {each.sign_bits_differing} of "
+            f"{each.sign_bits_compared} sign bits differ, logits by "
+            f"{each.logits_max_abs_diff:.3g}; please report this with the model file"
+        )
+    return (
+        f"ran in {each.name}: {each.sign_bits_compared:,} sign bits, "
+        f"{each.sign_bits_differing} differ, logits differ by at most "
+        f"{each.logits_max_abs_diff:.2g}"
+    )
+
+
+def check(form: Format, program: Program, data: bytes) -> str:
+    """Run ``data`` in its real runtime on seeded random images; UserError if it disagrees."""
+    images = random_images(program, CHECK_SEED, CHECK_IMAGES)
+    images[0] = np.uint8(0)
+    try:
+        runtime = form.runtime(program, data)
+    except RuntimeMissing as error:
+        return f"not run: {error}"
+    try:
+        return _verdict(compare(program, [runtime], images))
+    finally:
+        runtime.close()
+
+
+def export(
+    program: Program, names: Sequence[str], out: Path, *, force: bool, checked: bool
+) -> list[Exported]:
+    """Write ``program`` in the named formats into the folder ``out``.
+
+    Args:
+        program: what to export.
+        names: keys of :data:`FORMATS`.
+        out: an existing folder.
+        force: overwrite files.
+        checked: run every file afterwards in its runtime.
+
+    Raises:
+        UserError: a package is missing, a file exists, the folder cannot be written, or the
+            runtime disagrees (the file is then not kept).
+        ExportError: an op that the format cannot express, named.
+    """
+    _require_packages()
+    forms = [FORMATS[name] for name in names]
+    for form in forms:
+        refuse_existing(out / form.file, force)
+    written = []
+    for form in forms:
+        data = form.convert(program)
+        note = check(form, program, data) if checked else "not run"
+        run_folder.write_bytes(out / form.file, data)
+        written.append(Exported(out / form.file, len(data), note))
+    return written
+
+
+def refuse_existing(path: Path, force: bool) -> None:
+    """UserError if ``path`` exists and may not be overwritten, or its folder is missing."""
+    if not path.parent.is_dir():
+        raise UserError(f"there is no folder '{path.parent}'; make it or choose another --out")
+    if path.exists() and not force:
+        raise UserError(f"'{path}' exists; overwrite it with --force or choose another --out")

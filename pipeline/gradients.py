@@ -1,0 +1,79 @@
+"""What a masked entry computes and which gradient it passes: the four autograd functions.
+
+Masks are float 0/1 tensors: ``lerp(clip, sign, mask)`` is exact at 0 and at 1, and one pass.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def sign(x: Tensor) -> Tensor:
+    """+1.0 where x >= 0, else -1.0, in the dtype of ``x`` (so sign(0) = sign(-0.0) = +1)."""
+    return torch.ge(x, 0, out=torch.empty_like(x)).mul_(2).sub_(1)
+
+
+def _inside(grad: Tensor, x: Tensor) -> Tensor:
+    """``grad`` where x lies inside (-1, 1), else 0: the gradient of clip(x, -1, 1)."""
+    passed: Tensor = torch.ops.aten.hardtanh_backward(grad, x, -1.0, 1.0)
+    return passed
+
+
+class MixedWeight(torch.autograd.Function):
+    """Frozen entries give their sign, the others their latent; gradient for all or the others."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, mask: Tensor, ste: bool) -> Tensor:
+        ctx.ste = ste
+        ctx.save_for_backward(mask)
+        return torch.lerp(weight, sign(weight), mask)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (mask,) = ctx.saved_tensors
+        return grad if ctx.ste else grad - grad * mask, None, None
+
+
+class MixedActivation(torch.autograd.Function):
+    """Frozen entries give their sign, the others clip(x); gradient inside [-1, 1] only."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, mask: Tensor, ste: bool) -> Tensor:
+        ctx.ste = ste
+        ctx.save_for_backward(x, mask)
+        return torch.lerp(x.clamp(-1, 1), sign(x), mask)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        x, mask = ctx.saved_tensors
+        grad = _inside(grad, x)
+        return grad if ctx.ste else grad - grad * mask, None, None
+
+
+class StraightThroughWeight(torch.autograd.Function):
+    """sign forward, identity backward (the latent stays inside [-1, 1])."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor) -> Tensor:
+        return sign(weight)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad
+
+
+class StraightThroughActivation(torch.autograd.Function):
+    """sign forward, gradient of clip(x, -1, 1) backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return sign(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return _inside(grad, x)

@@ -1,0 +1,167 @@
+"""Recipes: everything that decides a training run, as one frozen dataclass and TOML files."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import sys
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+from pipeline.errors import UserError
+
+OPTIMIZERS = ("adam", "sgd")
+LR_SCHEDULES = ("constant", "cosine", "flat-cosine")
+METHOD_NAMES = ("stompp", "stompp-ste", "global", "global-ste", "reverse", "ste", "float")
+RAMP_NAMES = ("linear", "quadratic", "cubic", "cosine")
+CHOICES: dict[str, tuple[str, ...]] = {
+    "method": METHOD_NAMES,
+    "binarize": ("both", "weights"),
+    "ramp": RAMP_NAMES,
+    "optimizer": OPTIMIZERS,
+    "lr_schedule": LR_SCHEDULES,
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of a training run; with the data they determine the weights.
+
+    Attributes:
+        name: of the recipe it started from.
+        dataset: see :data:`pipeline.data.NAMES`.
+        model: e.g. ``bireal-8`` (:mod:`pipeline.models`); width and stem_stride belong to it.
+        final_sign: whether a sign stands before the global pool (bireal only).
+        method: key of :data:`pipeline.stompp.METHODS`.
+        binarize: ``both`` weights and activations, or ``weights``.
+        epochs, batch: passes over the training split, images per step.
+        optimizer: ``adam`` or ``sgd`` (momentum 0.9); no weight decay.
+        lr_binary, lr_other: learning rates of the binary weights and of all other parameters.
+        lr_schedule: ``constant``, ``cosine``, or ``flat-cosine`` (constant until lr_flat).
+        lr_flat: part of training, in [0, 1), before a flat-cosine falls.
+        lr_warmup_steps: steps over which the learning rate rises linearly at the start.
+        ramp, warmup, settle, overlap: see :class:`pipeline.stompp.Schedule`.
+        refresh: share of the masks that is drawn again each step, in [0, 1].
+        shift: training images move by up to this many pixels each way.
+        seed: of weights, masks, order and augmentation.
+    """
+
+    name: str = "custom"
+    dataset: str = "digits"
+    model: str = "bireal-4"
+    width: int = 16
+    stem_stride: int = 1
+    final_sign: bool = False
+    method: str = "stompp"
+    binarize: str = "both"
+    epochs: int = 10
+    batch: int = 50
+    optimizer: str = "adam"
+    lr_binary: float = 1e-2
+    lr_other: float = 3e-3
+    lr_schedule: str = "flat-cosine"
+    lr_flat: float = 0.8
+    lr_warmup_steps: int = 20
+    ramp: str = "linear"
+    warmup: float = 0.25
+    settle: float = 0.1
+    overlap: float = 4.0
+    refresh: float = 0.01
+    shift: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for field, choices in CHOICES.items():
+            value = getattr(self, field)
+            if value not in choices:
+                raise UserError(
+                    f"unknown {field} '{value}'; did you mean '{nearest(value, choices)}'?"
+                )
+        for field in ("width", "stem_stride", "epochs", "batch"):
+            _require(self, field, getattr(self, field) >= 1, "at least 1")
+        for field in ("lr_warmup_steps", "shift", "seed"):
+            _require(self, field, getattr(self, field) >= 0, "at least 0")
+        for field in ("lr_binary", "lr_other"):
+            _require(self, field, 0 < getattr(self, field) < float("inf"), "positive")
+        for field in ("lr_flat", "warmup", "settle"):
+            _require(self, field, 0 <= getattr(self, field) < 1, "in [0, 1)")
+        _require(self, "refresh", 0 <= self.refresh <= 1, "in [0, 1]")
+        _require(self, "overlap", 1 <= self.overlap < float("inf"), "at least 1")
+
+
+def _require(recipe: Recipe, field: str, holds: bool, what: str) -> None:
+    if not holds:
+        raise UserError(f"{field} must be {what}, not {getattr(recipe, field)}")
+
+
+def nearest(name: str, names: tuple[str, ...]) -> str:
+    """The one of ``names`` that looks most like ``name``."""
+    return difflib.get_close_matches(name, names, n=1, cutoff=0)[0]
+
+
+def recipe_names() -> tuple[str, ...]:
+    """Names of the recipes that ship with the package."""
+    files = resources.files("pipeline").joinpath("recipes").iterdir()
+    return tuple(sorted(f.name[: -len(".toml")] for f in files if f.name.endswith(".toml")))
+
+
+def load(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
+    """The shipped recipe ``name`` with ``overrides`` (field -> value) applied.
+
+    Raises:
+        UserError: unknown recipe or field (with the nearest name), or a value out of range.
+    """
+    names = recipe_names()
+    if name not in names:
+        raise UserError(f"unknown recipe '{name}'; did you mean '{nearest(name, names)}'?")
+    text = resources.files("pipeline").joinpath("recipes", f"{name}.toml").read_text("utf-8")
+    return override(from_toml(text, f"recipe '{name}'"), {"name": name, **(overrides or {})})
+
+
+def from_toml(text: str, where: str) -> Recipe:
+    """Parse a recipe; ``where`` names its source in errors."""
+    try:
+        fields = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{where} is not valid TOML ({error}); correct that line") from error
+    return override(Recipe(), fields)
+
+
+def override(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
+    """``recipe`` with ``changes``; values may be text as given on a command line."""
+    types = {f.name: type(f.default) for f in dataclasses.fields(Recipe)}
+    checked = {}
+    for field, value in changes.items():
+        if field not in types:
+            near = nearest(field, tuple(types))
+            raise UserError(f"unknown recipe field '{field}'; did you mean '{near}'?")
+        checked[field] = _convert(field, value, types[field])
+    return dataclasses.replace(recipe, **checked)
+
+
+def _convert(field: str, value: Any, kind: type) -> Any:
+    if kind is bool and isinstance(value, str) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    if type(value) is kind:
+        return value
+    try:
+        if kind in (int, float) and isinstance(value, str):
+            return kind(value)
+    except ValueError:
+        pass
+    if kind is float and type(value) is int:
+        return float(value)
+    raise UserError(f"{field} takes a value of type {kind.__name__}, not '{value}'")
+
+
+def to_toml(recipe: Recipe) -> str:
+    """The recipe as TOML; :func:`from_toml` reads it back unchanged."""
+    fields = dataclasses.asdict(recipe)
+    return "".join(f"{field} = {json.dumps(value)}\n" for field, value in fields.items())

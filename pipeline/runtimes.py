@@ -1,0 +1,149 @@
+"""Which runtimes a benchmark gets: names a person may ask for, and how each is made.
+
+Heavy packages are imported only when their runtime is asked for, so that
+``pipeline bench --runtime engine`` needs no more than the base install.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from export.runtimes import EngineRuntime, ReferenceRuntime, RuntimeMissing, Timed
+from kernels.program import Program
+from pipeline.errors import UserError
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the runtimes of one model come from.
+
+    Attributes:
+        program: the loaded ``model.bnn``.
+        folder: folder of ``model.bnn``, where its exports are looked for.
+        run: run folder with the settled weights.
+        threads: threads for each runtime that has them.
+    """
+
+    program: Program
+    folder: Path
+    run: Path
+    threads: int = 1
+
+    def exported(self, name: str) -> bytes | None:
+        """Bytes of ``model.onnx`` or ``model.tflite`` beside the model, None if absent."""
+        path = self.folder / name
+        return path.read_bytes() if path.is_file() else None
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A runtime that cannot run here, and what to do about it."""
+
+    name: str
+    remedy: str
+
+
+def _needs_extra(extra: str, error: ImportError) -> RuntimeMissing:
+    return RuntimeMissing(f"{error.name} is not installed: pip install 'frostbit[{extra}]'")
+
+
+def _engine(source: Source) -> Timed:
+    return EngineRuntime(source.program, source.threads)
+
+
+def _reference(source: Source) -> Timed:
+    return ReferenceRuntime(source.program)
+
+
+def _ort(level: str) -> Callable[[Source], Timed]:
+    def make(source: Source) -> Timed:
+        try:
+            from export.ort_runtime import OrtRuntime
+        except ImportError as error:
+            raise _needs_extra("export", error) from error
+        model = source.exported("model.onnx")
+        return OrtRuntime(source.program, model, level, source.threads)
+
+    return make
+
+
+def _lce(kernel: str) -> Callable[[Source], Timed]:
+    def make(source: Source) -> Timed:
+        try:
+            from export.lce_runtime import LceRuntime
+        except ImportError as error:
+            raise _needs_extra("export", error) from error
+        return LceRuntime(source.program, kernel, source.exported("model.tflite"))
+
+    return make
+
+
+def _torch(source: Source) -> Timed:
+    try:
+        from pipeline.pack import load_settled
+        from pipeline.torch_runtime import TorchRuntime
+    except ImportError as error:
+        raise _needs_extra("train", error) from error
+    height, width, channels = source.program.input_shape
+    module = load_settled(source.run, expected_hash=source.program.settled_hash)
+    return TorchRuntime(module, (channels, height, width), source.threads)
+
+
+def _ort_twin(source: Source) -> Timed:
+    try:
+        from export.twins import OrtTwin
+    except ImportError as error:
+        raise _needs_extra("export", error) from error
+    return OrtTwin(source.program, source.threads)
+
+
+def _torch_twin(source: Source) -> Timed:
+    try:
+        from pipeline.torch_runtime import TorchTwin
+    except ImportError as error:
+        raise _needs_extra("train", error) from error
+    return TorchTwin(source.program, source.threads)
+
+
+FACTORIES: dict[str, Callable[[Source], Timed]] = {
+    "engine": _engine,
+    "ort": _ort("all"),
+    "ort:extended": _ort("extended"),
+    "ort:basic": _ort("basic"),
+    "ort:disabled": _ort("disabled"),
+    "lce:default": _lce("default"),
+    "lce:indirect": _lce("indirect"),
+    "lce:reference": _lce("reference"),
+    "torch": _torch,
+    "ort-fp32": _ort_twin,
+    "torch-fp32": _torch_twin,
+    "reference": _reference,
+}
+DEFAULT = ("engine", "ort", "lce:default", "lce:indirect", "torch", "ort-fp32", "torch-fp32")
+
+
+def check_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Resolve what a person typed (``lce`` means its two fast kernels); UserError if unknown."""
+    chosen: list[str] = []
+    for name in names or DEFAULT:
+        if name not in FACTORIES and name != "lce":
+            near = difflib.get_close_matches(name, [*FACTORIES, "lce"], n=1)
+            hint = f"; did you mean '{near[0]}'?" if near else ""
+            raise UserError(f"unknown runtime '{name}'{hint} (known: {', '.join(FACTORIES)})")
+        chosen += ["lce:default", "lce:indirect"] if name == "lce" else [name]
+    return tuple(dict.fromkeys(chosen))
+
+
+def make(names: Sequence[str], source: Source) -> tuple[list[Timed], list[Missing]]:
+    """Make the named runtimes; those that cannot run here come back as :class:`Missing`."""
+    ready: list[Timed] = []
+    missing: list[Missing] = []
+    for name in names:
+        try:
+            ready.append(FACTORIES[name](source))
+        except RuntimeMissing as error:
+            missing.append(Missing(name, str(error)))
+    return ready, missing

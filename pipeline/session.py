@@ -1,0 +1,108 @@
+"""Device, determinism and the conditions of a run."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.errors import UserError
+
+DEVICES = ("auto", "cpu", "cuda")
+MOST_THREADS = 8
+_PACKAGES = ("torch", "torchvision", "numpy", "numba", "safetensors", "scikit-learn")
+
+
+def choose_device(name: str) -> torch.device:
+    """Device for ``auto`` (CUDA if there is one), ``cpu`` or ``cuda``; UserError if absent."""
+    if name not in DEVICES:
+        raise UserError(f"unknown device '{name}'; choose one of {', '.join(DEVICES)}")
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise UserError("this machine has no CUDA device that torch can use; use --device cpu")
+    return torch.device("cuda" if available and name != "cpu" else "cpu")
+
+
+def thread_count() -> int:
+    """CPU cores this process may use, at most 8 (small networks do not scale further)."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(usable or 1, MOST_THREADS)
+
+
+@contextmanager
+def reproducible(seed: int) -> Iterator[None]:
+    """Seed torch and make it deterministic inside the block; its settings come back after it.
+
+    TF32 and cuDNN's choice by timing are off, denormal numbers count as 0 and torch uses
+    :func:`thread_count` threads (sums depend on it, so it is recorded).
+    """
+    # cuBLAS reads this when it starts; it has no effect on the CPU.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    threads = torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory
+    cudnn = (torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32)
+    tf32 = torch.backends.cuda.matmul.allow_tf32
+    try:
+        torch.set_num_threads(thread_count())
+        torch.use_deterministic_algorithms(True)
+        # Filling fresh memory with NaN is a debugging aid that costs a pass over every tensor.
+        torch.utils.deterministic.fill_uninitialized_memory = False
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.set_flush_denormal(True)
+        torch.manual_seed(seed)
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+        torch.backends.cuda.matmul.allow_tf32 = tf32
+        torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = cudnn
+        torch.utils.deterministic.fill_uninitialized_memory = fill
+        torch.use_deterministic_algorithms(deterministic)
+        torch.set_num_threads(threads)
+
+
+def conditions(device: torch.device) -> dict[str, Any]:
+    """What a reader needs to repeat a run: machine, versions, threads and commit."""
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "machine": platform.machine(),
+        "threads": thread_count(),
+        "flush_denormal": True,
+        "git_commit": git_commit(),
+        "versions": {"python": platform.python_version(), **_versions()},
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def git_commit() -> str | None:
+    """Commit of the source tree this package runs from; None outside a git checkout."""
+    here = Path(__file__).resolve().parent
+    try:
+        result = subprocess.run(
+            ["git", "-C", str(here), "rev-parse", "--verify", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return result.stdout.strip()

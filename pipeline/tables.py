@@ -1,0 +1,158 @@
+"""Tables and summaries as a person reads them in a terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from export.macs import OpCost, costs, float_bytes
+from kernels.exact import Exactness, analyse
+from kernels.program import Program
+from pipeline.bench import Bench
+from pipeline.runtimes import Missing
+
+if TYPE_CHECKING:
+    from pipeline.train import RunResult
+
+
+def _count(number: int) -> str:
+    return f"{number:,}" if number else ""
+
+
+def _row(cost: OpCost) -> list[str]:
+    shape = "x".join(str(size) for size in cost.output.shape)
+    return [
+        cost.name,
+        cost.kind,
+        f"{cost.output.kind} {shape}",
+        _count(cost.binary_parameters),
+        _count(cost.float_parameters),
+        _count(cost.bytes),
+        _count(cost.binary_macs),
+        _count(cost.float_macs),
+    ]
+
+
+def exactness_line(verdict: Exactness) -> str:
+    """One sentence on what :mod:`kernels.exact` proves of a model."""
+    if not verdict.body_exact:
+        return f"not exact: float32 rounds at '{verdict.tightest}', runtimes may differ"
+    head = "logits exact too" if verdict.head_exact else "logits within 1e-5"
+    return (
+        f"sign bits exact on every runtime: grid 2^-{verdict.exponent}, "
+        f"largest value {verdict.bound:.1f}, {verdict.bits_left:.1f} bits left; {head}"
+    )
+
+
+def training_lines(result: RunResult) -> list[str]:
+    """What ``pipeline train`` says at the end."""
+    where = f"wrote {result.folder.path} after {result.seconds:.0f} s of training"
+    if result.unfrozen:
+        left = sum(result.unfrozen.values())
+        return [
+            f"not exactly binary: {left:,} entries in {len(result.unfrozen)} layers are not "
+            "frozen; pack will refuse this run",
+            f"validation {result.validation_accuracy:.2f} %, test {result.test_before:.2f} %",
+            where,
+        ]
+    return [
+        f"exactly binary; validation {result.validation_accuracy:.2f} %, test "
+        f"{result.test_after:.2f} % ({result.test_before:.2f} % before folding and rounding)",
+        where,
+    ]
+
+
+def pack_table(program: Program, file_bytes: int) -> tuple[Table, list[str]]:
+    """Per-layer table of ``program`` and the lines under it (totals, ratio, exactness)."""
+    rows = costs(program)
+    table = Table(title="packed model", title_justify="left")
+    for name in ("layer", "op", "output"):
+        table.add_column(name)
+    for name in ("1-bit", "32-bit", "bytes", "1-bit MACs", "32-bit MACs"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(*_row(row))
+    binary = sum(row.binary_parameters for row in rows)
+    full = sum(row.float_parameters for row in rows)
+    binary_macs = sum(row.binary_macs for row in rows)
+    macs = binary_macs + sum(row.float_macs for row in rows)
+    before = float_bytes(program)
+    lines = [
+        f"{binary:,} 1-bit and {full:,} 32-bit parameters; "
+        f"{100 * binary_macs / macs:.1f} % of {macs:,} MACs are binary",
+        f"file {file_bytes:,} bytes, fp32 state {before:,} bytes: {before / file_bytes:.1f} times "
+        f"smaller; {100 * 4 * full / file_bytes:.1f} % of the file is full precision",
+        exactness_line(analyse(program)),
+    ]
+    return table, lines
+
+
+def _accuracy(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f} %"
+
+
+def bench_table(bench: Bench, missing: list[Missing]) -> tuple[Table, list[str]]:
+    """Runtime table of a benchmark and the lines under it (parity, what is missing)."""
+    table = Table(title="latency at batch 1 (ms)", title_justify="left")
+    table.add_column("runtime")
+    for name in ("median", "min", "p90", "p99", "x engine", "accuracy", "bytes"):
+        table.add_column(name, justify="right")
+    base = next((r.latency_ms.median for r in bench.rows if r.name.startswith("engine")), None)
+    for row in bench.rows:
+        ms = row.latency_ms
+        ratio = f"{ms.median / base:.2f}" if base else ""
+        numbers = [f"{value:.4f}" for value in (ms.median, ms.min, ms.p90, ms.p99)]
+        table.add_row(row.name, *numbers, ratio, _accuracy(row.accuracy), f"{row.size_bytes:,}")
+    return table, [*_parity_lines(bench), *(f"{m.name}: {m.remedy}" for m in missing)]
+
+
+def _parity_lines(bench: Bench) -> list[str]:
+    report = bench.parity
+    if report is None:
+        return ["parity: not checked, no runtime of the model itself was asked for"]
+    total = report.total
+    verdict = "passed" if report.passed else "FAILED"
+    if not report.promised:
+        verdict = "not promised (the model is not exact)"
+    lines = [
+        f"parity {verdict}: {total['images']:,} images, "
+        f"{total['sign_bits_differing']:,} of {total['sign_bits_compared']:,} sign bits differ, "
+        f"logits differ by at most {total['logits_max_abs_diff']:.2g}"
+    ]
+    lines += [
+        f"  {each.name}: {each.sign_bits_differing:,} bits differ, first at "
+        f"'{each.first_difference}', logits by {each.logits_max_abs_diff:.3g}"
+        for each in report.comparisons
+        if not report.keeps(each)
+    ]
+    return lines
+
+
+def summary(bench: Bench, model: Path, program: Program) -> list[str]:
+    """The five lines at the end of ``pipeline run``."""
+    rows = {row.name: row for row in bench.rows}
+    engine = next((row for row in bench.rows if row.name.startswith("engine")), None)
+    size, before = model.stat().st_size, float_bytes(program)
+    accuracy = None if engine is None else engine.accuracy
+    measured = "not measured" if accuracy is None else f"{accuracy:.2f} % of the test images"
+    lines = [
+        f"accuracy   {measured} classified correctly by the packed model",
+        f"size       {size:,} bytes, {before / size:.1f} times smaller than fp32",
+    ]
+    if engine is not None:
+        median = engine.latency_ms.median
+        lines.append(f"latency    {median:.3f} ms median on one core ({engine.name})")
+        versus = [
+            f"{rows[name].latency_ms.median / median:.1f}x {label}"
+            for name, label in (
+                ("ort-fp32", "ONNX Runtime fp32"),
+                ("torch-fp32", "torch fp32"),
+                ("lce:indirect", "LCE"),
+            )
+            if name in rows
+        ]
+        lines.append(f"faster     {', '.join(versus) or 'no peer was measured'}")
+    lines.append(_parity_lines(bench)[0].replace("parity ", "parity     ", 1))
+    return lines

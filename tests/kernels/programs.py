@@ -1,0 +1,273 @@
+"""Random valid Programs for tests of anything that runs, exports or stores them.
+
+Parameters lie on a dyadic grid and are small, so that :mod:`kernels.exact` proves most of these
+Programs exact; ``exact_programs`` filters the rest out. ``Builder`` is for Programs by hand.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from hypothesis import assume
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from kernels import bits, exact
+from kernels.program import (
+    INPUT,
+    Add,
+    Affine,
+    AvgPool,
+    BinaryConv,
+    Conv,
+    Dense,
+    GlobalSum,
+    MaxPool,
+    Op,
+    Program,
+    Repeat,
+    Sign,
+    Threshold,
+    ToFloat,
+    ValueType,
+    Window,
+)
+
+STEP = 2.0**-6
+
+
+class Builder:
+    """Appends ops to a Program and keeps track of the types; each method returns a name."""
+
+    def __init__(self, shape: tuple[int, int, int], seed: int = 0) -> None:
+        self.shape = shape
+        self.rng = np.random.default_rng(seed)
+        self.ops: list[Op] = []
+        self.types: dict[str, ValueType] = {INPUT: ValueType("u8", shape)}
+
+    def grid(self, shape: tuple[int, ...], largest: int = 32) -> NDArray[np.float32]:
+        """float32 of ``shape``: random multiples of ``STEP``, at most ``largest`` steps."""
+        steps = self.rng.integers(-largest, largest + 1, shape)
+        return np.asarray(steps * STEP, np.float32)
+
+    def _append(self, op: Op, kind: Any, shape: tuple[int, int, int]) -> str:
+        self.ops.append(op)
+        self.types[op.name] = ValueType(kind, shape)
+        return op.name
+
+    def _name(self, op: str) -> str:
+        return f"{op}{len(self.ops)}"
+
+    def conv(self, source: str, out: int, window: Window) -> str:
+        """Full-precision convolution with random weights."""
+        value = self.types[source]
+        channels = value.shape[2]
+        pad = np.zeros(channels, np.uint8)
+        if value.kind == "u8":
+            pad = self.rng.integers(0, 256, channels).astype(np.uint8)
+        weights = self.grid((out, *window.kernel, channels), 8)
+        op = Conv(self._name("conv"), (source,), window, weights, self.grid((out,)), pad)
+        return self._append(op, "f32", (*window.output(*value.shape[:2]), out))
+
+    def binary_conv(
+        self,
+        source: str,
+        out: int,
+        window: Window,
+        *,
+        groups: int = 1,
+        pad_value: int = 1,
+        affine: bool = True,
+        words: bits.Words | None = None,
+    ) -> str:
+        """Binary convolution; random weights and epilogue unless ``words`` are given."""
+        height, width, channels = self.types[source].shape
+        inside = channels // groups
+        if words is None:
+            words = bits.pack(self.rng.choice([-1, 1], (out, *window.kernel, inside)))
+        taps = window.kernel[0] * window.kernel[1] * inside
+        epilogue: Affine | Threshold
+        if affine:
+            epilogue = Affine(self.grid((out,), 16), self.grid((out,)))
+        else:
+            spread = max(1, int(2 * taps**0.5))
+            level = self.rng.integers(-spread, spread + 1, out).clip(-taps, taps + 1)
+            level[self.rng.random(out) < 0.1] = self.rng.choice([-taps, taps, taps + 1])
+            epilogue = Threshold(level.astype(np.int32))
+        name = self._name("binary")
+        op = BinaryConv(
+            name, (source,), window, words, inside, groups, pad_value, epilogue
+        )
+        kind = "f32" if affine else "bits"
+        return self._append(op, kind, (*window.output(height, width), out))
+
+    def sign(self, source: str) -> str:
+        """Signs of a float map."""
+        return self._append(Sign(self._name("sign"), (source,)), "bits", self.types[source].shape)
+
+    def to_float(self, source: str) -> str:
+        """Bits as floats."""
+        op = ToFloat(self._name("float"), (source,))
+        return self._append(op, "f32", self.types[source].shape)
+
+    def add(self, a: str, b: str) -> str:
+        """Sum of two float maps."""
+        return self._append(Add(self._name("add"), (a, b)), "f32", self.types[a].shape)
+
+    def max_pool(self, source: str, window: Window) -> str:
+        """Maximum over a window."""
+        kind, (height, width, channels) = self.types[source].kind, self.types[source].shape
+        op = MaxPool(self._name("max"), (source,), window)
+        return self._append(op, kind, (*window.output(height, width), channels))
+
+    def avg_pool(self, source: str, window: Window) -> str:
+        """Mean over a window."""
+        height, width, channels = self.types[source].shape
+        op = AvgPool(self._name("avg"), (source,), window)
+        return self._append(op, "f32", (*window.output(height, width), channels))
+
+    def repeat(self, source: str, times: int) -> str:
+        """Channels side by side, several times."""
+        height, width, channels = self.types[source].shape
+        op = Repeat(self._name("repeat"), (source,), times)
+        return self._append(op, "f32", (height, width, channels * times))
+
+    def global_sum(self, source: str) -> str:
+        """Sum over the map."""
+        op = GlobalSum(self._name("sum"), (source,))
+        return self._append(op, "f32", (1, 1, self.types[source].shape[2]))
+
+    def dense(self, source: str, out: int) -> str:
+        """Full-precision dense layer with random weights."""
+        weights = self.grid((out, self.types[source].shape[2]), 8)
+        op = Dense(self._name("dense"), (source,), weights, self.grid((out,)))
+        return self._append(op, "f32", (1, 1, out))
+
+    def finish(self, source: str, classes: int = 5) -> Program:
+        """Program that ends with sum over the map and dense layer of ``source``."""
+        self.dense(self.global_sum(source), classes)
+        return self.program()
+
+    def program(self) -> Program:
+        """Program of the ops so far."""
+        last = self.types[self.ops[-1].name].shape[2]
+        names = tuple(f"class {i}" for i in range(last))
+        return Program(self.shape, tuple(self.ops), "", names)
+
+    def images(self, count: int) -> NDArray[np.uint8]:
+        """Random images uint8 ``[count, H, W, C]``."""
+        return self.rng.integers(0, 256, (count, *self.shape), dtype=np.uint8)
+
+
+def random_images(program: Program, count: int, seed: int = 0) -> NDArray[np.uint8]:
+    """Random uint8 images ``[count, H, W, C]`` for ``program``."""
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (count, *program.input_shape), dtype=np.uint8)
+
+
+CHANNELS = st.one_of(st.sampled_from([1, 3, 31, 32, 33, 63, 64, 65]), st.integers(1, 200))
+
+
+@st.composite
+def windows(
+    draw: st.DrawFn, size: tuple[int, int], pooling: bool = False, area_power: bool = False
+) -> Window:
+    """A window that fits a map of ``size`` (H, W).
+
+    With ``pooling`` no dilation and pads below the kernel; with ``area_power`` a kernel whose
+    area is a power of two.
+    """
+    lengths = st.sampled_from([1, 2, 4]) if area_power else st.integers(1, 4)
+    kernel = (draw(lengths), draw(lengths))
+    stride = (draw(st.integers(1, 3)), draw(st.integers(1, 3)))
+    dilation = (1, 1) if pooling else (draw(st.integers(1, 2)), draw(st.integers(1, 2)))
+    largest = min(kernel) - 1 if pooling else 3
+    pads = [draw(st.integers(0, largest)) for _ in range(4)]
+    fitted = list(kernel)
+    for axis in (0, 1):
+        room = size[axis] + pads[axis] + pads[axis + 2]
+        while (fitted[axis] - 1) * dilation[axis] + 1 > room:
+            fitted[axis] //= 2
+    if pooling:
+        pads = [min(pad, min(fitted) - 1) for pad in pads]
+        for axis in (0, 1):
+            if fitted[axis] > size[axis] + pads[axis] + pads[axis + 2]:
+                return Window((1, 1), stride)
+    return Window((fitted[0], fitted[1]), stride, (pads[0], pads[1], pads[2], pads[3]), dilation)
+
+
+def _next_from_floats(draw: st.DrawFn, b: Builder, x: str) -> str:
+    """Append a random op that reads the float map ``x``."""
+    value = b.types[x].shape
+    size = value[:2]
+    same = [n for n, v in b.types.items() if v.kind == "f32" and v.shape == value]
+    match draw(st.sampled_from(["sign", "sign", "add", "max", "avg", "repeat", "conv"])):
+        case "sign":
+            return b.sign(x)
+        case "add":
+            return b.add(x, draw(st.sampled_from(same)))
+        case "max":
+            return b.max_pool(x, draw(windows(size, pooling=True)))
+        case "avg":
+            return b.avg_pool(x, draw(windows(size, pooling=True, area_power=True)))
+        case "repeat" if value[2] <= 70:
+            return b.repeat(x, draw(st.integers(1, 3)))
+        case "conv" if value[2] <= 40:
+            return b.conv(x, draw(st.integers(1, 40)), draw(windows(size)))
+    return b.sign(x)
+
+
+def _binary_conv(draw: st.DrawFn, b: Builder, x: str) -> str:
+    """Append a random binary convolution, often with a residual of its own output's shape."""
+    height, width, channels = b.types[x].shape
+    window = draw(windows((height, width)))
+    groups = draw(st.sampled_from([g for g in (1, 1, 1, 2, 3, channels) if channels % g == 0]))
+    out = draw(st.integers(1, 3)) * groups if groups > 1 else draw(CHANNELS)
+    pad_value = draw(st.sampled_from([0, 1]))
+    affine = draw(st.booleans())
+    name = b.binary_conv(x, out, window, groups=groups, pad_value=pad_value, affine=affine)
+    same = [
+        n for n, v in b.types.items() if v.shape == b.types[name].shape and v.kind in ("f32", "bits")
+    ]
+    if affine and draw(st.booleans()):
+        other = draw(st.sampled_from(same))
+        if b.types[other].kind == "bits":
+            other = b.to_float(other)
+        pair = draw(st.permutations([name, other]))
+        name = b.add(pair[0], pair[1])
+    return name
+
+
+def _next_from_bits(draw: st.DrawFn, b: Builder, x: str) -> str:
+    """Append a random op that reads the bits ``x``."""
+    size, channels = b.types[x].shape[:2], b.types[x].shape[2]
+    match draw(st.sampled_from(["binary", "binary", "binary", "max", "float", "conv"])):
+        case "max":
+            return b.max_pool(x, draw(windows(size, pooling=True)))
+        case "float":
+            return b.to_float(x)
+        case "conv" if channels <= 70:
+            return b.conv(x, draw(st.integers(1, 40)), draw(windows(size)))
+    return _binary_conv(draw, b, x)
+
+
+@st.composite
+def programs(draw: st.DrawFn) -> Program:
+    """A random valid Program of any ops, from 1x1 to 9x9 pixels."""
+    shape = (draw(st.integers(1, 9)), draw(st.integers(1, 9)), draw(st.integers(1, 4)))
+    b = Builder(shape, draw(st.integers(0, 2**32 - 1)))
+    x = b.conv(INPUT, draw(CHANNELS), draw(windows(shape[:2])))
+    for _ in range(draw(st.integers(0, 6))):
+        step = _next_from_floats if b.types[x].kind == "f32" else _next_from_bits
+        x = step(draw, b, x)
+    return b.finish(x, draw(st.integers(1, 40)))
+
+
+@st.composite
+def exact_programs(draw: st.DrawFn) -> Program:
+    """A random Program whose signs and logits :mod:`kernels.exact` proves exact."""
+    program = draw(programs())
+    verdict = exact.analyse(program)
+    assume(verdict.body_exact and verdict.head_exact)
+    return program

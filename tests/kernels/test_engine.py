@@ -1,0 +1,207 @@
+"""The engine against the reference: every bit and every logit, on random Programs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kernels import bits, container, features, plan, reference
+from kernels.engine import Engine, load
+from kernels.program import INPUT, OP_TYPES, Dense, FormatError, Op, Program, Window
+from tests.kernels.programs import Builder, exact_programs, random_images
+
+SAME = Window((3, 3), pads=(1, 1, 1, 1))
+
+
+def make(program: Program, kernel: str = "xnor", *, threads: int = 1, keep: bool = False) -> Engine:
+    """An engine with a given micro-kernel."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(features.VARIABLE, kernel)
+        engine = Engine(program, threads=threads, keep=keep)
+    assert engine.kernel == kernel
+    return engine
+
+
+def assert_equal(program: Program, kernel: str, count: int = 5) -> None:
+    """Check logits and every bits value of ``program`` against the reference."""
+    images = random_images(program, count)
+    want = reference.trace(program, images)
+    logits = want[program.ops[-1].name][:, 0, 0]
+    np.testing.assert_array_equal(make(program, kernel).run(images), logits)
+    engine = make(program, kernel, keep=True)
+    np.testing.assert_array_equal(engine.run(images), logits)
+    signs = engine.signs(images)
+    expected = {n: bits.pack(v) for n, v in want.items() if v.dtype == np.int8}
+    assert signs.keys() == expected.keys()
+    for name, words in expected.items():
+        np.testing.assert_array_equal(signs[name], words, err_msg=name)
+
+
+@pytest.mark.parametrize("kernel", features.KERNELS)
+@settings(deadline=None, max_examples=120)
+@given(program=exact_programs(), count=st.sampled_from([1, 5]))
+def test_random_programs_equal_the_reference(kernel: str, program: Program, count: int) -> None:
+    assert_equal(program, kernel, count)
+
+
+def edge_net(pad_value: int = 1) -> Program:
+    """A small network of the kind we ship: residual blocks, a downsample, threshold layers."""
+    b = Builder((13, 11, 3), seed=7)
+    x = b.conv(INPUT, 32, Window((3, 3), (2, 2), (1, 1, 1, 1)))
+    x = b.add(b.binary_conv(b.sign(x), 32, SAME, pad_value=pad_value), x)
+    short = b.repeat(b.avg_pool(x, Window((2, 2), (2, 2), (0, 0, 1, 0))), 2)
+    down = Window((3, 3), (2, 2), (1, 1, 1, 1))
+    x = b.add(short, b.binary_conv(b.sign(x), 64, down, pad_value=pad_value))
+    s = b.sign(x)
+    y = b.binary_conv(s, 40, SAME, pad_value=pad_value, affine=False)
+    y = b.binary_conv(b.max_pool(y, Window((2, 2), (1, 1))), 64, SAME, affine=False)
+    z = b.add(b.to_float(s), b.binary_conv(s, 64, SAME, pad_value=pad_value))
+    b.global_sum(y)
+    return b.finish(b.sign(z), 10)
+
+
+@pytest.mark.parametrize("kernel", features.KERNELS)
+@pytest.mark.parametrize("pad_value", [0, 1])
+def test_a_network_of_ours(kernel: str, pad_value: int) -> None:
+    assert_equal(edge_net(pad_value), kernel)
+
+
+@pytest.mark.parametrize("kernel", features.KERNELS)
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_all_match_and_all_mismatch(kernel: str, sign: int) -> None:
+    """The largest counts: 5 x 5 x 700 taps, all equal or all different."""
+    b = Builder((5, 5, 1))
+    x = b.conv(INPUT, 700, Window((1, 1)))
+    b.ops[-1].weights[...] = 0.0  # type: ignore[attr-defined]
+    b.ops[-1].add[...] = 1.0  # type: ignore[attr-defined]
+    whole = Window((5, 5), pads=(2, 2, 2, 2))
+    words = bits.pack(np.full((33, 5, 5, 700), sign))
+    for pad_value in (0, 1):
+        y = b.binary_conv(b.sign(x), 33, whole, pad_value=pad_value, words=words)
+        b.ops[-1].epilogue.mul[...] = 1.0  # type: ignore[attr-defined]
+        b.ops[-1].epilogue.add[...] = 0.0  # type: ignore[attr-defined]
+    program = b.finish(y)
+    middle = reference.trace(program, random_images(program, 1))[y][0, 2, 2]
+    assert (middle == sign * 17500).all()
+    assert_equal(program, kernel, 1)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_batch_and_threads_change_nothing(threads: int) -> None:
+    program = edge_net()
+    images = random_images(program, 7)
+    one = make(program)
+    single = np.concatenate([one.run(image[None]) for image in images])
+    np.testing.assert_array_equal(make(program, threads=threads).run(images), single)
+    assert make(program, threads=threads).peak_bytes == threads * one.peak_bytes
+
+
+def test_values_that_do_not_live_together_share_memory() -> None:
+    b = Builder((16, 16, 1))
+    x = b.conv(INPUT, 64, SAME)
+    for _ in range(6):
+        x = b.add(b.binary_conv(b.sign(x), 64, SAME), x)
+    program = b.finish(x)
+    kept, shared = make(program, keep=True).peak_bytes, make(program).peak_bytes
+    assert 2 * 16 * 16 * 64 * 4 <= shared < kept / 2
+
+
+def test_inputs_of_any_memory_order() -> None:
+    program = edge_net()
+    images = random_images(program, 3)
+    want = make(program).run(images)
+    np.testing.assert_array_equal(make(program).run(np.asfortranarray(images)), want)
+    images.flags.writeable = False
+    np.testing.assert_array_equal(make(program).run(images), want)
+
+
+def test_shared_by_python_threads() -> None:
+    program = edge_net()
+    engine = make(program)
+    images = random_images(program, 6)
+    want = engine.run(images)
+    wrong: list[int] = []
+
+    def work(index: int) -> None:
+        for _ in range(50):
+            got = engine.run(images[index : index + 1])
+            if not np.array_equal(got, want[index : index + 1]):
+                wrong.append(index)
+
+    workers = [threading.Thread(target=work, args=(i,)) for i in range(6)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert wrong == []
+
+
+def test_every_op_has_a_rule() -> None:
+    missing = [name for name, cls in OP_TYPES.items() if cls not in plan.RULES]
+    assert missing == []
+
+
+@dataclass(frozen=True, eq=False)
+class Mystery(Op):
+    """An op nobody knows."""
+
+
+def test_an_unknown_op_is_named() -> None:
+    program = Program((2, 2, 1), (Mystery("what", (INPUT,)),), "", ("a",))
+    with pytest.raises(FormatError, match=r"'what'.*Mystery"):
+        Engine(program)
+
+
+def test_a_pooling_window_inside_the_padding_is_refused() -> None:
+    b = Builder((3, 3, 1))
+    x = b.conv(INPUT, 4, Window((1, 1)))
+    x = b.max_pool(x, Window((2, 2), (1, 1), (1, 1, 1, 1), (4, 4)))
+    with pytest.raises(FormatError, match="wholly in the padding"):
+        Engine(b.finish(x))
+
+
+def test_too_much_memory_is_refused() -> None:
+    b = Builder((1 << 13, 1 << 13, 1))
+    x = b.conv(INPUT, 1, Window((1, 1)))
+    with pytest.raises(FormatError, match="more than 2 GiB"):
+        Engine(b.finish(x))
+
+
+def test_load(tmp_path: Path) -> None:
+    program = edge_net()
+    path = tmp_path / "model.bnn"
+    container.save_program(program, path)
+    engine = load(path)
+    images = random_images(program, 2)
+    np.testing.assert_array_equal(engine.run(images), make(program).run(images))
+    assert engine.input_shape == (13, 11, 3)
+    assert engine.classes == program.classes
+    assert isinstance(engine.program.ops[-1], Dense)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda e: e.run(np.zeros((1, 13, 11, 3), np.float32)), "uint8"),
+        (lambda e: e.run(np.zeros((1, 11, 13, 3), np.uint8)), "shape"),
+        (lambda e: e.signs(np.zeros((1, 13, 11, 3), np.uint8)), "keep=True"),
+        (lambda e: Engine(e.program, threads=0), "threads"),
+    ],
+)
+def test_bad_calls(call: Callable[[Engine], object], message: str) -> None:
+    engine = make(edge_net())
+    with pytest.raises(ValueError, match=message):
+        call(engine)
+
+
+def test_unknown_kernel_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(features.VARIABLE, "magic")
+    with pytest.raises(ValueError, match=r"FROSTBIT_KERNEL='magic'.*xnor, portable"):
+        Engine(edge_net())
