@@ -23,7 +23,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from export.runtimes import RuntimeMissing
+from export.errors import RuntimeMissing
 
 VARIABLE = "FROSTBIT_LCE"
 REQUIREMENTS = Path(__file__).with_name("lce-requirements.txt")
@@ -92,7 +92,8 @@ def _run(command: list[str], what: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
-        reason = next((line for line in lines if "ERROR" in line.upper()), "no message")
+        errors = [line for line in lines if "ERROR" in line.upper()]
+        reason = (*errors, *lines, "no message")[0]
         raise RuntimeMissing(f"could not {what} ({reason.strip()}); mend that and {REMEDY}")
 
 
@@ -112,7 +113,7 @@ def install(echo: Callable[[str], None] = print) -> Path:
 
     Raises:
         RuntimeMissing: on a platform without a wheel, when a step fails, or when the folder
-            exists and holds something else; nothing is left behind.
+            cannot be written or holds something else; nothing is left behind.
     """
     present = lce_python()
     if present is not None:
@@ -120,10 +121,20 @@ def install(echo: Callable[[str], None] = print) -> Path:
         return present
     check_platform()
     base, root = _base_python(), folder()
-    if root.exists() and any(root.iterdir()) and not (root / MARKER).exists():
+    if root.exists() and not (root / MARKER).exists() and (root.is_file() or any(root.iterdir())):
         raise RuntimeMissing(f"{root} holds something else; empty it or set {VARIABLE}")
-    root.parent.mkdir(parents=True, exist_ok=True)
     echo(f"installing Larq Compute Engine (about 75 MB to fetch) into {root}")
+    try:
+        _build_and_move(root, base)
+    except OSError as error:
+        raise RuntimeMissing(
+            f"cannot write {root} ({error}); mend that or set {VARIABLE}"
+        ) from error
+    return require_python()
+
+
+def _build_and_move(root: Path, base: str) -> None:
+    root.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f"{root.name}.", dir=root.parent))
     try:
         built = draft / "env"  # inside, so that it gets the usual permissions
@@ -134,7 +145,6 @@ def install(echo: Callable[[str], None] = print) -> Path:
         built.rename(root)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    return require_python()
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -20,16 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export import lce_env, lce_worker, to_lce
+from export.errors import LceError
 from kernels.bits import Words
 from kernels.program import Program
 from kernels.reference import check_images
 
 CHUNK = 16
 """Images or repeats per request: what the time limit covers, and bounds the memory."""
-
-
-class LceError(RuntimeError):
-    """LCE refused the model, crashed or did not answer in time; the text says which."""
 
 
 class Worker:

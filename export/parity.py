@@ -13,16 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from export.errors import ParityError
 from export.runtimes import Images, Logits, Runtime
 from kernels import bits, reference
 from kernels.exact import analyse
 from kernels.program import Program, infer_types
 
 LOGITS_TOLERANCE = 1e-5
-
-
-class ParityError(ValueError):
-    """The comparison itself is void: constant outputs, or a runtime that hides a sign tensor."""
 
 
 @dataclass(frozen=True)

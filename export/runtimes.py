@@ -24,10 +24,6 @@ Logits = NDArray[np.float32]
 Milliseconds = NDArray[np.float64]
 
 
-class RuntimeMissing(Exception):
-    """A runtime's package is not installed; the text says how to install it."""
-
-
 class Timed(Protocol):
     """What the benchmark asks of everything it times, full-precision twins included."""
 

@@ -5,15 +5,17 @@ the only thing that is cached on disk, so that a fresh process loads one file, n
 kernel. Both release the GIL and divide as NumPy does.
 
 Numba's disk cache is pickle, which runs what it reads. So its folder is ours alone (mode 0700,
-owned by this user, no symbolic link); any other folder is refused and code is then compiled in
-memory. Numba watches only the file of the cached function, while we inline across files: the
-folder's name therefore holds a hash of all kernel sources, and stale code cannot be found.
+owned by this user, no symbolic link, in a folder that nobody else can write); any other folder
+is refused and code is then compiled in memory. Numba watches only the file of the cached
+function, while we inline across files: the folder's name therefore holds a hash of all kernel
+sources, and stale code cannot be found.
 ``FROSTBIT_CACHE`` names another folder; a read-only home only costs the compilation.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
 import stat
 import tempfile
@@ -22,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import numba
-from numba.core import config
 
+config: Any = importlib.import_module("numba.core.config")  # its names are made at run time
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 
 
@@ -35,13 +37,13 @@ def source_hash() -> str:
     return digest.hexdigest()[:16]
 
 
-def _is_private(folder: Path) -> bool:
-    """Whether ``folder`` is a real directory that only this user can open and write."""
+def _is_ours(folder: Path, forbidden: int) -> bool:
+    """Whether ``folder`` is a real directory of this user without the ``forbidden`` mode bits."""
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode):
         return False
     if hasattr(os, "geteuid"):
-        return status.st_uid == os.geteuid() and not status.st_mode & 0o077
+        return status.st_uid == os.geteuid() and not status.st_mode & forbidden
     return True
 
 
@@ -57,7 +59,7 @@ def cache_folder() -> Path | None:
         top.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder = top / f"numba-{numba.__version__}-{source_hash()}"
         folder.mkdir(mode=0o700, exist_ok=True)
-        if not _is_private(top) or not _is_private(folder):
+        if not _is_ours(top, 0o022) or not _is_ours(folder, 0o077):
             return None
         with tempfile.TemporaryFile(dir=folder):
             return folder
@@ -68,6 +70,11 @@ def cache_folder() -> Path | None:
 def inner(function: Callable[..., Any]) -> Any:
     """Compile ``function`` into whoever calls it; not cached on its own."""
     return numba.njit(**_OPTIONS)(function)
+
+
+def inlined(function: Callable[..., Any]) -> Any:
+    """Like :func:`inner`, but never left as a call: for what runs once a tile or pixel."""
+    return numba.njit(forceinline=True, **_OPTIONS)(function)
 
 
 def entry(function: Callable[..., Any]) -> Any:

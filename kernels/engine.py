@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,14 +32,25 @@ from kernels.program import Program
 from kernels.reference import check_images
 from kernels.vector import copy
 
+Images = NDArray[np.uint8]
+Logits = NDArray[np.float32]
+
 
 @entry
-def run_plan(table, arena, constants, images, image_bytes, count, logits, logit_bytes, result):  # type: ignore[no-untyped-def]
-    """Run the op table on ``count`` images; all arguments but ``table`` are int64."""
-    for n in range(count):
+def run_plan(table, arena, constants, result, images, logits, first, stop):  # type: ignore[no-untyped-def]
+    """Run the op table on images ``first`` to ``stop - 1``.
+
+    ``table`` int64 [steps, COLUMNS], ``images`` uint8 [N, H, W, C], ``logits`` float32
+    [N, classes], all contiguous; ``arena`` and ``constants`` are addresses, ``result`` the
+    offset of the logits in the arena.
+    """
+    image_bytes = images.size // max(1, images.shape[0])
+    logit_bytes = logits.shape[1] * 4
+    for n in range(first, stop):
+        image = images.ctypes.data + n * image_bytes
         for i in range(table.shape[0]):
-            step(table[i], arena, constants, images + n * image_bytes)
-        copy(logits + n * logit_bytes, arena + result, logit_bytes)
+            step(table.ctypes.data + i * (table.shape[1] * 8), arena, constants, image)
+        copy(logits.ctypes.data + n * logit_bytes, arena + result, logit_bytes)
 
 
 def _canonical(arena: NDArray[np.uint8], offset: int, layout: Layout) -> bits.Words:
@@ -89,21 +101,27 @@ class Engine:
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
         self._addresses = [arena.ctypes.data for arena in self._arenas]
         self._constants = self._plan.constants.ctypes.data
-        self._image_bytes = int(np.prod(self.input_shape))
-        self._call(0, 0, 0, 0)
+        self._call(0, *self._buffers(np.zeros((1, *self.input_shape), np.uint8)), 0, 0)
 
-    def _call(self, worker: int, images: int, count: int, logits: int) -> None:
-        """Run ``count`` images at the address ``images`` in the arena of ``worker``."""
+    def _buffers(self, images: Images) -> tuple[Images, Logits]:
+        """``images``, checked, contiguous and writeable (one type to compile for), and logits."""
+        check_images(images, self.input_shape)
+        if not (images.flags.c_contiguous and images.flags.writeable):
+            images = images.copy()
+        return images, np.empty((len(images), len(self.classes)), np.float32)
+
+    def _call(self, worker: int, images: Images, logits: Logits, first: int, stop: int) -> None:
+        """Run images ``first`` to ``stop - 1`` in the arena of ``worker``."""
+        plan = self._plan
         run_plan(
-            self._plan.table,
+            plan.table,
             self._addresses[worker],
             self._constants,
+            plan.result,
             images,
-            self._image_bytes,
-            count,
             logits,
-            4 * len(self.classes),
-            self._plan.result,
+            first,
+            stop,
         )
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -112,31 +130,23 @@ class Engine:
         Raises:
             ValueError: if ``images`` has another dtype or shape.
         """
-        check_images(images, self.input_shape)
-        images = np.ascontiguousarray(images)
+        images, logits = self._buffers(images)
         count = len(images)
-        logits = np.empty((count, len(self.classes)), np.float32)
-        source, target = images.ctypes.data, logits.ctypes.data
         with self._lock:
             if self._pool is None or count == 1:
-                self._call(0, source, count, target)
+                self._call(0, images, logits, 0, count)
             else:
-                self._run_parts(source, count, target)
+                self._run_parts(images, logits)
         return logits
 
-    def _run_parts(self, source: int, count: int, target: int) -> None:
+    def _run_parts(self, images: Images, logits: Logits) -> None:
         """Split the images evenly over the workers."""
         assert self._pool is not None
-        cuts = [count * i // len(self._arenas) for i in range(len(self._arenas) + 1)]
+        workers = len(self._arenas)
+        cuts = [len(images) * i // workers for i in range(workers + 1)]
         jobs = [
-            self._pool.submit(
-                self._call,
-                worker,
-                source + start * self._image_bytes,
-                stop - start,
-                target + start * 4 * len(self.classes),
-            )
-            for worker, (start, stop) in enumerate(zip(cuts, cuts[1:], strict=False))
+            self._pool.submit(self._call, i, images, logits, cuts[i], cuts[i + 1])
+            for i in range(workers)
         ]
         for job in jobs:
             job.result()
@@ -149,13 +159,11 @@ class Engine:
         """
         if not self._keep:
             raise ValueError("intermediate values are not kept: make the engine with keep=True")
-        check_images(images, self.input_shape)
-        images = np.ascontiguousarray(images)
+        images, logits = self._buffers(images)
         found: dict[str, list[bits.Words]] = {name: [] for name in self._plan.bits}
-        logits = np.empty(len(self.classes), np.float32)
         with self._lock:
-            for image in images:
-                self._call(0, image.ctypes.data, 1, logits.ctypes.data)
+            for n in range(len(images)):
+                self._call(0, images, logits, n, n + 1)
                 for name, (offset, layout) in self._plan.bits.items():
                     found[name].append(_canonical(self._arenas[0], offset, layout))
         return {name: np.stack(maps) for name, maps in found.items()}
@@ -172,4 +180,4 @@ def load(path: str | os.PathLike[Any], *, threads: int = 1) -> Engine:
         FormatError: if the file is damaged or not a model.
         OSError: if it cannot be read.
     """
-    return Engine(load_program(path), threads=threads)
+    return Engine(load_program(Path(path)), threads=threads)

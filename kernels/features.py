@@ -15,6 +15,8 @@ from typing import Literal
 
 import llvmlite.binding as llvm
 
+from kernels._jit import config
+
 KERNELS = ("xnor", "portable")
 VARIABLE = "FROSTBIT_KERNEL"
 
@@ -36,9 +38,21 @@ def form_for(features: Mapping[str, bool]) -> Form:
     return Form("bytes", 16)
 
 
+def target_features() -> dict[str, bool]:
+    """Features of the CPU that Numba compiles for: this host's, unless its settings differ.
+
+    ``NUMBA_CPU_FEATURES`` ("+avx2,-avx512f") wins; with ``NUMBA_CPU_NAME`` alone Numba compiles
+    for the host's features too, except for the name ``generic``, which has none.
+    """
+    given = config.CPU_FEATURES
+    if given is None:
+        return dict(llvm.get_host_cpu_features())
+    return {name[1:]: name[0] == "+" for name in given.split(",") if name}
+
+
 def host_form() -> Form:
-    """The form for this machine."""
-    return form_for(llvm.get_host_cpu_features())
+    """The form for the CPU that Numba compiles for."""
+    return form_for(target_features())
 
 
 def chosen_kernel() -> str:

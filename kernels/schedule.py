@@ -84,12 +84,14 @@ def _first_steps(op: Op, types: dict[str, ValueType]) -> list[Step]:
         wide = f"{op.name}:wide"
         return [Step(Widen(wide, op.inputs, op), source, out=wide), Step(op, wide, out=op.name)]
     if isinstance(op, BinaryConv):
-        key = "bits" if isinstance(op.epilogue, Threshold) else "out"
-        if op.groups == 1:
-            return [replace(Step(op, source), **{key: op.name})]
-        apart = f"{op.name}:groups"
-        regroup = Step(Regroup(apart, op.inputs, op), source, out=apart)
-        return [regroup, replace(Step(op, apart), **{key: op.name})]
+        first = []
+        if op.groups > 1:
+            apart = f"{op.name}:groups"
+            first = [Step(Regroup(apart, op.inputs, op), source, out=apart)]
+            source = apart
+        if isinstance(op.epilogue, Threshold):
+            return [*first, Step(op, source, bits=op.name)]
+        return [*first, Step(op, source, out=op.name)]
     if isinstance(op, GlobalSum) and kind == "bits":
         floats = f"{op.name}:floats"
         return [
@@ -108,9 +110,7 @@ def _readers(steps: list[Step]) -> Counter[str]:
 
 def _fuse_to_float(steps: list[Step], result: str) -> list[Step]:
     """Let sums and residuals read bits themselves; drop conversions that nobody reads."""
-    bits_of = {
-        step.out: step.source for step in steps if isinstance(step.op, ToFloat) and step.out
-    }
+    bits_of = {step.out: step.source for step in steps if isinstance(step.op, ToFloat) and step.out}
     kept = []
     for step in steps:
         if isinstance(step.op, Add):

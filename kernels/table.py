@@ -60,10 +60,11 @@ U8, F32, BITS = range(3)
     LEFT,
     DILATION_H,
     DILATION_W,
-    DIVISOR,  # of SUM; copies of REPEAT; channels per group of REGROUP
+    DIVISOR,  # of SUM (0: multiply by 2**EXPONENT); copies of REPEAT; group size of REGROUP
+    EXPONENT,
     PAD,  # constants: float32 [channels of a pixel], what WIDEN writes around the map
-) = range(44)
-COLUMNS = 44
+) = range(45)
+COLUMNS = 45
 
 # Columns of PIXEL_TABLE, in bytes: distances from SOURCE, into START, from BITS_OUT and from
 # RESIDUAL. The first and last stand for bits (margins); float32 maps have none in ELEMENTWISE.

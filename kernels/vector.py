@@ -6,6 +6,8 @@ Numba has no vector type, so each intrinsic reads and writes memory and returns 
 are +1 or not negative, so a sign word's tail bits are 0 as :mod:`kernels.bits` asks.
 LLVM splits a vector of 32 into whatever the machine has.
 """
+# mypy: disable-error-code="no-untyped-call"
+# reason: llvmlite's builder helpers in Numba have no annotations
 
 from __future__ import annotations
 
@@ -92,6 +94,12 @@ def emitted(returns: Any) -> Callable[[Emit], Any]:
 
 
 @emitted(types.int64)
+def field(builder: Any, row: Any, column: Any) -> Any:
+    """The int64 in ``column`` of the op table's row at address ``row``."""
+    return load(builder, builder.add(row, builder.mul(column, I64(8))), I64, 8)
+
+
+@emitted(types.int64)
 def load_i32(builder: Any, address: Any) -> Any:
     """The int32 at ``address``, sign extended."""
     return builder.sext(load(builder, address, I32), I64)
@@ -157,36 +165,6 @@ def sum32(builder: Any, a: Any, b: Any, out: Any) -> Any:
     return sign_word(builder, total)
 
 
-@emitted(types.int64)
-def affine32(
-    builder: Any, counts: Any, start: Any, mul: Any, add: Any, residual: Any, out: Any
-) -> Any:
-    """``out = mul * (start - 2 * counts) + add + residual`` over 32 channels; the sign word.
-
-    ``counts`` (mismatches) and ``start`` are int32, the rest float32. The product and the first
-    sum are fused where the machine can, which rounds no more often than the reference does.
-    """
-    counted = load(builder, counts, V32I)
-    acc = builder.sub(load(builder, start, V32I), builder.add(counted, counted))
-    scaled = call(
-        builder,
-        "llvm.fmuladd.v32f32",
-        builder.sitofp(acc, V32F),
-        load(builder, mul, V32F),
-        load(builder, add, V32F),
-    )
-    total = builder.fadd(scaled, load(builder, residual, V32F))
-    store(builder, total, out)
-    return sign_word(builder, total)
-
-
-@emitted(types.int64)
-def above32(builder: Any, counts: Any, limit: Any) -> Any:
-    """Sign word of a threshold: 1 (-1) where the int32 ``counts`` exceed ``limit``."""
-    above = builder.icmp_signed(">", load(builder, counts, V32I), load(builder, limit, V32I))
-    return builder.zext(builder.bitcast(above, I32), I64)
-
-
 @emitted(types.void)
 def accumulate32(builder: Any, source: Any, out: Any) -> None:
     """``out += source`` over 32 floats."""
@@ -198,6 +176,14 @@ def maximum32(builder: Any, source: Any, out: Any) -> None:
     """``out = max(out, source)`` over 32 floats."""
     a, b = load(builder, out, V32F), load(builder, source, V32F)
     store(builder, builder.select(builder.fcmp_ordered(">", b, a), b, a), out)
+
+
+@emitted(types.void)
+def scale32(builder: Any, exponent: Any, out: Any) -> None:
+    """``out *= 2**exponent`` over 32 floats."""
+    biased = builder.add(builder.trunc(exponent, I32), I32(127))
+    factor = builder.bitcast(builder.shl(biased, I32(23)), F32)
+    store(builder, builder.fmul(load(builder, out, V32F), splat(builder, factor, V32F)), out)
 
 
 @emitted(types.void)

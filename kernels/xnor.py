@@ -21,6 +21,8 @@ Instructions per vector of weights and pixel: xor, popcount, add. With AVX-512 t
 512 products. Without a vector popcount (``bytes``) LLVM expands a count per byte to two nibble
 look-ups; at most 31 counts of 8 fit a byte, then they are widened.
 """
+# mypy: disable-error-code="no-untyped-call"
+# reason: llvmlite's builder helpers in Numba have no annotations
 
 from __future__ import annotations
 

@@ -40,18 +40,18 @@ class _Commands(click.Group):
             ctx.exit(INTERRUPTED)
         except UserError as error:
             raise _Failure(str(error)) from error
-        except ValueError as error:
-            raise _expected(error) from error
+        except (ValueError, RuntimeError) as error:
+            if _is_ours(error):
+                raise _Failure(str(error)) from error
+            raise
 
 
-def _expected(error: ValueError) -> Exception:
-    """``error`` as a failure line if it is one of ours, else itself (a bug needs its traceback)."""
-    from export.errors import ExportError
-    from export.parity import ParityError
+def _is_ours(error: Exception) -> bool:
+    """Whether ``error`` is a library error with a clear text (a bug keeps its traceback)."""
+    from export.errors import ExportError, LceError, ParityError
     from kernels.program import FormatError
 
-    ours = (ExportError, ParityError, FormatError)
-    return _Failure(str(error)) if isinstance(error, ours) else error
+    return isinstance(error, (ExportError, LceError, ParityError, FormatError))
 
 
 def _console() -> Console:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from importlib import metadata
 
 from export import lce_env
-from export.runtimes import RuntimeMissing
+from export.errors import RuntimeMissing
 from kernels import features
 from pipeline import data
 from pipeline.errors import UserError

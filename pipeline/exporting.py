@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from export.errors import RuntimeMissing
 from export.parity import ParityReport, compare
-from export.runtimes import Runtime, RuntimeMissing
+from export.runtimes import Runtime
 from kernels.program import Program
 from pipeline import run_folder
 from pipeline.bench import random_images

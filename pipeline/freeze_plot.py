@@ -64,6 +64,8 @@ def _curves(axes: Axes, history: Sequence[Metrics]) -> None:
 
 
 def _freezing(axes: Axes, history: Sequence[Metrics]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     shares = np.array([row.frozen for row in history]).T
     edges = np.array([0.0, *(row.epoch for row in history)])
     mesh = axes.pcolormesh(
@@ -71,5 +73,5 @@ def _freezing(axes: Axes, history: Sequence[Metrics]) -> None:
     )
     axes.set_xlabel("epoch")
     axes.set_ylabel("layer (0 = input side)")
-    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.figure.colorbar(mesh, ax=axes, label="frozen share", pad=0.01)

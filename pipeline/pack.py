@@ -16,9 +16,10 @@ from kernels.program import Program, verify
 from pipeline import models, run_folder
 from pipeline.binary import unfrozen_layers
 from pipeline.errors import UserError
+from pipeline.fold import structure
 from pipeline.lower import lower
 from pipeline.run_folder import Run
-from pipeline.settle import state_hash, structure
+from pipeline.settle import state_hash
 
 
 def network(run: Run) -> nn.Module:

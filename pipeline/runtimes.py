@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from export.runtimes import EngineRuntime, ReferenceRuntime, RuntimeMissing, Timed
+from export.errors import RuntimeMissing
+from export.runtimes import EngineRuntime, ReferenceRuntime, Timed
 from kernels.program import Program
 from pipeline.errors import UserError
 

@@ -91,7 +91,7 @@ class Trainer:
         self.steps = recipe.epochs * self.batches.steps_per_epoch
         model = build_from(recipe, data.as_json(dataset))
         self.model: nn.Module = model.to(device=device)
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model.to(memory_format=torch.channels_last)
         method = METHODS[recipe.method]
         self.schedule = Schedule(
             method.order,
@@ -241,7 +241,7 @@ def _finish(trainer: Trainer, dataset: Dataset, folder: RunFolder, seconds: floa
     from pipeline.settle import settle
 
     cpu = torch.device("cpu")
-    model = trainer.model.to(cpu).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    model = trainer.model.to(cpu).to(memory_format=torch.contiguous_format)
     unfrozen = unfrozen_layers(model)
     settling: dict[str, Any] = {}
     final = model

@@ -110,10 +110,11 @@ def test_operators() -> None:
     assert flexbuffers.Loads(own.raw(5)) == {"answer": 42, "width": 300}
 
 
-def test_flex_map_is_sorted_by_key_and_readable() -> None:
+def test_flex_map_is_readable_and_its_keys_are_sorted() -> None:
     values = {"stride": 2, "alpha": 1, "beta": -(2**31)}
-    assert flexbuffers.Loads(flex_map(values)) == values
-    assert flex_map(values) == flex_map(dict(reversed(values.items())))
+    read = flexbuffers.Loads(flex_map(values))
+    assert read == values
+    assert list(read) == sorted(values)  # LCE finds a key by binary search
 
 
 def test_same_calls_same_bytes() -> None:

@@ -96,9 +96,7 @@ class Builder:
             level[self.rng.random(out) < 0.1] = self.rng.choice([-taps, taps, taps + 1])
             epilogue = Threshold(level.astype(np.int32))
         name = self._name("binary")
-        op = BinaryConv(
-            name, (source,), window, words, inside, groups, pad_value, epilogue
-        )
+        op = BinaryConv(name, (source,), window, words, inside, groups, pad_value, epilogue)
         kind = "f32" if affine else "bits"
         return self._append(op, kind, (*window.output(height, width), out))
 
@@ -228,7 +226,9 @@ def _binary_conv(draw: st.DrawFn, b: Builder, x: str) -> str:
     affine = draw(st.booleans())
     name = b.binary_conv(x, out, window, groups=groups, pad_value=pad_value, affine=affine)
     same = [
-        n for n, v in b.types.items() if v.shape == b.types[name].shape and v.kind in ("f32", "bits")
+        n
+        for n, v in b.types.items()
+        if v.shape == b.types[name].shape and v.kind in ("f32", "bits")
     ]
     if affine and draw(st.booleans()):
         other = draw(st.sampled_from(same))

@@ -1,0 +1,99 @@
+"""Pooling, global sum and channel repetition: the steps that do no arithmetic worth tuning.
+
+Same conventions as :mod:`kernels.layers`. A window is clipped to the map, so what lies outside
+adds nothing to a sum and never wins a maximum.
+"""
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+# reason: these bodies are typed by Numba, from int64 addresses alone
+
+from __future__ import annotations
+
+from kernels import table as t
+from kernels._jit import inner
+from kernels.vector import (
+    BLOCK,
+    accumulate32,
+    clear,
+    copy,
+    divide32,
+    field,
+    load_u32,
+    maximum32,
+    scale32,
+    store_u32,
+)
+
+
+@inner
+def first_inside(start, dilation):
+    """Smallest tap index whose position ``start + index * dilation`` is not negative."""
+    return max(0, (-start + dilation - 1) // dilation)
+
+
+@inner
+def taps_inside(start, dilation, taps, size):
+    """One past the largest tap index whose position lies below ``size``."""
+    return min(taps, (size - start + dilation - 1) // dilation)
+
+
+@inner
+def pool_block(row, source, y0, x0, out):
+    """One block of one pooled pixel; taps outside the map are left out."""
+    down, right = field(row, t.DILATION_H), field(row, t.DILATION_W)
+    x_first = first_inside(x0, right)
+    x_last = taps_inside(x0, right, field(row, t.KERNEL_W), field(row, t.WIDTH))
+    fresh = True
+    for i in range(
+        first_inside(y0, down), taps_inside(y0, down, field(row, t.KERNEL_H), field(row, t.HEIGHT))
+    ):
+        line = source + (y0 + i * down) * field(row, t.SOURCE_ROW)
+        for j in range(x_first, x_last):
+            tap = line + (x0 + j * right) * field(row, t.SOURCE_PIXEL)
+            if field(row, t.CODE) == t.MAX_BITS:
+                store_u32(out, load_u32(tap) & (0xFFFFFFFF if fresh else load_u32(out)))
+            elif fresh:
+                copy(out, tap, BLOCK)
+            elif field(row, t.CODE) == t.SUM:
+                accumulate32(tap, out)
+            else:
+                maximum32(tap, out)
+            fresh = False
+    if field(row, t.CODE) == t.SUM:
+        if fresh:
+            clear(out, BLOCK)
+        divisor = field(row, t.DIVISOR)
+        if divisor == 0:
+            scale32(field(row, t.EXPONENT), out)
+        elif divisor > 1:
+            divide32(divisor, out)
+
+
+@inner
+def pool(row, arena, constants):
+    """Sum or maximum over a window; bits or float32."""
+    clear(arena + field(row, t.CLEAR), field(row, t.CLEAR_BYTES))
+    for y in range(field(row, t.OUT_HEIGHT)):
+        for x in range(field(row, t.OUT_WIDTH)):
+            out = (
+                arena + field(row, t.OUT) + y * field(row, t.OUT_ROW) + x * field(row, t.OUT_PIXEL)
+            )
+            for block in range(field(row, t.BLOCKS)):
+                pool_block(
+                    row,
+                    arena + field(row, t.SOURCE) + block * field(row, t.SOURCE_BLOCK),
+                    y * field(row, t.STRIDE_H) - field(row, t.TOP),
+                    x * field(row, t.STRIDE_W) - field(row, t.LEFT),
+                    out + block * field(row, t.OUT_BLOCK),
+                )
+
+
+@inner
+def repeat(row, arena, constants):
+    """Copy the channels of each pixel ``DIVISOR`` times, side by side."""
+    clear(arena + field(row, t.CLEAR), field(row, t.CLEAR_BYTES))
+    size = 4 * field(row, t.CHANNELS)
+    for pixel in range(field(row, t.PIXELS)):
+        source = arena + field(row, t.SOURCE) + pixel * field(row, t.SOURCE_PIXEL)
+        out = arena + field(row, t.OUT) + pixel * field(row, t.OUT_PIXEL)
+        for i in range(field(row, t.DIVISOR)):
+            copy(out + i * size, source, size)

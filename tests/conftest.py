@@ -1,0 +1,27 @@
+"""Fixtures shared by all tests: one short training run on real data, packed."""
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run folder: the digits recipe for two epochs. Read only: copy it to change it."""
+    from pipeline.recipe import load
+    from pipeline.train import train
+
+    out = tmp_path_factory.mktemp("runs") / "digits"
+    train(load("digits", {"epochs": 2}), out, device="cpu")
+    return out
+
+
+@pytest.fixture(scope="session")
+def packed(trained: Path) -> Path:
+    """``model.bnn`` of :func:`trained`, in a folder of its own."""
+    from kernels.container import save_program
+    from pipeline.pack import pack
+
+    path = trained.parent / "packed.bnn"
+    save_program(pack(trained), path)
+    return path

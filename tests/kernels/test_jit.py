@@ -1,0 +1,110 @@
+"""The compiled-code cache: private, keyed by the sources, and never required."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kernels import _jit
+
+ROOT = Path(_jit.__file__).parents[1]
+RUN_ONCE = """
+import numpy as np
+from kernels.engine import Engine, run_plan
+from tests.kernels.test_engine import edge_net
+program = edge_net()
+logits = Engine(program).run(np.zeros((1, *program.input_shape), np.uint8))
+print(sum(run_plan.stats.cache_hits.values()), logits.tobytes().hex())
+"""
+
+
+def fresh_process(cache: Path) -> list[str]:
+    """Cache hits and logits of an engine in a new process."""
+    environment = {**os.environ, "FROSTBIT_CACHE": str(cache)}
+    done = subprocess.run(
+        [sys.executable, "-c", RUN_ONCE],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.split()
+
+
+def test_second_process_finds_the_code_and_no_folder_is_needed(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    first, second = fresh_process(cache), fresh_process(cache)
+    assert (first[0], second[0]) == ("0", "1")
+    blocked = tmp_path / "a file"
+    blocked.write_text("")
+    in_memory = fresh_process(blocked / "below")
+    assert in_memory[0] == "0"
+    assert first[1] == second[1] == in_memory[1]
+    (folder,) = cache.iterdir()
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert len(list(folder.rglob("*.nbc"))) == 1  # one entry point
+
+
+def test_folder_is_made_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FROSTBIT_CACHE", str(tmp_path / "new"))
+    folder = _jit.cache_folder()
+    assert folder is not None
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert _jit.source_hash() in folder.name
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o770, 0o707])
+def test_folder_that_others_may_open_is_refused(
+    mode: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FROSTBIT_CACHE", str(tmp_path))
+    folder = _jit.cache_folder()
+    assert folder is not None
+    folder.chmod(mode)
+    assert _jit.cache_folder() is None
+
+
+def test_parent_that_others_may_write_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FROSTBIT_CACHE", str(tmp_path))
+    tmp_path.chmod(0o777)
+    assert _jit.cache_folder() is None
+
+
+def test_symbolic_link_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FROSTBIT_CACHE", str(tmp_path))
+    folder = _jit.cache_folder()
+    assert folder is not None
+    elsewhere = tmp_path / "elsewhere"
+    folder.rename(elsewhere)
+    folder.symlink_to(elsewhere)
+    assert _jit.cache_folder() is None
+
+
+def test_no_home_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> Path:
+        raise RuntimeError("no home")
+
+    monkeypatch.delenv("FROSTBIT_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", staticmethod(missing))
+    assert _jit.cache_folder() is None
+
+
+def test_hash_covers_every_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = tmp_path / "kernels"
+    shutil.copytree(Path(_jit.__file__).parent, copy)
+    monkeypatch.setattr(_jit, "__file__", str(copy / "_jit.py"))
+    seen = {_jit.source_hash()}
+    sources = sorted(copy.glob("*.py"))
+    for source in sources:
+        source.write_text(source.read_text() + "# changed\n")
+        seen.add(_jit.source_hash())
+    assert len(seen) == len(sources) + 1

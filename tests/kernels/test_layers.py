@@ -1,0 +1,150 @@
+"""Single steps of the engine against the reference, where random Programs rarely look."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kernels import bits, reference
+from kernels.engine import Engine
+from kernels.memory import ALIGNMENT, Constants
+from kernels.program import (
+    INPUT,
+    BinaryConv,
+    MaxPool,
+    Program,
+    Window,
+    infer_types,
+)
+from kernels.schedule import Step, schedule
+from tests.kernels.programs import CHANNELS, Builder, random_images
+
+SAME = Window((3, 3), pads=(1, 1, 1, 1))
+
+
+def check(program: Program, count: int = 2) -> None:
+    """Logits and bits equal the reference's."""
+    images = random_images(program, count)
+    want = reference.trace(program, images)
+    engine = Engine(program, keep=True)
+    for name, words in engine.signs(images).items():
+        np.testing.assert_array_equal(words, bits.pack(want[name]), err_msg=name)
+    np.testing.assert_array_equal(engine.run(images), want[program.ops[-1].name][:, 0, 0])
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    channels=CHANNELS,
+    out=CHANNELS,
+    pads=st.tuples(*[st.integers(0, 4)] * 4),
+    stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    dilation=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    pad_value=st.sampled_from([0, 1]),
+    affine=st.booleans(),
+)
+def test_binary_convolution_geometry(
+    channels: int,
+    out: int,
+    pads: tuple[int, int, int, int],
+    stride: tuple[int, int],
+    dilation: tuple[int, int],
+    pad_value: int,
+    affine: bool,
+) -> None:
+    b = Builder((7, 8, 1), seed=channels)
+    x = b.sign(b.conv(INPUT, channels, Window((1, 1))))
+    window = Window((3, 2), stride, pads, dilation)
+    y = b.binary_conv(x, out, window, pad_value=pad_value, affine=affine)
+    check(b.finish(y, 3))
+
+
+@pytest.mark.parametrize("groups", [2, 4, 36])
+@pytest.mark.parametrize("pad_value", [0, 1])
+def test_groups(groups: int, pad_value: int) -> None:
+    b = Builder((6, 5, 2), seed=groups)
+    x = b.sign(b.conv(INPUT, 36, SAME))
+    y = b.binary_conv(x, 36, SAME, groups=groups, pad_value=pad_value, affine=False)
+    z = b.binary_conv(y, 72, SAME, groups=groups, pad_value=pad_value)
+    check(b.finish(z))
+
+
+@pytest.mark.parametrize("classes", [1, 10, 33])
+@pytest.mark.parametrize("kernel", [(1, 1), (5, 3), (7, 7)])
+def test_stem_and_dense(classes: int, kernel: tuple[int, int]) -> None:
+    b = Builder((9, 11, 3))
+    x = b.conv(INPUT, 20, Window(kernel, (2, 1), (3, 1, 2, 4)))
+    check(b.finish(b.sign(x), classes))
+
+
+def test_convolution_of_bits_and_of_floats() -> None:
+    b = Builder((6, 7, 2))
+    x = b.sign(b.conv(INPUT, 35, SAME))
+    y = b.conv(x, 9, Window((3, 2), (1, 2), (1, 0, 2, 1)))
+    z = b.conv(b.max_pool(b.to_float(x), Window((2, 2))), 40, SAME)
+    w = b.conv(b.to_float(x), 3, Window((2, 2)))
+    b.global_sum(y)
+    b.global_sum(w)
+    check(b.finish(z))
+
+
+def test_average_over_nine() -> None:
+    """The quotient is not on the grid, but the sum is: both sides round once."""
+    b = Builder((7, 7, 1))
+    x = b.conv(INPUT, 33, SAME)
+    y = b.avg_pool(x, Window((3, 3), (2, 2), (1, 1, 1, 1)))
+    check(b.finish(b.sign(y)))
+
+
+@pytest.mark.parametrize("kind", ["bits", "f32"])
+def test_max_pool_ignores_pads(kind: str) -> None:
+    b = Builder((5, 6, 1))
+    x = b.conv(INPUT, 37, SAME)
+    x = b.sign(x) if kind == "bits" else x
+    y = b.max_pool(x, Window((3, 3), (2, 2), (1, 2, 2, 1)))
+    assert isinstance(b.ops[-1], MaxPool)
+    check(b.finish(y))
+
+
+def test_a_program_of_one_value_added_to_itself() -> None:
+    b = Builder((4, 4, 1))
+    x = b.binary_conv(b.sign(b.conv(INPUT, 34, SAME)), 34, SAME)
+    check(b.finish(b.add(x, x)))
+
+
+def test_result_that_is_a_conversion() -> None:
+    b = Builder((4, 4, 1))
+    s = b.sign(b.conv(INPUT, 7, Window((4, 4))))
+    b.to_float(s)
+    check(b.program())
+
+
+def steps_of(program: Program) -> list[Step]:
+    return schedule(program, infer_types(program))
+
+
+def test_fusion_of_a_residual_block() -> None:
+    """Sign, convolution, Add and the next Sign: one step, with residual and both outputs."""
+    b = Builder((8, 8, 1))
+    x = b.conv(INPUT, 32, SAME)
+    y = b.add(b.binary_conv(b.sign(x), 32, SAME), x)
+    z = b.add(b.to_float(b.sign(y)), b.binary_conv(b.sign(y), 32, SAME))
+    program = b.finish(b.sign(z))
+    fused = [step for step in steps_of(program) if isinstance(step.op, BinaryConv)]
+    assert [(step.residual, step.out) for step in fused] == [(x, y), ("sign4", None)]
+    assert [step.bits for step in fused] == ["sign4", "sign9"]
+    check(program)
+
+
+def test_equal_constants_are_stored_once() -> None:
+    constants = Constants()
+    first = constants.add(np.arange(40, dtype=np.float32))
+    other = constants.add(np.arange(3, dtype=np.int32))
+    assert constants.add(np.arange(40, dtype=np.float32)) == first
+    block = constants.block()
+    assert block.ctypes.data % ALIGNMENT == 0
+    assert first % ALIGNMENT == 0
+    assert other % ALIGNMENT == 0
+    assert block.size == 192 + 64
+    np.testing.assert_array_equal(block[other : other + 12].view(np.int32), [0, 1, 2])

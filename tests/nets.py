@@ -1,0 +1,90 @@
+"""Small Programs, exact by construction, shared by the tests."""
+
+import numpy as np
+
+from kernels import bits
+from kernels.program import (
+    Add,
+    Affine,
+    AvgPool,
+    BinaryConv,
+    Conv,
+    Dense,
+    GlobalSum,
+    MaxPool,
+    Program,
+    Repeat,
+    Sign,
+    Threshold,
+    ToFloat,
+    Window,
+)
+
+PAD1 = (1, 1, 1, 1)
+
+
+def grid(rng: np.random.Generator, *shape: int, step: float = 2.0**-6) -> np.ndarray:
+    """Random float32 multiples of ``step`` in [-32 * step, 32 * step], never 0."""
+    values = rng.integers(1, 33, shape) * rng.choice([-1, 1], shape)
+    return (values * step).astype(np.float32)
+
+
+def words(rng: np.random.Generator, out: int, kernel: int, channels: int) -> np.ndarray:
+    """Random packed weights ``[O, k, k, ceil(C / 64)]``."""
+    return bits.pack(rng.choice([-1, 1], (out, kernel, kernel, channels)))
+
+
+def affine_conv(
+    rng: np.random.Generator, name: str, source: str, shape: tuple[int, int], pad_value: int = 1
+) -> BinaryConv:
+    """3x3 binary convolution ``shape = (I, O)`` with a grid multiplier and addend."""
+    channels, out = shape
+    return BinaryConv(
+        name, (source,), Window((3, 3), (1, 1), PAD1), words(rng, out, 3, channels),
+        channels, 1, pad_value, Affine(grid(rng, out), grid(rng, out)),
+    )  # fmt: skip
+
+
+def threshold_conv(
+    rng: np.random.Generator, name: str, source: str, shape: tuple[int, int], pad_value: int = 1
+) -> BinaryConv:
+    """3x3 binary convolution ``shape = (I, O)`` with thresholds, two of them constant."""
+    channels, out = shape
+    level = rng.integers(-6, 7, out).astype(np.int32)
+    level[:2] = (-9 * channels, 9 * channels + 1)
+    return BinaryConv(
+        name, (source,), Window((3, 3), (1, 1), PAD1), words(rng, out, 3, channels),
+        channels, 1, pad_value, Threshold(level),
+    )  # fmt: skip
+
+
+def every_op(seed: int = 0) -> Program:
+    """A network with every op type, odd sizes and channel counts, uint8 6x7x2 -> 5 classes."""
+    rng = np.random.default_rng(seed)
+    ops = (
+        Conv(
+            "stem", ("input",), Window((3, 3), (1, 1), PAD1), grid(rng, 9, 3, 3, 2),
+            grid(rng, 9), np.array([17, 200], np.uint8),
+        ),
+        Sign("sign", ("stem",)),
+        threshold_conv(rng, "conv0", "sign", (9, 33), pad_value=0),
+        threshold_conv(rng, "conv1", "conv0", (33, 9)),
+        ToFloat("float", ("conv1",)),
+        affine_conv(rng, "conv2", "conv1", (9, 9)),
+        Add("sum", ("conv2", "float")),
+        AvgPool("mean", ("sum",), Window((2, 2), (2, 2), (0, 0, 0, 1))),
+        Repeat("twice", ("mean",), 2),
+        Sign("sign2", ("twice",)),
+        MaxPool("most", ("sign2",), Window((2, 2), (1, 1), (1, 0, 0, 1))),
+        affine_conv(rng, "conv3", "most", (18, 18), pad_value=0),
+        MaxPool("peak", ("conv3",), Window((3, 3), (2, 2), PAD1)),
+        GlobalSum("total", ("peak",)),
+        Dense("logits", ("total",), grid(rng, 5, 18), grid(rng, 5)),
+    )  # fmt: skip
+    return Program((6, 7, 2), ops, "toy", tuple("abcde"), "0" * 64)
+
+
+def images(program: Program, count: int, seed: int = 1) -> np.ndarray:
+    """Random uint8 images ``[count, H, W, C]``."""
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (count, *program.input_shape), dtype=np.uint8)

@@ -1,0 +1,76 @@
+"""The benchmark's arithmetic and fairness, without a clock."""
+
+import numpy as np
+
+from export.runtimes import Images, Milliseconds
+from export.twins import OrtTwin
+from kernels.program import Program
+from pipeline import bench
+from pipeline.tables import bench_table
+from pipeline.torch_runtime import TorchTwin
+from tests.nets import every_op, images
+
+
+class Clock:
+    """A runtime that takes a stated time and notes when it was called."""
+
+    def __init__(self, name: str, ms: float, log: list[tuple[str, int]]) -> None:
+        self.name, self.ms, self.log = name, ms, log
+
+    def latency(self, image: Images, repeats: int) -> Milliseconds:
+        self.log.append((self.name, repeats))
+        return np.full(repeats, self.ms)
+
+    def close(self) -> None:
+        pass
+
+
+def test_runtimes_take_turns() -> None:
+    log: list[tuple[str, int]] = []
+    clocks = [Clock("fast", 0.01, log), Clock("slow", 25.0, log)]
+    program = every_op()
+    found = bench.measure(clocks, images(program, 3), rounds=4, seed=0)
+    assert [name for name, _ in log[:2]] == ["fast", "slow"]  # warm-up
+    for turn in range(4):
+        pair = log[2 + 2 * turn : 4 + 2 * turn]
+        assert {name for name, _ in pair} == {"fast", "slow"}
+    assert [latency.median for latency in found] == [0.01, 25.0]
+    assert [latency.n for latency in found] == [4 * bench.MAX_REPEATS, 4]
+
+
+def test_statistics() -> None:
+    latency = bench.summarise(np.arange(1.0, 102.0))
+    assert (latency.min, latency.median, latency.p90, latency.p99) == (1.0, 51.0, 91.0, 100.0)
+    assert latency.n == 101
+
+
+def test_twins_have_the_architecture_and_run() -> None:
+    program = every_op()
+    for twin in (OrtTwin(program), TorchTwin(program)):
+        assert (twin.latency(images(program, 1), 2) > 0).all()
+        weights = sum(4 * op.weights.size for op in program.ops if hasattr(op, "weights"))
+        binary = sum(4 * op.words.shape[0] * op.taps for op in program.ops if hasattr(op, "words"))
+        assert twin.size_bytes >= weights + binary
+
+
+def test_the_table_is_relative_to_the_engine() -> None:
+    latency = bench.Latency(1.0, 2.0, 3.0, 4.0, 10)
+    slower = bench.Latency(2.0, 5.0, 6.0, 8.0, 10)
+    rows = (
+        bench.Row("engine:xnor", "xnor", latency, 91.25, 1234),
+        bench.Row("ort-fp32", "", slower, None, 5678),
+    )
+    table, lines = bench_table(bench.Bench(rows, None, "", {}), [])
+    columns = {column.header: list(column.cells) for column in table.columns}
+    assert columns["x engine"] == ["1.00", "2.50"]
+    assert columns["accuracy"] == ["91.25 %", ""]
+    assert "not checked" in lines[0]
+
+
+def test_random_images_stand_in_for_a_missing_data_set() -> None:
+    program: Program = every_op()
+    inputs = bench.inputs_for(program, None, seed=3)
+    assert inputs.labels is None
+    assert "unknown data set 'toy'" in inputs.remedy
+    again = bench.inputs_for(program, None, seed=3)
+    assert np.array_equal(inputs.images, again.images)
