@@ -58,6 +58,7 @@ def _layout(steps: list[Step], types: dict[str, ValueType], name: str) -> Layout
         pixel = 4 * op.reader.groups * weights.blocks_for(op.reader.channels_in)
         return Layout(types[maker.source].shape[:2], pixel, 4, op.reader.window.pads)
     height, width, channels = types[name].shape
+    weights.check_size(height * width, f"pixels in '{name}'")
     blocks = weights.blocks_for(channels)
     if isinstance(op, Widen):
         tight = types[maker.source].kind == "u8"

@@ -8,16 +8,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels import bits
-from kernels.program import BinaryConv, Threshold, Window
+from kernels.program import BinaryConv, FormatError, Threshold, Window
 from kernels.vector import LANES
 from kernels.xnor import TILE
 
 Array = NDArray[Any]
+MAX_ENTRIES = 1 << 26
 
 
 def blocks_for(channels: int) -> int:
     """Number of blocks of 32 channels that hold ``channels``."""
     return -(-channels // LANES)
+
+
+def check_size(count: int, what: str) -> None:
+    """Raise FormatError if a table of ``count`` entries is beyond reason (a hostile file)."""
+    if count > MAX_ENTRIES:
+        raise FormatError(f"too large for the engine: {count} {what}, at most {MAX_ENTRIES}")
 
 
 def per_lane(values: Array) -> Array:
@@ -59,6 +66,7 @@ def pixel_table(columns: list[NDArray[np.int32]]) -> NDArray[np.int32]:
 
 def _valid_taps(out: int, size: int, taps: int, stride: int, dilation: int, pad: int) -> Array:
     """bool ``[out, taps]``: whether the tap lies inside the map, along one axis."""
+    check_size(out * taps, "windows times taps along one axis")
     at = np.arange(out)[:, None] * stride + np.arange(taps) * dilation - pad
     return np.asarray((at >= 0) & (at < size))
 
@@ -74,6 +82,9 @@ def accumulator_starts(
 
     Returns:
         int32 ``[classes, O]``, and the class of each output pixel, int32 ``[OH * OW]``.
+
+    Raises:
+        FormatError: if there are more than ``MAX_ENTRIES`` of either.
     """
     window = op.window
     out = window.output(*size)
@@ -93,6 +104,7 @@ def accumulator_starts(
         )
         axes.append(np.unique(valid, axis=0, return_inverse=True))
     (rows, row_class), (columns, column_class) = axes
+    check_size(len(rows) * len(columns) * op.channels_out, "accumulator starts")
     inside = np.einsum(
         "yi,xj,oij->yxo", rows.astype(np.int64), columns.astype(np.int64), sums, optimize=True
     )

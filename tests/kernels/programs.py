@@ -33,6 +33,7 @@ from kernels.program import (
     ValueType,
     Window,
 )
+from kernels.weights import every_window_meets
 
 STEP = 2.0**-6
 
@@ -167,32 +168,48 @@ def random_images(program: Program, count: int, seed: int = 0) -> NDArray[np.uin
 CHANNELS = st.one_of(st.sampled_from([1, 3, 31, 32, 33, 63, 64, 65]), st.integers(1, 200))
 
 
-@st.composite
-def windows(
-    draw: st.DrawFn, size: tuple[int, int], pooling: bool = False, area_power: bool = False
-) -> Window:
-    """A window that fits a map of ``size`` (H, W).
-
-    With ``pooling`` no dilation and pads below the kernel; with ``area_power`` a kernel whose
-    area is a power of two.
-    """
-    lengths = st.sampled_from([1, 2, 4]) if area_power else st.integers(1, 4)
-    kernel = (draw(lengths), draw(lengths))
-    stride = (draw(st.integers(1, 3)), draw(st.integers(1, 3)))
-    dilation = (1, 1) if pooling else (draw(st.integers(1, 2)), draw(st.integers(1, 2)))
-    largest = min(kernel) - 1 if pooling else 3
-    pads = [draw(st.integers(0, largest)) for _ in range(4)]
-    fitted = list(kernel)
+def _fitted(
+    size: tuple[int, int], kernel: list[int], pads: list[int], dilation: tuple[int, int]
+) -> tuple[int, int]:
+    """``kernel`` with each side halved until it fits the padded map."""
     for axis in (0, 1):
         room = size[axis] + pads[axis] + pads[axis + 2]
-        while (fitted[axis] - 1) * dilation[axis] + 1 > room:
-            fitted[axis] //= 2
-    if pooling:
-        pads = [min(pad, min(fitted) - 1) for pad in pads]
-        for axis in (0, 1):
-            if fitted[axis] > size[axis] + pads[axis] + pads[axis + 2]:
-                return Window((1, 1), stride)
-    return Window((fitted[0], fitted[1]), stride, (pads[0], pads[1], pads[2], pads[3]), dilation)
+        while (kernel[axis] - 1) * dilation[axis] + 1 > room:
+            kernel[axis] //= 2
+    return kernel[0], kernel[1]
+
+
+@st.composite
+def windows(draw: st.DrawFn, size: tuple[int, int]) -> Window:
+    """A window of a convolution that fits a map of ``size`` (H, W)."""
+    pair = st.tuples(st.integers(1, 3), st.integers(1, 3))
+    pads = [draw(st.integers(0, 3)) for _ in range(4)]
+    dilation = draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
+    kernel = _fitted(size, [draw(st.integers(1, 4)), draw(st.integers(1, 4))], pads, dilation)
+    return Window(kernel, draw(pair), (pads[0], pads[1], pads[2], pads[3]), dilation)
+
+
+@st.composite
+def pool_windows(draw: st.DrawFn, size: tuple[int, int]) -> Window:
+    """A pooling window that fits ``size``: area a power of two, some tap always in the map."""
+    lengths = st.sampled_from([1, 2, 4])
+    stride = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    dilation = draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
+    kernel = _fitted(size, [draw(lengths), draw(lengths)], [0] * 4, dilation)
+    most = min(kernel) - 1
+    pads = [draw(st.integers(0, most)) for _ in range(4)]
+    window = Window(kernel, stride, (pads[0], pads[1], pads[2], pads[3]), dilation)
+    return window if every_window_meets(window, size) else Window(kernel, stride)
+
+
+def _block(draw: st.DrawFn, b: Builder, x: str, other: str) -> str:
+    """Append sign, 3x3 binary convolution and Add of ``other``, which has the shape of ``x``."""
+    same = Window((3, 3), pads=(1, 1, 1, 1))
+    bits_of_x = b.sign(x)
+    y = b.binary_conv(bits_of_x, b.types[x].shape[2], same, pad_value=draw(st.integers(0, 1)))
+    if draw(st.booleans()):
+        other = b.to_float(bits_of_x)
+    return b.add(y, other)
 
 
 def _next_from_floats(draw: st.DrawFn, b: Builder, x: str) -> str:
@@ -200,15 +217,18 @@ def _next_from_floats(draw: st.DrawFn, b: Builder, x: str) -> str:
     value = b.types[x].shape
     size = value[:2]
     same = [n for n, v in b.types.items() if v.kind == "f32" and v.shape == value]
-    match draw(st.sampled_from(["sign", "sign", "add", "max", "avg", "repeat", "conv"])):
+    ops = ["block", "block", "sign", "sign", "add", "max", "avg", "repeat", "conv"]
+    match draw(st.sampled_from(ops)):
+        case "block":
+            return _block(draw, b, x, draw(st.sampled_from(same)))
         case "sign":
             return b.sign(x)
         case "add":
             return b.add(x, draw(st.sampled_from(same)))
         case "max":
-            return b.max_pool(x, draw(windows(size, pooling=True)))
+            return b.max_pool(x, draw(pool_windows(size)))
         case "avg":
-            return b.avg_pool(x, draw(windows(size, pooling=True, area_power=True)))
+            return b.avg_pool(x, draw(pool_windows(size)))
         case "repeat" if value[2] <= 70:
             return b.repeat(x, draw(st.integers(1, 3)))
         case "conv" if value[2] <= 40:
@@ -244,7 +264,7 @@ def _next_from_bits(draw: st.DrawFn, b: Builder, x: str) -> str:
     size, channels = b.types[x].shape[:2], b.types[x].shape[2]
     match draw(st.sampled_from(["binary", "binary", "binary", "max", "float", "conv"])):
         case "max":
-            return b.max_pool(x, draw(windows(size, pooling=True)))
+            return b.max_pool(x, draw(pool_windows(size)))
         case "float":
             return b.to_float(x)
         case "conv" if channels <= 70:

@@ -174,6 +174,18 @@ def test_too_much_memory_is_refused() -> None:
         Engine(b.finish(x))
 
 
+@pytest.mark.parametrize("shape", [(1 << 14, 1 << 14, 1), (1 << 15, 1, 1)])
+def test_tables_beyond_reason_are_refused(shape: tuple[int, int, int]) -> None:
+    """A small file can describe huge maps, or huge kernels on long maps."""
+    b = Builder(shape)
+    x = b.sign(b.conv(INPUT, 1, Window((1, 1))))
+    if shape[1] == 1:
+        kernel = Window((1 << 14, 1), pads=(1, 0, 0, 0))
+        x = b.binary_conv(x, 1, kernel, pad_value=0)
+    with pytest.raises(FormatError, match="too large for the engine"):
+        Engine(b.finish(x))
+
+
 def test_load(tmp_path: Path) -> None:
     program = edge_net()
     path = tmp_path / "model.bnn"

@@ -28,10 +28,10 @@ def check(program: Program, count: int = 2) -> None:
     """Logits and bits equal the reference's."""
     images = random_images(program, count)
     want = reference.trace(program, images)
-    engine = Engine(program, keep=True)
-    for name, words in engine.signs(images).items():
+    for name, words in Engine(program, keep=True).signs(images).items():
         np.testing.assert_array_equal(words, bits.pack(want[name]), err_msg=name)
-    np.testing.assert_array_equal(engine.run(images), want[program.ops[-1].name][:, 0, 0])
+    logits = Engine(program).run(images)  # without keep: values share memory
+    np.testing.assert_array_equal(logits, want[program.ops[-1].name][:, 0, 0])
 
 
 @settings(deadline=None, max_examples=40)
@@ -105,6 +105,26 @@ def test_max_pool_ignores_pads(kind: str) -> None:
     y = b.max_pool(x, Window((3, 3), (2, 2), (1, 2, 2, 1)))
     assert isinstance(b.ops[-1], MaxPool)
     check(b.finish(y))
+
+
+@pytest.mark.parametrize("kind", ["max of bits", "max", "mean"])
+def test_dilated_pools(kind: str) -> None:
+    b = Builder((9, 8, 1))
+    x = b.conv(INPUT, 37, SAME)
+    window = Window((2, 4), (2, 1), (1, 1, 1, 0), (3, 2))
+    if kind == "mean":
+        y = b.avg_pool(x, window)
+    else:
+        y = b.max_pool(b.sign(x) if kind == "max of bits" else x, window)
+    check(b.finish(y))
+
+
+def test_spare_lanes_of_a_repeat_are_cleared() -> None:
+    """Its memory held negative floats of another value, whose signs must not leak."""
+    b = Builder((4, 4, 1), seed=1)
+    x = b.max_pool(b.conv(INPUT, 32, SAME), Window((1, 1)))
+    r = b.repeat(b.conv(x, 5, Window((1, 1))), 3)
+    check(b.finish(b.binary_conv(b.sign(r), 8, SAME)), 3)
 
 
 def test_a_program_of_one_value_added_to_itself() -> None:
