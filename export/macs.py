@@ -15,8 +15,8 @@ from kernels.program import (
     Program,
     Threshold,
     ValueType,
-    infer_types,
 )
+from kernels.verify import infer_types
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from export.errors import ParityError
 from export.runtimes import Images, Logits, Runtime
 from kernels import bits, reference
 from kernels.exact import analyse
-from kernels.program import Program, infer_types
+from kernels.program import Program
+from kernels.verify import infer_types
 
 LOGITS_TOLERANCE = 1e-5
 

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from kernels import bits, reference
 from kernels.bits import Words
 from kernels.engine import Engine
-from kernels.program import Program, infer_types
+from kernels.program import Program
+from kernels.verify import infer_types
 
 Images = NDArray[np.uint8]
 Logits = NDArray[np.float32]

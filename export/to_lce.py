@@ -61,8 +61,8 @@ from kernels.program import (
     Threshold,
     ToFloat,
     ValueType,
-    infer_types,
 )
+from kernels.verify import infer_types
 
 DESCRIPTION = "Frostbit binary neural network"
 

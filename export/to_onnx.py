@@ -49,8 +49,8 @@ from kernels.program import (
     ToFloat,
     ValueType,
     Window,
-    infer_types,
 )
+from kernels.verify import infer_types
 
 OPSET = 13
 IR_VERSION = 8

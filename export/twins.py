@@ -33,8 +33,8 @@ from kernels.program import (
     Threshold,
     ToFloat,
     Window,
-    verify,
 )
+from kernels.verify import verify
 
 OPSET = 13
 

@@ -36,8 +36,8 @@ from kernels.program import (
     Program,
     Threshold,
     Window,
-    verify,
 )
+from kernels.verify import verify
 
 FORMAT_VERSION = 1
 MAX_FILE_BYTES = 1 << 30

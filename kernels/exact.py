@@ -36,8 +36,8 @@ from kernels.program import (
     Sign,
     Threshold,
     ToFloat,
-    infer_types,
 )
+from kernels.verify import infer_types
 
 MANTISSA_BITS = 24
 F64 = NDArray[np.float64]

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from kernels import table as t
 from kernels import weights
 from kernels.memory import Layout, place
-from kernels.program import BinaryConv, FormatError, Program, ValueType, infer_types
+from kernels.program import BinaryConv, FormatError, Program, ValueType
 from kernels.rules import RULES, Lowering
 from kernels.schedule import Regroup, Step, Widen, lifetimes, schedule
 from kernels.vector import BLOCK
+from kernels.verify import infer_types
 
 MICRO = {"xnor": t.XNOR, "portable": t.PORTABLE}
 

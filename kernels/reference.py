@@ -32,8 +32,8 @@ from kernels.program import (
     Threshold,
     ToFloat,
     Window,
-    verify,
 )
+from kernels.verify import verify
 
 Array = NDArray[Any]
 

@@ -23,7 +23,6 @@ from kernels.program import (
     BinaryConv,
     Conv,
     Dense,
-    FormatError,
     GlobalSum,
     MaxPool,
     Op,
@@ -278,9 +277,6 @@ def _pool(low: Lowering, step: Step, op: Op, window: Window, code: int, divisor:
 
 
 def max_pool(low: Lowering, step: Step, op: MaxPool) -> Row:
-    height, width, _ = low.types[step.source].shape
-    if not weights.every_window_meets(op.window, (height, width)):
-        raise FormatError(f"op '{op.name}' (MaxPool): a window lies wholly in the padding")
     code = t.MAX_BITS if low.kind(op.name) == t.BITS else t.MAX_F32
     return _pool(low, step, op, op.window, code, 1)
 

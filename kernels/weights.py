@@ -130,21 +130,3 @@ def lane_offsets(op: BinaryConv) -> NDArray[np.int32]:
     """Distance in bytes of each output channel's group within a regrouped pixel."""
     group = np.arange(op.channels_out) // (op.channels_out // op.groups)
     return per_lane((4 * blocks_for(op.channels_in) * group).astype(np.int32))
-
-
-def every_window_meets(window: Window, size: tuple[int, int]) -> bool:
-    """Whether each window has a tap inside the map of ``size``."""
-    out = window.output(*size)
-    return all(
-        _valid_taps(
-            out[axis],
-            size[axis],
-            window.kernel[axis],
-            window.stride[axis],
-            window.dilation[axis],
-            window.pads[axis],
-        )
-        .any(axis=1)
-        .all()
-        for axis in (0, 1)
-    )

@@ -1,316 +1,262 @@
-"""Modules that StoMPP makes binary: convolution, dense layer, activation, and the pixel stem.
+"""The binary modules and :func:`binarize`, which turns an ordinary network into one of them.
 
-A *maskable* module (:class:`BinaryConv2d`, :class:`BinaryLinear`, :class:`BinaryActivation`) is
-continuous when new, and :meth:`Maskable.freeze` moves it towards exactly binary
-(:mod:`pipeline.stompp` says when). It is exactly binary once its ``progress`` buffer is 1.
+What becomes what, by rule, in execution order (torch.fx):
 
-Latent weights live in [-1, 1] (the trainer clips them after each step), so that a continuous
-weight needs no clipping here.
+* the first convolution or dense layer becomes a stem, which takes pixels; full precision;
+* the last dense layer stays as it is;
+* a 1x1 convolution on a shortcut (its input also goes elsewhere, its output goes into a sum) is a
+  downsample and stays as it is; so does every layer whose name matches a pattern in ``keep``;
+* every other convolution and dense layer becomes binary, and every activation becomes a
+  :class:`BinaryActivation` of its own, also where the network shares one ReLU.
+
+Weights are kept (clipped to [-1, 1] where they become binary), so a trained network can be
+binarized too. What cannot be handled is refused by name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import fnmatch
+import operator
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
-from pipeline.gradients import (
-    MixedActivation,
-    MixedWeight,
-    StraightThroughActivation,
-    StraightThroughWeight,
+from pipeline.errors import UserError
+from pipeline.gradients import sign
+from pipeline.masked import (
+    BinaryActivation,
+    BinaryConv2d,
+    BinaryLinear,
+    Maskable,
+    maskable,
+    number_layers,
+    unfrozen_layers,
 )
-from pipeline.gradients import sign as sign
+from pipeline.stem import StemConv2d, StemLinear
 
-Pair = tuple[int, int]
+__all__ = [
+    "BinaryActivation",
+    "BinaryConv2d",
+    "BinaryLinear",
+    "Maskable",
+    "StemConv2d",
+    "StemLinear",
+    "binarize",
+    "maskable",
+    "number_layers",
+    "sign",
+    "unfrozen_layers",
+]
 
-
-class Maskable(nn.Module):
-    """State shared by everything that freezes.
-
-    Attributes:
-        layer: position in execution order (set by :func:`number_layers`), -1 before.
-        ste: whether frozen entries get the straight-through gradient.
-        share: frozen share p, a Python float (reading a buffer would stall a GPU).
-        progress: buffer, float64 scalar: ``share``, kept with the weights.
-        mask: float 0/1 in the shape of one entry set, only while 0 < share < 1.
-    """
-
-    progress: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = -1
-        self.ste = False
-        self.share = 0.0
-        self.mask: Tensor | None = None
-        self.register_buffer("progress", torch.zeros((), dtype=torch.float64))
-
-    @property
-    def entry_shape(self) -> tuple[int, ...]:
-        """Shape of the mask, as the tensor it applies to; () when not known yet."""
-        raise NotImplementedError
-
-    @property
-    def entries(self) -> int:
-        """Number of mask entries."""
-        return int(torch.Size(self.entry_shape).numel())
-
-    def freeze(self, share: float, mask: Tensor | None = None) -> None:
-        """Set the frozen share in [0, 1]; ``mask`` is needed strictly between."""
-        if 0 < share < 1 and mask is None:
-            raise ValueError("a partly frozen module needs a mask")
-        if share != self.share:
-            self.progress.fill_(share)
-        self.share = share
-        self.mask = mask if 0 < share < 1 else None
-
-    def unfrozen(self) -> int:
-        """Number of entries not frozen yet.
-
-        Exact while training; for a partly frozen module that was loaded from a file the masks
-        are gone and the expected number is given, at least 1.
-        """
-        if self.share >= 1:
-            return 0
-        if self.mask is not None:
-            return self.entries - int(self.mask.sum())
-        return max(1, round((1 - self.share) * self.entries))
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
-        self.share, self.mask = float(self.progress), None
+_WEIGHTED = (nn.Conv2d, nn.Linear)
+_ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.PReLU)
+_ACTIVATION_CALLS: tuple[Any, ...] = (
+    F.relu, F.relu6, F.hardtanh, torch.relu, "relu", "relu_",
+)  # fmt: skip
+_KEEPS_BITS = (nn.MaxPool2d, nn.Flatten, nn.Identity, nn.Dropout, nn.Dropout2d)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+_ALLOWED = (*_KEEPS_BITS, *_NORMS, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
+_FLATTEN: tuple[Any, ...] = (torch.flatten, "flatten")
+_SUMS: tuple[Any, ...] = (operator.add, operator.iadd, torch.add)
 
 
-class _BinaryWeight(Maskable):
-    """A maskable module with a latent ``weight`` and an optional real ``bias``."""
+class _Conversion:
+    """One network being converted: its graph, and the rules of the module's text."""
 
-    weight: nn.Parameter
-    bias: nn.Parameter | None
+    def __init__(self, model: nn.Module, keep: Sequence[str]) -> None:
+        try:
+            self.gm = fx.symbolic_trace(model)
+        except Exception as error:  # fx raises whatever the model's own code raises
+            raise UserError(
+                f"cannot trace {type(model).__name__} ({error}); its forward must not depend on "
+                "the values of tensors"
+            ) from error
+        self.keep = keep
+        self.weighted = [n for n in self.gm.graph.nodes if isinstance(self.module(n), _WEIGHTED)]
+        if len(self.weighted) < 2:
+            raise UserError("nothing to binarize: the network needs at least two weighted layers")
 
-    def __init__(self, shape: tuple[int, ...], bias: bool) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(shape))
-        self.bias = nn.Parameter(torch.zeros(shape[0])) if bias else None
-        nn.init.kaiming_normal_(self.weight)
-        with torch.no_grad():
-            self.weight.clamp_(-1, 1)
+    def module(self, node: fx.Node) -> nn.Module | None:
+        return self.gm.get_submodule(str(node.target)) if node.op == "call_module" else None
 
-    @property
-    def entry_shape(self) -> tuple[int, ...]:
-        return tuple(self.weight.shape)
+    def replace(self, node: fx.Node, module: nn.Module) -> None:
+        parent, _, leaf = str(node.target).rpartition(".")
+        setattr(self.gm.get_submodule(parent), leaf, module)
 
-    def effective_weight(self) -> Tensor:
-        """What the forward pass multiplies with: latent, mixed, or exactly +-1."""
-        if self.share <= 0:
-            return self.weight
-        if self.share >= 1:
-            if not self.ste:
-                return sign(self.weight.detach())
-            weight: Tensor = StraightThroughWeight.apply(self.weight)
+    def activations(self) -> None:
+        """Give every activation call a BinaryActivation of its own."""
+        nodes = [
+            (node, isinstance(self.module(node), _ACTIVATIONS))
+            for node in self.gm.graph.nodes
+            if isinstance(self.module(node), _ACTIVATIONS) or node.target in _ACTIVATION_CALLS
+        ]
+        taken = {name for name, _ in self.gm.named_modules()}
+        replaced: set[str] = set()
+        for node, is_module in nodes:
+            name = str(node.target) if is_module else f"activation_{node.name}"
+            count = 1
+            while name in replaced or (name in taken and not (is_module and count == 1)):
+                count += 1
+                name = f"{node.target if is_module else node.name}_{count}"
+            replaced.add(name)
+            self.gm.add_submodule(name, BinaryActivation())
+            with self.gm.graph.inserting_after(node):
+                call = self.gm.graph.call_module(name, (node.args[0],))
+            node.replace_all_uses_with(call)
+            self.gm.graph.erase_node(node)
+
+    def stem(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Replace the first layer; it must read the network's input."""
+        node = self.weighted[0]
+        source = node.all_input_nodes[0]
+        if source.target in _FLATTEN or isinstance(self.module(source), nn.Flatten):
+            source = source.all_input_nodes[0]
+        if source.op != "placeholder":
+            raise UserError(
+                f"'{node.target}' is the first layer but does not read the input directly"
+            )
+        node.args = (source,)
+        module = self.module(node)
+        assert isinstance(module, _WEIGHTED)
+        has_bias = module.bias is not None
+        if isinstance(module, nn.Conv2d):
+            shape = _plain_geometry(str(node.target), module)
+            if module.groups != 1 or tuple(module.dilation) != (1, 1):
+                raise UserError(f"'{node.target}': a first layer with groups or dilation")
+            stem: nn.Module = StemConv2d(
+                module.in_channels, module.out_channels, *shape, mean=mean, std=std, bias=has_bias
+            )
         else:
-            weight = MixedWeight.apply(self.weight, self.mask, self.ste)
-        return weight
+            stem = StemLinear(
+                module.in_features, module.out_features, mean=mean, std=std, bias=has_bias
+            )
+        self.replace(node, _with_weights(stem, module))
+
+    def binary(self, pad_value: int) -> None:
+        """Replace the layers between the first and the last, but for what stays as it is."""
+        for node in self.weighted[1:-1]:
+            name, module = str(node.target), self.module(node)
+            if any(fnmatch.fnmatch(name, pattern) for pattern in self.keep):
+                continue
+            if isinstance(module, nn.Conv2d) and not self.is_downsample(node, module):
+                made: nn.Module = BinaryConv2d(
+                    module.in_channels,
+                    module.out_channels,
+                    *_plain_geometry(name, module),
+                    dilation=(module.dilation[0], module.dilation[1]),
+                    groups=module.groups,
+                    pad_value=pad_value,
+                    bias=module.bias is not None,
+                )
+            elif isinstance(module, nn.Linear):
+                made = BinaryLinear(
+                    module.in_features, module.out_features, bias=module.bias is not None
+                )
+            else:
+                continue
+            self.replace(node, _with_weights(made, module))
+
+    def is_downsample(self, node: fx.Node, module: nn.Conv2d) -> bool:
+        if module.kernel_size != (1, 1) or len(node.all_input_nodes[0].users) < 2:
+            return False
+        user = next(iter(node.users))
+        if isinstance(self.module(user), _NORMS):
+            user = next(iter(user.users))
+        return user.target in _SUMS
+
+    def check(self) -> None:
+        """Refuse modules and calls that have no binary form, by name."""
+        used: set[str] = set()
+        for node in self.gm.graph.nodes:
+            module = self.module(node)
+            if isinstance(module, (BinaryConv2d, BinaryLinear)) and not self.reads_bits(node):
+                raise UserError(
+                    f"'{node.target}' would be binary but its input is not the output of an "
+                    f"activation; put one before it or keep it with keep=['{node.target}']"
+                )
+            known = (*_ALLOWED, *_WEIGHTED, Maskable, StemConv2d, StemLinear)
+            if module is not None and not isinstance(module, known):
+                raise UserError(
+                    f"'{node.target}': a {type(module).__name__} has no binary form; use Conv2d, "
+                    "Linear, BatchNorm, ReLU, Hardtanh, PReLU, pooling and sums"
+                )
+            if isinstance(module, (*_WEIGHTED, Maskable)) and str(node.target) in used:
+                raise UserError(f"'{node.target}' is used twice; give each place its own module")
+            if node.op in ("call_function", "call_method"):
+                self.check_call(node)
+            used.add(str(node.target))
+
+    def check_call(self, node: fx.Node) -> None:
+        if node.target is operator.iadd:
+            node.target = operator.add
+        if node.target not in (*_SUMS, *_FLATTEN):
+            name = getattr(node.target, "__name__", node.target)
+            raise UserError(
+                f"'{node.name}': a call of {name} has no binary form; use modules, sums and flatten"
+            )
+
+    def reads_bits(self, node: fx.Node) -> bool:
+        source = node.all_input_nodes[0]
+        while isinstance(self.module(source), _KEEPS_BITS) or source.target in _FLATTEN:
+            source = source.all_input_nodes[0]
+        return isinstance(self.module(source), BinaryActivation)
 
 
-class BinaryConv2d(_BinaryWeight):
-    """Convolution of a (becoming) binary map ``[N, I, H, W]`` with (becoming) binary weights.
-
-    Attributes:
-        weight: latent, float32 ``[O, I / groups, kh, kw]`` in [-1, 1].
-        stride, padding, dilation: pairs (vertical, horizontal).
-        pad_value: 0 (padded taps contribute nothing) or 1 (they are +1).
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel: Pair = (3, 3),
-        stride: Pair = (1, 1),
-        padding: Pair = (1, 1),
-        *,
-        dilation: Pair = (1, 1),
-        groups: int = 1,
-        pad_value: int = 1,
-        bias: bool = False,
-    ) -> None:
-        super().__init__((out_channels, in_channels // groups, *kernel), bias)
-        self.stride, self.padding, self.dilation = stride, padding, dilation
-        self.groups, self.pad_value = groups, pad_value
-
-    def forward(self, x: Tensor) -> Tensor:
-        padding = self.padding
-        if self.pad_value and any(padding):
-            x = F.pad(x, (padding[1], padding[1], padding[0], padding[0]), value=1.0)
-            padding = (0, 0)
-        weight = self.effective_weight()
-        return F.conv2d(x, weight, self.bias, self.stride, padding, self.dilation, self.groups)
-
-    def extra_repr(self) -> str:
-        """Shape and geometry, for ``print(model)``."""
-        return f"{tuple(self.weight.shape)}, stride={self.stride}, padding={self.padding}"
+def _plain_geometry(
+    name: str, conv: nn.Conv2d
+) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+    """Kernel, stride and padding of a convolution; UserError where padding is unusual."""
+    if conv.padding_mode != "zeros" or isinstance(conv.padding, str):
+        raise UserError(f"'{name}': give its padding as numbers, with padding_mode='zeros'")
+    kernel, stride, padding = conv.kernel_size, conv.stride, conv.padding
+    return (kernel[0], kernel[1]), (stride[0], stride[1]), (padding[0], padding[1])
 
 
-class BinaryLinear(_BinaryWeight):
-    """Dense layer of a (becoming) binary vector ``[N, I]`` with weights ``[O, I]``."""
-
-    def __init__(self, in_features: int, out_features: int, bias: bool = False) -> None:
-        super().__init__((out_features, in_features), bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.effective_weight(), self.bias)
-
-    def extra_repr(self) -> str:
-        """Shape, for ``print(model)``."""
-        return f"{tuple(self.weight.shape)}"
+def _with_weights(made: nn.Module, source: nn.Module) -> nn.Module:
+    """``made`` with the weights of ``source``, clipped where they are latents."""
+    state = source.state_dict()
+    if isinstance(made, Maskable):
+        state["weight"] = state["weight"].clamp(-1, 1)
+    made.load_state_dict({**made.state_dict(), **state})
+    return made
 
 
-class BinaryActivation(Maskable):
-    """clip(x, -1, 1) that becomes sign(x); the mask has the shape of one sample's map."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._shape: tuple[int, ...] = ()
-
-    @property
-    def entry_shape(self) -> tuple[int, ...]:
-        return self._shape
-
-    def set_entry_shape(self, shape: tuple[int, ...]) -> None:
-        """Shape of one sample, ``(C, H, W)`` or ``(F,)``."""
-        self._shape = shape
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.share <= 0:
-            return F.hardtanh(x)
-        if self.share >= 1 and not self.ste:
-            return sign(x.detach())
-        if self.share >= 1:
-            y: Tensor = StraightThroughActivation.apply(x)
-        else:
-            y = MixedActivation.apply(x, self.mask, self.ste)
-        return y
-
-
-class _Stem(nn.Module):
-    """First layer: takes pixels 0..255, normalises them, stays in full precision.
-
-    Attributes:
-        mean, std: buffers float32 ``[C]``, of pixels / 255.
-        zero_point: buffer uint8 ``[C]``, round(255 * mean): what a padded pixel holds.
-    """
-
-    mean: Tensor
-    std: Tensor
-    zero_point: Tensor
-
-    def __init__(self, shape: tuple[int, ...], bias: bool, mean: Any, std: Any) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(shape))
-        self.bias = nn.Parameter(torch.zeros(shape[0])) if bias else None
-        nn.init.kaiming_normal_(self.weight)
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
-        zero_point = torch.round(self.mean * 255).clamp(0, 255).to(torch.uint8)
-        self.register_buffer("zero_point", zero_point)
-
-    def normalise(self, x: Tensor) -> Tensor:
-        """``(x / 255 - mean) / std`` per channel of pixels ``[N, C, H, W]``."""
-        mean, std = self.mean.view(1, -1, 1, 1), self.std.view(1, -1, 1, 1)
-        return (x - 255 * mean) / (255 * std)
-
-
-class StemConv2d(_Stem):
-    """Full-precision convolution of pixels ``[N, C, H, W]`` (float, 0..255).
-
-    Pads with ``zero_point`` in pixel space, then normalises: what a device does that pads its
-    uint8 input. ``stride`` and ``padding`` are pairs (vertical, horizontal).
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel: Pair = (3, 3),
-        stride: Pair = (1, 1),
-        padding: Pair = (1, 1),
-        *,
-        mean: Any,
-        std: Any,
-        bias: bool = False,
-    ) -> None:
-        super().__init__((out_channels, in_channels, *kernel), bias, mean, std)
-        self.stride, self.padding = stride, padding
-
-    def forward(self, x: Tensor) -> Tensor:
-        vertical, horizontal = self.padding
-        if vertical or horizontal:
-            zero_point = self.zero_point.to(x.dtype).view(1, -1, 1, 1)
-            x = F.pad(x - zero_point, (horizontal, horizontal, vertical, vertical)) + zero_point
-        return F.conv2d(self.normalise(x), self.weight, self.bias, self.stride)
-
-
-class StemLinear(_Stem):
-    """Full-precision dense layer on flattened pixels ``[N, C, H, W]`` (float, 0..255).
-
-    Columns of ``weight`` ``[O, C * H * W]`` are in C, H, W order.
-    """
-
-    def __init__(
-        self, in_features: int, out_features: int, *, mean: Any, std: Any, bias: bool = False
-    ) -> None:
-        super().__init__((out_features, in_features), bias, mean, std)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(torch.flatten(self.normalise(x), 1), self.weight, self.bias)
-
-
-def maskable(model: nn.Module) -> Iterator[tuple[str, Maskable]]:
-    """Named maskable modules of ``model``, in definition order."""
-    return ((name, m) for name, m in model.named_modules() if isinstance(m, Maskable))
-
-
-def unfrozen_layers(model: nn.Module) -> dict[str, int]:
-    """Entries not frozen yet by module name; empty when ``model`` is exactly binary."""
-    counts = {name: module.unfrozen() for name, module in maskable(model)}
-    return {name: count for name, count in counts.items() if count}
-
-
-@torch.no_grad()
-def number_layers(model: nn.Module, pixels: Tensor) -> int:
-    """Give every maskable module its layer, and activations their shape, by running once.
-
-    A layer is a binary convolution or dense layer with the activations executed before the next
-    one; activations before the first form a layer of their own.
+def binarize(
+    model: nn.Module,
+    example: Tensor,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    pad_value: int = 0,
+    keep: Iterable[str] = (),
+) -> fx.GraphModule:
+    """Convert an ordinary network; see the module's text for the rules.
 
     Args:
-        model: module with maskable parts.
-        pixels: any batch ``[N, C, H, W]``.
+        model: made of Conv2d, Linear, BatchNorm, ReLU (Hardtanh, PReLU), pooling, flatten and
+            sums; float input ``[N, C, H, W]``. It is left as it was; modules
+            that stay as they are are shared with it.
+        example: any pixels ``[N, C, H, W]``, for the shapes of activations.
+        mean, std: per channel, of pixels / 255; the result normalises by itself.
+        pad_value: what padded taps of binary convolutions hold: 0 or 1.
+        keep: name patterns (as of files) of layers that stay in full precision.
 
     Returns:
-        The number of layers.
+        Network of float pixels (0..255) with its layers numbered.
+
+    Raises:
+        UserError: naming the module that cannot be converted.
     """
-    layer = -1
-
-    def note(module: Maskable, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal layer
-        if isinstance(module, _BinaryWeight) or layer < 0:
-            layer += 1
-        module.layer = layer
-        if isinstance(module, BinaryActivation):
-            module.set_entry_shape(tuple(output.shape[1:]))
-
-    hooks = [module.register_forward_hook(note) for _, module in maskable(model)]
-    training = model.training
-    model.eval()
-    try:
-        model(pixels)
-    finally:
-        model.train(training)
-        for hook in hooks:
-            hook.remove()
-    return layer + 1
+    conversion = _Conversion(model, tuple(keep))
+    conversion.activations()
+    conversion.stem(mean, std)
+    conversion.binary(pad_value)
+    conversion.check()
+    gm = conversion.gm
+    gm.delete_all_unused_submodules()
+    gm.recompile()
+    number_layers(gm, example)
+    return gm

@@ -212,7 +212,7 @@ def _idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     shape = tuple(int(size) for size in sizes)
     if len(raw) - header != int(np.prod(shape, dtype=object)):
         raise UserError(f"'{path}' should hold {shape} bytes, has {len(raw) - header}; {_REMEDY}")
-    return np.frombuffer(raw, np.uint8, offset=header).reshape(shape)
+    return np.frombuffer(raw, np.uint8, offset=header).reshape(shape).copy()  # writable, for torch
 
 
 _LOADERS: dict[str, Callable[[Path | None, bool], Dataset]] = {

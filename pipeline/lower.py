@@ -36,8 +36,8 @@ from kernels.program import (
     ToFloat,
     ValueType,
     Window,
-    output_type,
 )
+from kernels.verify import output_type
 from pipeline import settled as st
 from pipeline.errors import UserError
 from pipeline.models import ChannelRepeat

@@ -32,7 +32,6 @@ from pipeline.binary import (
 )
 from pipeline.errors import UserError
 from pipeline.recipe import Recipe
-from pipeline.run_folder import Run, read_tensors
 
 
 @dataclass(frozen=True)
@@ -238,22 +237,6 @@ def build(name: str, shape: Shape, options: Options) -> nn.Module:
     height, width, channels = shape.image
     number_layers(model, torch.zeros(1, channels, height, width))
     return model
-
-
-def restore(run: Run) -> nn.Module:
-    """The trained module of a run folder (latent weights, mask progress), on the CPU.
-
-    Raises:
-        UserError: if the weights do not fit the recipe.
-    """
-    model = build_from(run.recipe, run.facts["dataset"])
-    try:
-        model.load_state_dict(read_tensors(run.folder.model))
-    except RuntimeError as error:
-        raise UserError(
-            f"'{run.folder.model}' does not fit its recipe; train the run again"
-        ) from error
-    return model.eval()
 
 
 def build_from(recipe: Recipe, dataset: dict[str, Any]) -> nn.Module:

@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 from torch import fx, nn
 
-from kernels.program import Program, verify
+from kernels.program import Program
+from kernels.verify import verify
 from pipeline import models, run_folder
 from pipeline.binary import unfrozen_layers
 from pipeline.errors import UserError

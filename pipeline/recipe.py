@@ -164,4 +164,9 @@ def _convert(field: str, value: Any, kind: type) -> Any:
 def to_toml(recipe: Recipe) -> str:
     """The recipe as TOML; :func:`from_toml` reads it back unchanged."""
     fields = dataclasses.asdict(recipe)
-    return "".join(f"{field} = {json.dumps(value)}\n" for field, value in fields.items())
+    return "".join(f"{field} = {_toml_value(value)}\n" for field, value in fields.items())
+
+
+def _toml_value(value: Any) -> str:
+    """Text, number or truth value in TOML: as in JSON, but DEL is escaped and the rest is not."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -47,14 +47,15 @@ def reproducible(seed: int) -> Iterator[None]:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     threads = torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
-    fill = torch.utils.deterministic.fill_uninitialized_memory
+    debug: Any = torch.utils.deterministic  # its one attribute has no type
+    fill = debug.fill_uninitialized_memory
     cudnn = (torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32)
     tf32 = torch.backends.cuda.matmul.allow_tf32
     try:
         torch.set_num_threads(thread_count())
         torch.use_deterministic_algorithms(True)
         # Filling fresh memory with NaN is a debugging aid that costs a pass over every tensor.
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        debug.fill_uninitialized_memory = False
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cuda.matmul.allow_tf32 = False
@@ -65,7 +66,7 @@ def reproducible(seed: int) -> Iterator[None]:
         torch.set_flush_denormal(False)
         torch.backends.cuda.matmul.allow_tf32 = tf32
         torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = cudnn
-        torch.utils.deterministic.fill_uninitialized_memory = fill
+        debug.fill_uninitialized_memory = fill
         torch.use_deterministic_algorithms(deterministic)
         torch.set_num_threads(threads)
 

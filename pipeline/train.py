@@ -153,7 +153,7 @@ class Trainer:
         logits = self.model(as_pixels(images, self.device))
         loss = F.cross_entropy(logits, target)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         with self.freezer.holding():
             self.optimizer.step()
         return loss.detach(), (logits.detach().argmax(dim=1) == target).sum()

@@ -33,7 +33,6 @@ from kernels.program import (
     ValueType,
     Window,
 )
-from kernels.weights import every_window_meets
 
 STEP = 2.0**-6
 
@@ -199,7 +198,7 @@ def pool_windows(draw: st.DrawFn, size: tuple[int, int]) -> Window:
     most = min(kernel) - 1
     pads = [draw(st.integers(0, most)) for _ in range(4)]
     window = Window(kernel, stride, (pads[0], pads[1], pads[2], pads[3]), dilation)
-    return window if every_window_meets(window, size) else Window(kernel, stride)
+    return window if window.always_meets(*size) else Window(kernel, stride)
 
 
 def _block(draw: st.DrawFn, b: Builder, x: str, other: str) -> str:

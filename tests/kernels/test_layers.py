@@ -16,9 +16,9 @@ from kernels.program import (
     MaxPool,
     Program,
     Window,
-    infer_types,
 )
 from kernels.schedule import Step, schedule
+from kernels.verify import infer_types
 from tests.kernels.programs import CHANNELS, Builder, random_images
 
 SAME = Window((3, 3), pads=(1, 1, 1, 1))

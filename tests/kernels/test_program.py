@@ -7,8 +7,15 @@ import numpy as np
 import pytest
 
 from kernels import bits
-from kernels.program import ACCEPTS, OP_TYPES, FormatError, Program, Threshold, Window, infer_types
+from kernels.program import (
+    OP_TYPES,
+    FormatError,
+    Program,
+    Threshold,
+    Window,
+)
 from kernels.reference import RULES
+from kernels.verify import ACCEPTS, infer_types
 from tests.nets import every_op
 
 
