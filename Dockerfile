@@ -24,7 +24,7 @@ RUN /opt/frostbit/bin/pip install --no-compile --require-hashes -r requirements/
 FROM ${BASE} AS slim
 COPY --from=build /opt/frostbit /opt/frostbit
 RUN useradd --create-home --uid 1000 frostbit && mkdir /work && chown frostbit /work
-USER frostbit
+USER 1000
 WORKDIR /work
 ENTRYPOINT ["/opt/frostbit/bin/pipeline"]
 CMD ["--help"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from kernels.program import Program
 from pipeline import run_folder
 from pipeline.bench import random_images
 from pipeline.errors import UserError
+from pipeline.runtimes import chosen
 
 CHECK_IMAGES = 16
 CHECK_SEED = 0
@@ -70,15 +70,8 @@ FORMATS = {
 
 
 def format_names(asked: Sequence[str]) -> tuple[str, ...]:
-    """Resolve what a person typed (nothing or ``all``: every format); UserError if unknown."""
-    if not asked or "all" in asked:
-        return tuple(FORMATS)
-    for name in asked:
-        if name not in FORMATS:
-            near = difflib.get_close_matches(name, [*FORMATS, "all"], n=1)
-            hint = f"; did you mean '{near[0]}'?" if near else ""
-            raise UserError(f"unknown format '{name}'{hint} (known: {', '.join(FORMATS)}, all)")
-    return tuple(dict.fromkeys(asked))
+    """The formats that a person asked for (nothing or ``all``: every one); UserError if unknown."""
+    return chosen(asked, tuple(FORMATS), "format")
 
 
 def _require_packages() -> None:

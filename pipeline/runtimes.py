@@ -126,16 +126,23 @@ FACTORIES: dict[str, Callable[[Source], Timed]] = {
 DEFAULT = ("engine", "ort", "lce:default", "lce:indirect", "torch", "ort-fp32", "torch-fp32")
 
 
-def check_names(names: Sequence[str]) -> tuple[str, ...]:
-    """Resolve what a person typed (``lce`` means its two fast kernels); UserError if unknown."""
-    chosen: list[str] = []
-    for name in names or DEFAULT:
-        if name not in FACTORIES and name != "lce":
-            near = difflib.get_close_matches(name, [*FACTORIES, "lce"], n=1)
+def chosen(asked: Sequence[str], known: Sequence[str], what: str) -> tuple[str, ...]:
+    """``asked`` if all are known, everything for nothing or ``all``; UserError with a hint."""
+    for name in asked:
+        if name not in known and name != "all":
+            near = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean '{near[0]}'?" if near else ""
-            raise UserError(f"unknown runtime '{name}'{hint} (known: {', '.join(FACTORIES)})")
-        chosen += ["lce:default", "lce:indirect"] if name == "lce" else [name]
-    return tuple(dict.fromkeys(chosen))
+            raise UserError(f"unknown {what} '{name}'{hint} (known: {', '.join(known)})")
+    return tuple(dict.fromkeys(asked)) if asked and "all" not in asked else tuple(known)
+
+
+def check_names(names: Sequence[str]) -> tuple[str, ...]:
+    """The runtimes that a person asked for (``lce``: its two fast kernels), or the usual ones."""
+    if not names:
+        return DEFAULT
+    plain = [name for name in chosen(names, (*FACTORIES, "lce"), "runtime") if name != "lce"]
+    fast = ["lce:default", "lce:indirect"] if "lce" in names else []
+    return tuple(dict.fromkeys([*plain, *fast]))
 
 
 def make(names: Sequence[str], source: Source) -> tuple[list[Timed], list[Missing]]:

@@ -21,8 +21,8 @@ from kernels.program import (
     Threshold,
     ValueType,
     Window,
-    infer_types,
 )
+from kernels.verify import infer_types
 
 LOGITS = 5
 

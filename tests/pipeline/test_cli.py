@@ -1,5 +1,6 @@
 """The command as a person uses it: what works, and one clear line for each thing that does not."""
 
+import dataclasses
 import json
 import os
 import resource
@@ -80,6 +81,41 @@ def test_pack_export_bench(run: Path) -> None:
     assert parity["sign_bits_differing"] == 0
     assert parity["top1_agreement"] == 1.0
     assert found["conditions"]["threads"] == 1
+
+
+def test_verify_compares_every_setting(run: Path) -> None:
+    model = run / "model.bnn"
+    assert invoke("pack", run).exit_code == 0
+    asked = ["--format", "bnn", "--format", "onnx", "--format", "torch"]
+    result = invoke("verify", model, *asked, "--json", run / "verify.json")
+    assert result.exit_code == 0, result.output
+    found = json.loads((run / "verify.json").read_text())
+    names = [row["name"] for row in found["runtimes"]]
+    assert len(names) == 2 + 4 + 4
+    assert {row["sign_bits_differing"] for row in found["runtimes"]} == {0}
+    assert min(row["sign_bits_compared"] for row in found["runtimes"]) > 360 * 1000
+    assert found["passed"] is True
+
+
+def test_a_wrong_export_fails_the_check(run: Path, tmp_path: Path) -> None:
+    """Another model's ONNX file beside the model: exit 1, and the difference is shown."""
+    from export.to_onnx import convert
+    from kernels.container import load_program
+    from kernels.program import Dense
+
+    assert invoke("pack", run).exit_code == 0
+    program = load_program(run / "model.bnn")
+    head = program.ops[-1]
+    assert isinstance(head, Dense)
+    other = dataclasses.replace(head, add=head.add + np.float32(0.5))
+    wrong = dataclasses.replace(program, ops=(*program.ops[:-1], other))
+    (run / "model.onnx").write_bytes(convert(wrong))
+    result = invoke("verify", run / "model.bnn", "--format", "onnx")
+    assert result.exit_code == 1
+    assert "FAILED" in result.output
+    result = invoke("bench", run / "model.bnn", "--runtime", "ort", "--rounds", 1)
+    assert result.exit_code == 1
+    assert "FAILED" in result.output
 
 
 def test_pack_prints_what_it_packed(run: Path) -> None:
@@ -166,8 +202,6 @@ def test_the_torch_runtime_needs_the_run_it_came_from(packed: Path, tmp_path: Pa
 
 def test_without_its_data_set_bench_still_measures(packed: Path, tmp_path: Path) -> None:
     """Names no data set: seeded random images, and it says so."""
-    import dataclasses
-
     from kernels.container import load_program, save_program
 
     path = tmp_path / "anonymous.bnn"

@@ -178,12 +178,13 @@ class Unusual(nn.Module):
         self.first = nn.Conv2d(1, 4, 3)
         self.act = nn.ReLU()
         self.norm = nn.BatchNorm2d(4)
+        self.act2 = nn.ReLU()
         self.conv = nn.Conv2d(4, 4, 3)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.head = nn.Linear(4, 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.conv(self.norm(self.act(self.first(x))))
+        x = self.conv(self.act2(self.norm(self.act(self.first(x)))))
         return self.head(torch.flatten(self.pool(x), 1))
 
 

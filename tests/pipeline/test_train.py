@@ -106,7 +106,8 @@ def test_a_float_run_says_that_it_is_not_binary(tmp_path: Path) -> None:
 
 def test_binary_weights_alone_name_the_activations(tmp_path: Path) -> None:
     result = train(quick(binarize="weights"), tmp_path / "run")
-    assert result.unfrozen.keys() == {"body.0.activation", "body.1.activation"}
+    activations = {"body.0.activation", "body.1.activation", "final_activation"}
+    assert result.unfrozen.keys() == activations
 
 
 def test_progress_and_warnings_are_shown(tmp_path: Path) -> None:

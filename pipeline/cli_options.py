@@ -1,0 +1,82 @@
+"""Options and helpers that several commands share."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+FILE = click.Path(dir_okay=False, path_type=Path)
+EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+class Failure(click.ClickException):
+    """One line on standard error, exit status 2."""
+
+    exit_code = 2
+
+
+def terminal() -> Console:
+    """Console on standard output; 120 columns where that is not a terminal."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 120)
+
+
+def progress() -> Callable[[str], Callable[[Iterable[int]], Iterable[int]]]:
+    """Progress bars by label, on standard error, gone when done."""
+    from rich.console import Console
+    from rich.progress import track
+
+    bars = Console(stderr=True)
+
+    def labelled(label: str) -> Callable[[Iterable[int]], Iterable[int]]:
+        return lambda steps: track(steps, description=label, console=bars, transient=True)
+
+    return labelled
+
+
+def options(*chosen: Callable[..., Any]) -> Callable[..., Any]:
+    """One decorator that adds several options, in this order."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(chosen):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+force_option = click.option("--force", is_flag=True, help="Overwrite what is there.")
+data_option = click.option(
+    "--data-dir", type=FOLDER, help="Folder of the data set's files (see README, Data)."
+)
+seed_option = click.option("--seed", type=click.IntRange(0), help="Seed of everything random.")
+training_options = options(
+    click.option("--recipe", required=True, help="Recipe name: digits or fashion-small."),
+    click.option("--method", help="stompp, stompp-ste or ste (default: the recipe's)."),
+    click.option("--epochs", type=click.IntRange(1), help="Passes over the training images."),
+    seed_option,
+    click.option(
+        "--device",
+        type=click.Choice(["auto", "cpu", "cuda"]),
+        default="auto",
+        show_default=True,
+        help="Where to train.",
+    ),
+    click.option("-o", "--out", type=FOLDER, help="Run folder [default: runs/RECIPE]."),
+    force_option,
+    data_option,
+)
+bench_options = options(
+    click.option("--rounds", type=click.IntRange(1), default=50, show_default=True),
+    click.option("--threads", type=click.IntRange(1), default=1, show_default=True),
+)

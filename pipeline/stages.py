@@ -1,0 +1,121 @@
+"""The stages as the commands run them: call, print what came out. Heavy imports inside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.cli_options import Failure, progress, terminal
+
+if TYPE_CHECKING:
+    from pipeline.bench import Bench
+
+
+def train_run(
+    recipe: str, out: Path | None, data_dir: Path | None, force: bool, device: str, **changes: Any
+) -> Path:
+    """Train and print where the run is; returns the run folder."""
+    from pipeline.recipe import load
+
+    overrides = {name: value for name, value in changes.items() if value is not None}
+    chosen = load(recipe, overrides)
+    try:
+        from pipeline.train import train
+    except ImportError as error:
+        raise Failure(
+            f"training needs {error.name}: install it with pip install 'frostbit[train]'"
+        ) from error
+    folder = out or Path("runs") / recipe
+    console = terminal()
+    from pipeline.tables import training_lines
+
+    result = train(chosen, folder, device=device, force=force, data_dir=data_dir, console=console)
+    console.print(*training_lines(result), sep="\n", highlight=False)
+    return folder
+
+
+def pack_run(run: Path, out: Path | None, force: bool) -> Path:
+    """Pack ``run``, print the table; returns the path of the model."""
+    from pipeline.exporting import refuse_existing
+
+    path = out or run / "model.bnn"
+    refuse_existing(path, force)
+    try:
+        from pipeline.pack import pack
+    except ImportError as error:
+        raise Failure(f"pack needs {error.name}: pip install 'frostbit[train]'") from error
+    from kernels.container import dumps
+    from pipeline.run_folder import write_bytes
+    from pipeline.tables import pack_table
+
+    program = pack(run)
+    data = dumps(program)
+    write_bytes(path, data)
+    table, lines = pack_table(program, len(data))
+    console = terminal()
+    console.print(table)
+    console.print(*lines, sep="\n", highlight=False)
+    console.print(f"wrote {path}", highlight=False)
+    return path
+
+
+def export_model(
+    model: Path, formats: tuple[str, ...], out: Path | None, force: bool, no_check: bool
+) -> None:
+    from kernels.container import load_program
+    from pipeline.exporting import export, format_names
+
+    names = format_names(formats)
+    program = load_program(model)
+    console = terminal()
+    with console.status("exporting"):
+        written = export(program, names, out or model.parent, force=force, checked=not no_check)
+    for each in written:
+        console.print(f"wrote {each.path} ({each.bytes:,} bytes); {each.check}", highlight=False)
+
+
+def bench_model(
+    model: Path,
+    *,
+    names: tuple[str, ...],
+    run: Path | None,
+    rounds: int,
+    threads: int,
+    seed: int | None,
+    data_dir: Path | None,
+    json_file: Path | None,
+) -> Bench:
+    """Measure, print the table, write the JSON."""
+    from kernels.container import load_program
+    from pipeline import bench, run_folder, runtimes
+    from pipeline.tables import bench_table
+
+    chosen = runtimes.check_names(names)
+    program = load_program(model)
+    console = terminal()
+    inputs = bench.inputs_for(program, data_dir, seed or 0)
+    if inputs.labels is None:
+        console.print(f"accuracy: not measured, random images; {inputs.remedy}", highlight=False)
+    source = runtimes.Source(program, model.parent, run or model.parent, threads)
+    ready, missing = runtimes.make(chosen, source)
+    try:
+        found = bench.run(
+            program,
+            model,
+            ready,
+            inputs,
+            rounds=rounds,
+            threads=threads,
+            seed=seed or 0,
+            progress=progress(),
+        )
+    finally:
+        for runtime in ready:
+            runtime.close()
+    table, lines = bench_table(found, missing)
+    console.print(table)
+    console.print(*lines, sep="\n", highlight=False)
+    path = json_file or model.parent / "bench.json"
+    run_folder.write_bytes(path, found.to_json().encode())
+    console.print(f"wrote {path}", highlight=False)
+    return found
