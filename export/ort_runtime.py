@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+from numpy.typing import NDArray
 
-from export import to_onnx
+from export import to_onnx, to_onnx_int8
+from export.onnx_graph import DEFAULTS, INPUT_NAME, OUTPUT_NAME, Options, sign_outputs
 from export.runtimes import Images, Logits, Milliseconds
 from kernels import bits
 from kernels.program import Program
 
+FORMS = ("packed", "float", "int8")
 LEVELS = {
     "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
     "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
@@ -47,43 +50,67 @@ def time_session(model: Any, feed: dict[str, Any], repeats: int) -> Milliseconds
     return times
 
 
+def convert(program: Program, form: str, options: Options = DEFAULTS) -> bytes:
+    """Bytes of the ONNX file of ``form``, one of :data:`FORMS`."""
+    if form == "int8":
+        return to_onnx_int8.convert(program, options)
+    return to_onnx.convert(program, options, packed=form == "packed")
+
+
+def feed(model: Any, images: Images) -> dict[str, NDArray[Any]]:
+    """Input of a session of ours: uint8 NHWC, or float32 NCHW if that is what it takes."""
+    if model.get_inputs()[0].type == "tensor(uint8)":
+        return {INPUT_NAME: images}
+    return {INPUT_NAME: np.ascontiguousarray(images.transpose(0, 3, 1, 2), dtype=np.float32)}
+
+
+def packed_signs(values: NDArray[Any]) -> bits.Words:
+    """Packed NHWC bits of a sign tensor NCHW: float32 +-1, or uint8 codes 0 and 2."""
+    signs = values.astype(np.int8) - 1 if values.dtype == np.uint8 else values
+    return bits.pack(signs.transpose(0, 2, 3, 1))
+
+
 class OrtRuntime:
-    """Our packed ``model.onnx`` in ONNX Runtime.
+    """One of our ONNX files in ONNX Runtime.
 
     Args:
         program: the Program the file was made from (for the debug form that shows signs).
         model: the shipped bytes; converted from ``program`` if None.
         level: graph optimization level, a key of :data:`LEVELS`.
         threads: intra-op threads.
+        form: which form ``model`` is, one of :data:`FORMS`.
     """
 
     def __init__(
-        self, program: Program, model: bytes | None = None, level: str = "all", threads: int = 1
+        self,
+        program: Program,
+        model: bytes | None = None,
+        level: str = "all",
+        threads: int = 1,
+        form: str = "packed",
     ) -> None:
         self.program = program
-        self.name = "ort" if level == "all" else f"ort:{level}"
+        parts = ["ort", *([form] if form != "packed" else []), *([level] if level != "all" else [])]
+        self.name = ":".join(parts)
         self.size_bytes = len(model or b"")
-        self._level, self._threads = level, threads
-        self._session = session(model or to_onnx.convert(program), level, threads)
+        self._level, self._threads, self._form = level, threads, form
+        self._session = session(model or convert(program, form), level, threads)
         self._debug: Any = None
 
     def logits(self, images: Images) -> Logits:
-        answer = self._session.run([to_onnx.OUTPUT_NAME], {to_onnx.INPUT_NAME: images})
+        answer = self._session.run([OUTPUT_NAME], feed(self._session, images))
         return np.asarray(answer[0], dtype=np.float32)
 
     def signs(self, images: Images) -> dict[str, bits.Words]:
         if self._debug is None:
-            model = to_onnx.convert(self.program, debug=True)
+            model = convert(self.program, self._form, Options(debug=True))
             self._debug = session(model, self._level, self._threads)
-        answers = self._debug.run(None, {to_onnx.INPUT_NAME: images})[1:]
-        names = to_onnx.sign_outputs(self.program)
-        return {
-            name: bits.pack(answer.transpose(0, 2, 3, 1))
-            for name, answer in zip(names, answers, strict=True)
-        }
+        answers = self._debug.run(None, feed(self._debug, images))[1:]
+        names = sign_outputs(self.program)
+        return {name: packed_signs(each) for name, each in zip(names, answers, strict=True)}
 
     def latency(self, image: Images, repeats: int) -> Milliseconds:
-        return time_session(self._session, {to_onnx.INPUT_NAME: image}, repeats)
+        return time_session(self._session, feed(self._session, image), repeats)
 
     def close(self) -> None:
         self._session = self._debug = None

@@ -21,7 +21,7 @@ from pipeline.cli_options import (
     terminal,
     training_options,
 )
-from pipeline.stages import bench_model, export_model, pack_run, train_run
+from pipeline.stages import bench_model, export_model, export_synthetic, pack_run, train_run
 
 INTERRUPTED = 130
 
@@ -87,19 +87,33 @@ def pack_command(run: Path, out: Path | None, force: bool) -> None:
 
 
 @main.command(name="export")
-@click.argument("model", type=EXISTING_FILE)
-@click.option("--format", "formats", multiple=True, help="onnx, lce or all [default: all].")
+@click.argument("model", type=EXISTING_FILE, required=False)
+@click.option(
+    "--format",
+    "formats",
+    multiple=True,
+    help="onnx, lce, onnx-int8, onnx-float, qonnx, c or all [default: onnx and lce].",
+)
 @click.option("-o", "--out", type=FOLDER, help="Folder to write to [default: the model's].")
+@click.option("--synthetic", help="Instead of MODEL: random weights, e.g. resnet18@224.")
+@click.option("--float-input", is_flag=True, help="ONNX input float32 NCHW, not uint8 NHWC.")
+@click.option("--licence", default="", help="Licence of the weights, for ONNX metadata.")
 @click.option("--no-check", is_flag=True, help="Do not run the files in their runtimes.")
 @force_option
 def export_command(
-    model: Path, formats: tuple[str, ...], out: Path | None, no_check: bool, force: bool
+    model: Path | None, synthetic: str | None, out: Path | None, **options: Any
 ) -> None:
-    """Export a packed model to ONNX and Larq Compute Engine, and run both to check them.
+    """Export a packed model to other runtimes, and run each file there to check it.
 
     Example: pipeline export runs/digits/model.bnn --format onnx
     """
-    export_model(model, formats, out, force=force, no_check=no_check)
+    if (model is None) == (synthetic is None):
+        raise Failure("name either a model file or --synthetic NETWORK, as in --help")
+    if model is not None:
+        export_model(model, out=out, **options)
+        return
+    del options["float_input"], options["licence"]
+    export_synthetic(str(synthetic), out=out or Path(str(synthetic)), **options)
 
 
 @main.command(name="bench")
@@ -133,7 +147,7 @@ def run_command(rounds: int, threads: int, **options: Any) -> None:
 
     folder = train_run(**options)
     model = pack_run(folder, None, force=True)
-    export_model(model, (), None, force=True, no_check=False)
+    export_model(model, force=True)
     found = bench_model(
         model,
         names=(),
@@ -152,7 +166,9 @@ def run_command(rounds: int, threads: int, **options: Any) -> None:
 
 @main.command(name="verify")
 @click.argument("model", type=EXISTING_FILE)
-@click.option("--format", "formats", multiple=True, help="bnn, onnx, lce, torch [default: all].")
+@click.option(
+    "--format", "formats", multiple=True, help="bnn, onnx, onnx-int8, lce, c, torch [default: all]."
+)
 @click.option("--run", type=FOLDER, help="Run folder of the model [default: the model's].")
 @data_option
 @click.option("--seed", type=click.IntRange(0), default=0, help="Of the images without data set.")
@@ -183,6 +199,19 @@ def verify_command(
         run_folder.write_bytes(json_file, found.to_json().encode())
     if not found.report.passed:
         sys.exit(1)
+
+
+@main.command(name="summary")
+@click.argument("file", type=click.Path(exists=True, path_type=Path))
+def summary_command(file: Path) -> None:
+    """Show layers, parameters, memory and MACs of a .bnn, .onnx, .tflite or run folder.
+
+    Example: pipeline summary runs/digits/model.onnx
+    """
+    from pipeline.summary import summary_of
+
+    table, lines = summary_of(file)
+    terminal().print(table, *lines, sep="\n", highlight=False)
 
 
 @main.command()

@@ -22,11 +22,26 @@ CHECK_SEED = 0
 
 
 @dataclass(frozen=True)
+class Choices:
+    """What a person may choose of an exported file; formats that have no such thing ignore it.
+
+    Attributes:
+        float_input: ONNX files take float32 NCHW pixels instead of uint8 NHWC.
+        licence: of the weights, written into ONNX metadata.
+        accuracy: share of the test set, 0..1, written into ONNX metadata; None leaves it out.
+    """
+
+    float_input: bool = False
+    licence: str = ""
+    accuracy: float | None = None
+
+
+@dataclass(frozen=True)
 class Format:
     """One export format: file name, converter, and how to make its real runtime."""
 
     file: str
-    convert: Callable[[Program], bytes]
+    convert: Callable[[Program, Choices], bytes]
     runtime: Callable[[Program, bytes], Runtime]
 
 
@@ -39,19 +54,38 @@ class Exported:
     check: str
 
 
-def _onnx(program: Program) -> bytes:
-    from export.to_onnx import convert
+def _onnx(form: str) -> Callable[[Program, Choices], bytes]:
+    def convert(program: Program, choices: Choices) -> bytes:
+        from export import ort_runtime
+        from export.onnx_graph import Options
 
-    return convert(program)
+        options = Options(choices.float_input, False, choices.licence, choices.accuracy)
+        return ort_runtime.convert(program, form, options)
+
+    return convert
 
 
-def _ort(program: Program, data: bytes) -> Runtime:
-    from export.ort_runtime import OrtRuntime
+def _ort(form: str) -> Callable[[Program, bytes], Runtime]:
+    def make(program: Program, data: bytes) -> Runtime:
+        from export.ort_runtime import OrtRuntime
 
-    return OrtRuntime(program, data)
+        return OrtRuntime(program, data, form=form)
+
+    return make
 
 
-def _tflite(program: Program) -> bytes:
+def _qonnx(program: Program, choices: Choices) -> bytes:
+    from export.onnx_graph import Options
+    from export.to_qonnx import convert
+
+    return convert(program, Options(licence=choices.licence, accuracy=choices.accuracy))
+
+
+def _no_qonnx(program: Program, data: bytes) -> Runtime:
+    raise RuntimeMissing("QONNX files are for FPGA tools; `make test` runs such files in qonnx")
+
+
+def _tflite(program: Program, choices: Choices) -> bytes:
     from export.to_lce import convert
 
     return convert(program)
@@ -63,22 +97,47 @@ def _lce(program: Program, data: bytes) -> Runtime:
     return LceRuntime(program, "indirect", data)
 
 
+def _c(program: Program, choices: Choices) -> bytes:
+    from export.to_c import convert
+
+    return convert(program)
+
+
+def _compiled(program: Program, data: bytes) -> Runtime:
+    from export.c_runtime import CRuntime
+
+    return CRuntime(program, data)
+
+
 FORMATS = {
-    "onnx": Format("model.onnx", _onnx, _ort),
+    "onnx": Format("model.onnx", _onnx("packed"), _ort("packed")),
     "lce": Format("model.tflite", _tflite, _lce),
+    "onnx-int8": Format("model.int8.onnx", _onnx("int8"), _ort("int8")),
+    "onnx-float": Format("model.float.onnx", _onnx("float"), _ort("float")),
+    "qonnx": Format("model.qonnx", _qonnx, _no_qonnx),
+    "c": Format("model.c", _c, _compiled),
 }
+DEFAULT = ("onnx", "lce")
 
 
 def format_names(asked: Sequence[str]) -> tuple[str, ...]:
-    """The formats that a person asked for (nothing or ``all``: every one); UserError if unknown."""
-    return chosen(asked, tuple(FORMATS), "format")
+    """The formats that a person asked for (nothing: the usual two); UserError if unknown."""
+    return chosen(asked, tuple(FORMATS), "format") if asked else DEFAULT
 
 
-def _require_packages() -> None:
+def test_accuracy(folder: Path, program: Program) -> float | None:
+    """Share of the test set (0..1) that the run in ``folder`` measured for ``program``, if any."""
+    if not program.settled_hash or not (folder / "run.json").is_file():
+        return None
+    facts = run_folder.read_run(folder).facts
+    if facts.get("settled_hash") != program.settled_hash:
+        return None
+    return round(float(facts["accuracy"]["test_after_settling"]) / 100, 6)
+
+
+def _converted(form: Format, program: Program, choices: Choices) -> bytes:
     try:
-        import flatbuffers  # noqa: F401
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
+        return form.convert(program, choices)
     except ImportError as error:
         raise UserError(
             f"export needs {error.name}: install it with pip install 'frostbit[export]'"
@@ -115,7 +174,13 @@ def check(form: Format, program: Program, data: bytes) -> str:
 
 
 def export(
-    program: Program, names: Sequence[str], out: Path, *, force: bool, checked: bool
+    program: Program,
+    names: Sequence[str],
+    out: Path,
+    choices: Choices,
+    *,
+    force: bool,
+    checked: bool,
 ) -> list[Exported]:
     """Write ``program`` in the named formats into the folder ``out``.
 
@@ -123,6 +188,7 @@ def export(
         program: what to export.
         names: keys of :data:`FORMATS`.
         out: an existing folder.
+        choices: see :class:`Choices`.
         force: overwrite files.
         checked: run every file afterwards in its runtime.
 
@@ -131,13 +197,12 @@ def export(
             runtime disagrees (the file is then not kept).
         ExportError: an op that the format cannot express, named.
     """
-    _require_packages()
     forms = [FORMATS[name] for name in names]
     for form in forms:
         refuse_existing(out / form.file, force)
     written = []
     for form in forms:
-        data = form.convert(program)
+        data = _converted(form, program, choices)
         note = check(form, program, data) if checked else "not run"
         run_folder.write_bytes(out / form.file, data)
         written.append(Exported(out / form.file, len(data), note))

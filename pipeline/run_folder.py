@@ -17,12 +17,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kernels.container import write_atomically
 from pipeline import recipe as recipes
 from pipeline.errors import UserError
 from pipeline.recipe import Recipe
@@ -98,18 +98,8 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
         UserError: full disk, read-only folder and the like; ``path`` is then untouched.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     with writing(path):
-        try:
-            with open(temporary, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise
+        write_atomically(path, data)
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

@@ -59,14 +59,14 @@ def _reference(source: Source) -> Timed:
     return ReferenceRuntime(source.program)
 
 
-def _ort(level: str) -> Callable[[Source], Timed]:
+def _ort(level: str, form: str = "packed") -> Callable[[Source], Timed]:
     def make(source: Source) -> Timed:
         try:
             from export.ort_runtime import OrtRuntime
         except ImportError as error:
             raise _needs_extra("export", error) from error
-        model = source.exported("model.onnx")
-        return OrtRuntime(source.program, model, level, source.threads)
+        file = "model.onnx" if form == "packed" else f"model.{form}.onnx"
+        return OrtRuntime(source.program, source.exported(file), level, source.threads, form)
 
     return make
 
@@ -80,6 +80,12 @@ def _lce(kernel: str) -> Callable[[Source], Timed]:
         return LceRuntime(source.program, kernel, source.exported("model.tflite"))
 
     return make
+
+
+def _c(source: Source) -> Timed:
+    from export.c_runtime import CRuntime
+
+    return CRuntime(source.program, source.exported("model.c"))
 
 
 def _torch(source: Source) -> Timed:
@@ -115,6 +121,8 @@ FACTORIES: dict[str, Callable[[Source], Timed]] = {
     "ort:extended": _ort("extended"),
     "ort:basic": _ort("basic"),
     "ort:disabled": _ort("disabled"),
+    "ort:int8": _ort("all", "int8"),
+    "c": _c,
     "lce:default": _lce("default"),
     "lce:indirect": _lce("indirect"),
     "lce:reference": _lce("reference"),

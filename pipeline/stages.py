@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 from pipeline.cli_options import Failure, progress, terminal
 
 if TYPE_CHECKING:
+    from kernels.program import Program
     from pipeline.bench import Bench
+    from pipeline.exporting import Choices
 
 
 def train_run(
@@ -60,16 +62,62 @@ def pack_run(run: Path, out: Path | None, force: bool) -> Path:
 
 
 def export_model(
-    model: Path, formats: tuple[str, ...], out: Path | None, force: bool, no_check: bool
+    model: Path,
+    formats: tuple[str, ...] = (),
+    out: Path | None = None,
+    *,
+    force: bool,
+    no_check: bool = False,
+    float_input: bool = False,
+    licence: str = "",
 ) -> None:
+    """Export a packed model, check the files and say what was written."""
     from kernels.container import load_program
-    from pipeline.exporting import export, format_names
+    from pipeline.exporting import Choices, format_names, test_accuracy
 
     names = format_names(formats)
     program = load_program(model)
+    choices = Choices(float_input, licence, test_accuracy(model.parent, program))
+    _export(program, names, out or model.parent, choices, force=force, checked=not no_check)
+
+
+def export_synthetic(
+    name: str, formats: tuple[str, ...], out: Path, *, force: bool, no_check: bool
+) -> None:
+    """Write a standard network with random weights: model.bnn and the named formats."""
+    from export.synthetic import UnknownNetwork, synthetic
+    from kernels.container import dumps
+    from pipeline.exporting import Choices, format_names, refuse_existing
+    from pipeline.run_folder import write_bytes, writing
+
+    names = format_names(formats)
+    try:
+        program = synthetic(name)
+    except UnknownNetwork as error:
+        raise Failure(str(error)) from error
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+    refuse_existing(out / "model.bnn", force)
+    data = dumps(program)
+    write_bytes(out / "model.bnn", data)
+    terminal().print(f"wrote {out / 'model.bnn'} ({len(data):,} bytes)", highlight=False)
+    _export(program, names, out, Choices(), force=force, checked=not no_check)
+
+
+def _export(
+    program: Program,
+    names: tuple[str, ...],
+    out: Path,
+    choices: Choices,
+    *,
+    force: bool,
+    checked: bool,
+) -> None:
+    from pipeline.exporting import export
+
     console = terminal()
     with console.status("exporting"):
-        written = export(program, names, out or model.parent, force=force, checked=not no_check)
+        written = export(program, names, out, choices, force=force, checked=checked)
     for each in written:
         console.print(f"wrote {each.path} ({each.bytes:,} bytes); {each.check}", highlight=False)
 

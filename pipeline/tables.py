@@ -7,32 +7,15 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from export.macs import OpCost, costs, float_bytes
+from export.summary import summarise_program
 from kernels.exact import Exactness, analyse
 from kernels.program import Program
 from pipeline.bench import Bench
 from pipeline.runtimes import Missing
+from pipeline.summary import layer_table
 
 if TYPE_CHECKING:
     from pipeline.train import RunResult
-
-
-def _count(number: int) -> str:
-    return f"{number:,}" if number else ""
-
-
-def _row(cost: OpCost) -> list[str]:
-    shape = "x".join(str(size) for size in cost.output.shape)
-    return [
-        cost.name,
-        cost.kind,
-        f"{cost.output.kind} {shape}",
-        _count(cost.binary_parameters),
-        _count(cost.float_parameters),
-        _count(cost.bytes),
-        _count(cost.binary_macs),
-        _count(cost.float_macs),
-    ]
 
 
 def exactness_line(verdict: Exactness) -> str:
@@ -66,27 +49,18 @@ def training_lines(result: RunResult) -> list[str]:
 
 def pack_table(program: Program, file_bytes: int) -> tuple[Table, list[str]]:
     """Per-layer table of ``program`` and the lines under it (totals, ratio, exactness)."""
-    rows = costs(program)
-    table = Table(title="packed model", title_justify="left")
-    for name in ("layer", "op", "output"):
-        table.add_column(name)
-    for name in ("1-bit", "32-bit", "bytes", "1-bit MACs", "32-bit MACs"):
-        table.add_column(name, justify="right")
-    for row in rows:
-        table.add_row(*_row(row))
-    binary = sum(row.binary_parameters for row in rows)
-    full = sum(row.float_parameters for row in rows)
-    binary_macs = sum(row.binary_macs for row in rows)
-    macs = binary_macs + sum(row.float_macs for row in rows)
-    before = float_bytes(program)
+    found = summarise_program(program, file_bytes)
+    counts, macs = found.parameters, sum(found.macs.values())
+    full = counts.get(32, 0)
     lines = [
-        f"{binary:,} 1-bit and {full:,} 32-bit parameters; "
-        f"{100 * binary_macs / macs:.1f} % of {macs:,} MACs are binary",
-        f"file {file_bytes:,} bytes, fp32 state {before:,} bytes: {before / file_bytes:.1f} times "
-        f"smaller; {100 * 4 * full / file_bytes:.1f} % of the file is full precision",
+        f"{counts.get(1, 0):,} 1-bit and {full:,} 32-bit parameters; "
+        f"{100 * (found.binary_share or 0):.1f} % of {macs:,} MACs are binary",
+        f"file {file_bytes:,} bytes, fp32 state {found.float_bytes:,} bytes: "
+        f"{found.float_bytes / file_bytes:.1f} times smaller; "
+        f"{100 * 4 * full / file_bytes:.1f} % of the file is full precision",
         exactness_line(analyse(program)),
     ]
-    return table, lines
+    return layer_table(found, "packed model"), lines
 
 
 def _accuracy(value: float | None) -> str:
@@ -134,7 +108,8 @@ def summary(bench: Bench, model: Path, program: Program) -> list[str]:
     """The five lines at the end of ``pipeline run``."""
     rows = {row.name: row for row in bench.rows}
     engine = next((row for row in bench.rows if row.name.startswith("engine")), None)
-    size, before = model.stat().st_size, float_bytes(program)
+    size = model.stat().st_size
+    before = summarise_program(program, size).float_bytes
     accuracy = None if engine is None else engine.accuracy
     measured = "not measured" if accuracy is None else f"{accuracy:.2f} % of the test images"
     lines = [

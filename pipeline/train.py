@@ -34,6 +34,8 @@ from pipeline.stompp import FEWEST_STEPS_PER_LAYER, METHODS, Schedule
 
 SETTLE_IMAGES = 5000
 INTERVALS = 300
+DIVERGED = 1e4
+"""A cross-entropy that no training in progress reaches."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ class Trainer:
         """Train for all epochs; the freezer ends at step ``steps`` (all masks ones).
 
         Raises:
-            UserError: if the loss becomes NaN or infinite; names the step and the layer.
+            UserError: if the loss becomes NaN or absurdly large; names the step and the layer.
         """
         interval = max(1, self.steps // INTERVALS)
         losses: list[Tensor] = []
@@ -162,7 +164,7 @@ class Trainer:
         self, step: int, losses: list[Tensor], correct: list[Tensor], shares: list[float]
     ) -> None:
         values = torch.stack(losses).cpu()
-        bad = torch.nonzero(~torch.isfinite(values))
+        bad = torch.nonzero(~(values < DIVERGED))  # NaN compares false
         if len(bad):
             at = step - len(losses) + int(bad[0])
             raise UserError(

@@ -20,6 +20,8 @@ from pipeline.runtimes import Missing, Source
 BY_FORMAT = {
     "bnn": ("reference", "engine"),
     "onnx": ("ort", "ort:extended", "ort:basic", "ort:disabled"),
+    "onnx-int8": ("ort:int8",),
+    "c": ("c",),
     "lce": ("lce:default", "lce:indirect", "lce:reference"),
     "torch": ("torch",),
 }
