@@ -63,7 +63,6 @@ seed_option = click.option("--seed", type=click.IntRange(0), help="Seed of every
 training_options = options(
     click.option("--recipe", required=True, help="Recipe name: digits or fashion-small."),
     click.option("--method", help="stompp, stompp-ste or ste (default: the recipe's)."),
-    click.option("--binarize", help="both, or weights only (activations stay real)."),
     click.option("--epochs", type=click.IntRange(1), help="Passes over the training images."),
     seed_option,
     click.option(
