@@ -111,7 +111,9 @@ class _Reader:
             return False
         is_even = self._packed.get(conv.input[1]) == 2 and self._precision(conv.input[0]) == 1
         bias = self._graph.values.get(conv.input[2])
-        return is_even and bias is not None and bool((np.abs(bias) % 2 == 1).all())
+        if not is_even or bias is None or bias.dtype.kind != "f" or not np.isfinite(bias).all():
+            return False
+        return bool((np.abs(bias) % 2 == 1).all())
 
     def _sign_bits(self, node: onnx.NodeProto) -> int | None:
         """Precision of what ``node`` makes, where its type says too much."""

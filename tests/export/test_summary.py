@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -20,51 +19,21 @@ from export.summary_tflite import summarise_tflite
 from export.to_lce import convert as to_tflite
 from export.twins import onnx_twin
 from kernels.container import dumps
-from kernels.program import INPUT, BinaryConv, Conv, Program, Threshold, Window
-from tests.kernels.programs import Builder, programs
+from kernels.program import BinaryConv, MaxPool, Program, Threshold
+from kernels.verify import infer_types
+from tests.export.summary_nets import chain_net, grouped_net, mixed_net, residual_net
+from tests.kernels.programs import programs
 from tests.nets import every_op
 
-SAME3 = (1, 1, 1, 1)
 Counts = dict[str, tuple[int, int]]
 
-
-def residual_net(pad_value: int = 0) -> Program:
-    """A small ResNet: strided stem and pool, a plain block, a block that halves the map."""
-    b = Builder((16, 16, 3))
-    x = b.max_pool(b.conv(INPUT, 16, Window((7, 7), (2, 2), (3, 3, 3, 3))), Window((2, 2), (2, 2)))
-    for _ in range(2):
-        y = b.binary_conv(b.sign(x), 16, Window((3, 3), pads=SAME3), pad_value=pad_value)
-        x = b.add(y, x)
-    down = Window((3, 3), (2, 2), SAME3)
-    y = b.binary_conv(b.sign(x), 40, down, pad_value=pad_value)
-    x = b.add(y, b.conv(b.avg_pool(x, Window((2, 2), (2, 2))), 40, Window((1, 1))))
-    return b.finish(x, 10)
-
-
-def chain_net() -> Program:
-    """Padding with +1, groups and thresholds only, one zero point for all pixels."""
-    b = Builder((8, 8, 2), seed=3)
-    x = b.sign(b.conv(INPUT, 64, Window((3, 3), pads=SAME3)))
-    x = b.binary_conv(x, 64, Window((3, 3), pads=SAME3), affine=False)
-    x = b.max_pool(x, Window((2, 2), (2, 2)))
-    x = b.binary_conv(x, 33, Window((3, 3), pads=SAME3), affine=False)
-    program = b.finish(b.binary_conv(x, 7, Window((1, 1))), 4)
-    stem = program.ops[0]
-    assert isinstance(stem, Conv)
-    plain = dataclasses.replace(stem, pad_value=np.array([7, 7], np.uint8))
-    return dataclasses.replace(program, ops=(plain, *program.ops[1:]))
-
-
-def grouped_net() -> Program:
-    b = Builder((6, 5, 1), seed=4)
-    x = b.sign(b.conv(INPUT, 12, Window((2, 2))))
-    x = b.binary_conv(x, 6, Window((3, 2), pads=(1, 0, 1, 1)), groups=3, pad_value=0, affine=False)
-    return b.finish(b.binary_conv(x, 4, Window((2, 2)), groups=2), 3)
-
-
 NETS: dict[str, Callable[[], Program]] = {
-    "every op": every_op, "residual": residual_net, "chain": chain_net, "grouped": grouped_net
-}  # fmt: skip
+    "every op": every_op,
+    "mixed": mixed_net,
+    "residual": residual_net,
+    "chain": chain_net,
+    "grouped": grouped_net,
+}
 
 
 def of_program(program: Program) -> Summary:
@@ -79,21 +48,31 @@ def binary(summary: Summary) -> Counts:
     return {name: counts for name, counts in found.items() if any(counts)}
 
 
+def expected(program: Program, weights_stay_bits: bool = True) -> Counts:
+    """What :func:`binary` must find: binary convolutions, 1-bit MACs only where the input is."""
+    types = infer_types(program)
+    found: Counts = {}
+    for op in program.ops:
+        if isinstance(op, BinaryConv):
+            height, width, channels = types[op.name].shape
+            of_bits = types[op.inputs[0]].kind == "bits"
+            if of_bits or weights_stay_bits:
+                macs = height * width * channels * op.taps if of_bits else 0
+                found[op.name] = (channels * op.taps, macs)
+    return found
+
+
 def check_agreement(program: Program) -> tuple[Summary, Summary, Summary]:
-    """Hold .onnx and .tflite to the Program, layer by layer; returns all three."""
-    own = of_program(program)
-    theirs = summarise_onnx(to_onnx.convert(program)), summarise_tflite(to_tflite(program))
-    expected = {
-        op.name: (op.channels_out * op.taps, own.layers[index].macs[1])
-        for index, op in enumerate(program.ops)
-        if isinstance(op, BinaryConv)
-    }
-    for found in (own, *theirs):
-        assert binary(found) == expected
+    """Hold .bnn, .onnx and .tflite to the Program, layer by layer; returns all three."""
+    own, in_onnx = of_program(program), summarise_onnx(to_onnx.convert(program))
+    in_tflite = summarise_tflite(to_tflite(program))
+    assert binary(own) == binary(in_onnx) == expected(program)
+    assert binary(in_tflite) == expected(program, weights_stay_bits=False)
+    for found in (own, in_onnx, in_tflite):
         assert found.macs[32] == own.macs[32]
         assert set(found.macs) <= {1, 32}
         assert found.notes == ()
-    return own, *theirs
+    return own, in_onnx, in_tflite
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -112,9 +91,9 @@ def test_the_formats_agree_on_random_networks(program: Program) -> None:
         tflite = to_tflite(program)
     except ExportError:
         assume(False)
-    expected = binary(of_program(program))
-    assert binary(summarise_tflite(tflite)) == expected
-    assert binary(summarise_onnx(to_onnx.convert(program))) == expected
+    assert binary(of_program(program)) == expected(program)
+    assert binary(summarise_onnx(to_onnx.convert(program))) == expected(program)
+    assert binary(summarise_tflite(tflite)) == expected(program, weights_stay_bits=False)
 
 
 def test_where_nothing_is_rewritten_all_figures_agree() -> None:
@@ -125,25 +104,23 @@ def test_where_nothing_is_rewritten_all_figures_agree() -> None:
 
 
 def test_what_tflite_and_onnx_add_is_known() -> None:
-    program = every_op()
-    own, in_onnx, in_tflite = check_agreement(program)
+    own, in_onnx, in_tflite = check_agreement(mixed_net())
     assert in_onnx.parameters[32] == own.parameters[32] + 2  # a zero point for each colour
-    margin = 33 + 6 * 7 * 33  # conv0: multipliers of one, and its border of channels odd in number
+    margin = 33 + 6 * 7 * 33  # of the first: multipliers of one, border for odd channels
     assert in_tflite.parameters[32] == own.parameters[32] + 2 + margin
 
 
 def test_figures_by_hand() -> None:
-    found = of_program(every_op())
-    rows = {layer.name: layer for layer in found.layers}
-    conv = rows["conv1"]
-    assert (conv.op, conv.input_bits, conv.output) == ("BinaryConv", 1, (6, 7, 9))
-    assert conv.parameters == {1: 9 * 33 * 9, 32: 9}
-    assert conv.bytes == 9 * 38 + 9 * 4
-    assert conv.macs == {1: 6 * 7 * 9 * 9 * 33}
-    assert rows["stem"].input_bits == 8
-    assert rows["stem"].macs == {32: 6 * 7 * 9 * 9 * 2}
-    assert rows["logits"].parameters == {32: 5 * 18 + 5}
-    assert rows["peak"].macs == {}
+    found = of_program(mixed_net())
+    stem, _, first, second, *_, dense = found.layers
+    assert (second.op, second.input_bits, second.output) == ("BinaryConv", 1, (6, 7, 9))
+    assert second.parameters == {1: 9 * 33 * 9, 32: 9}
+    assert second.bytes == 9 * 38 + 9 * 4
+    assert second.macs == {1: 6 * 7 * 9 * 9 * 33}
+    assert stem.input_bits == 8
+    assert stem.macs == {32: 6 * 7 * 9 * 9 * 2}
+    assert first.parameters == {1: 33 * 9 * 9, 32: 33}
+    assert dense.parameters == {32: 5 * 18 + 5}
     ones, full = found.parameters[1], found.parameters[32]
     assert ones == 9 * 33 * 9 * 2 + 9 * 9 * 9 + 9 * 18 * 18
     assert found.float_bytes == 4 * (ones + full)
@@ -152,11 +129,14 @@ def test_figures_by_hand() -> None:
 
 
 def test_packed_maps_of_tflite_show_their_channels() -> None:
-    rows = {layer.name: layer for layer in summarise_tflite(to_tflite(every_op())).layers}
-    assert rows["sign"].output == (6, 7, 9)
-    assert rows["conv0"].output == (6, 7, 33)
-    assert rows["most"].output == (3, 4, 18)
-    assert [rows[name].input_bits for name in ("stem", "sign", "conv0", "most")] == [32, 32, 1, 1]
+    program = mixed_net()
+    rows = {layer.name: layer for layer in summarise_tflite(to_tflite(program)).layers}
+    types = infer_types(program)
+    for op in program.ops:
+        if types[op.name].kind == "bits":
+            assert rows[op.name].output == types[op.name].shape
+    widths = [rows[op.name].input_bits for op in program.ops if isinstance(op, MaxPool)]
+    assert widths == [1]
 
 
 def test_forms_of_onnx() -> None:
@@ -190,10 +170,12 @@ def test_a_clip_is_a_sign_only_where_it_must_be() -> None:
     model = onnx.load_from_string(to_onnx.convert(chain_net()))
     before = summarise_onnx(model.SerializeToString()).macs
     bias = next(t for t in model.graph.initializer if t.name.endswith("/bias"))
-    bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + 1, bias.name))
-    after = summarise_onnx(model.SerializeToString()).macs
-    assert sum(after.values()) == sum(before.values())
-    assert after[1] < before[1]
+    odd = numpy_helper.to_array(bias)
+    for other in (odd + 1, odd + np.float32(np.inf)):
+        bias.CopyFrom(numpy_helper.from_array(other, bias.name))
+        after = summarise_onnx(model.SerializeToString()).macs
+        assert sum(after.values()) == sum(before.values())
+        assert after[1] < before[1]
 
 
 def test_operators_of_one_layer_are_one_row() -> None:

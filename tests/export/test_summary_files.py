@@ -19,7 +19,7 @@ from export.summary import Summary
 from export.summary_onnx import summarise_onnx
 from export.summary_tflite import summarise_tflite
 from export.to_lce import convert as to_tflite
-from tests.nets import every_op
+from tests.export.summary_nets import mixed_net
 
 
 def onnx_file(
@@ -202,8 +202,8 @@ def survives(read: Callable[[bytes], Summary], data: bytes) -> None:
 
 
 FILES = {
-    "tflite": (summarise_tflite, to_tflite(every_op())),
-    "onnx": (summarise_onnx, to_onnx.convert(every_op())),
+    "tflite": (summarise_tflite, to_tflite(mixed_net())),
+    "onnx": (summarise_onnx, to_onnx.convert(mixed_net())),
 }
 SPOILS = st.sampled_from([b"\xff", b"\x00", b"\x80", b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f"])
 
