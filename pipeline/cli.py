@@ -194,7 +194,7 @@ def verify_command(
     source = runtimes.Source(program, model.parent, run or model.parent)
     found = verifying.verify(source, names, inputs, progress()("parity"))
     table, lines = verifying.verify_table(found)
-    terminal().print(table, *lines, sep="\n", highlight=False)
+    terminal().print(table, *lines, sep="\n")
     if json_file is not None:
         run_folder.write_bytes(json_file, found.to_json().encode())
     if not found.report.passed:
@@ -211,7 +211,7 @@ def summary_command(file: Path) -> None:
     from pipeline.summary import summary_of
 
     table, lines = summary_of(file)
-    terminal().print(table, *lines, sep="\n", highlight=False)
+    terminal().print(table, *lines, sep="\n")
 
 
 @main.command()

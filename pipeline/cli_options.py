@@ -25,10 +25,14 @@ class Failure(click.ClickException):
 
 
 def terminal() -> Console:
-    """Console on standard output; 120 columns where that is not a terminal."""
+    """Console on standard output, 120 columns where that is not a terminal.
+
+    It prints text as it is: names from files, and remedies like ``frostbit[train]``, are no markup.
+    """
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else 120)
+    width = None if sys.stdout.isatty() else 120
+    return Console(width=width, markup=False, emoji=False, highlight=False)
 
 
 def progress() -> Callable[[str], Callable[[Iterable[int]], Iterable[int]]]:

@@ -56,9 +56,11 @@ def _dataset(name: str) -> str:
 
 def findings() -> list[str]:
     """One line per thing that Frostbit can use here."""
+    form = features.host_form()
     return [
         f"python: {platform.python_version()} on {platform.machine()}",
-        f"engine: micro-kernel {features.chosen_kernel()} ({features.host_form()})",
+        f"engine: micro-kernel {features.chosen_kernel()}, counting {form.count} in vectors of "
+        f"{form.width} bytes",
         *(_package(name) for name in EXTRAS),
         _lce(),
         *(_dataset(name) for name in data.NAMES),

@@ -32,7 +32,7 @@ def train_run(
     from pipeline.tables import training_lines
 
     result = train(chosen, folder, device=device, force=force, data_dir=data_dir, console=console)
-    console.print(*training_lines(result), sep="\n", highlight=False)
+    console.print(*training_lines(result), sep="\n")
     return folder
 
 
@@ -56,8 +56,8 @@ def pack_run(run: Path, out: Path | None, force: bool) -> Path:
     table, lines = pack_table(program, len(data))
     console = terminal()
     console.print(table)
-    console.print(*lines, sep="\n", highlight=False)
-    console.print(f"wrote {path}", highlight=False)
+    console.print(*lines, sep="\n")
+    console.print(f"wrote {path}")
     return path
 
 
@@ -100,7 +100,7 @@ def export_synthetic(
     refuse_existing(out / "model.bnn", force)
     data = dumps(program)
     write_bytes(out / "model.bnn", data)
-    terminal().print(f"wrote {out / 'model.bnn'} ({len(data):,} bytes)", highlight=False)
+    terminal().print(f"wrote {out / 'model.bnn'} ({len(data):,} bytes)")
     _export(program, names, out, Choices(), force=force, checked=not no_check)
 
 
@@ -119,7 +119,7 @@ def _export(
     with console.status("exporting"):
         written = export(program, names, out, choices, force=force, checked=checked)
     for each in written:
-        console.print(f"wrote {each.path} ({each.bytes:,} bytes); {each.check}", highlight=False)
+        console.print(f"wrote {each.path} ({each.bytes:,} bytes); {each.check}")
 
 
 def bench_model(
@@ -143,7 +143,7 @@ def bench_model(
     console = terminal()
     inputs = bench.inputs_for(program, data_dir, seed or 0)
     if inputs.labels is None:
-        console.print(f"accuracy: not measured, random images; {inputs.remedy}", highlight=False)
+        console.print(f"accuracy: not measured, random images; {inputs.remedy}")
     source = runtimes.Source(program, model.parent, run or model.parent, threads)
     ready, missing = runtimes.make(chosen, source)
     try:
@@ -162,8 +162,8 @@ def bench_model(
             runtime.close()
     table, lines = bench_table(found, missing)
     console.print(table)
-    console.print(*lines, sep="\n", highlight=False)
+    console.print(*lines, sep="\n")
     path = json_file or model.parent / "bench.json"
     run_folder.write_bytes(path, found.to_json().encode())
-    console.print(f"wrote {path}", highlight=False)
+    console.print(f"wrote {path}")
     return found

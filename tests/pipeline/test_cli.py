@@ -1,6 +1,7 @@
 """The command as a person uses it: what works, and one clear line for each thing that does not."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import resource
@@ -14,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from safetensors.numpy import load_file as load_tensors
+from safetensors.numpy import save_file as save_tensors
 
 import kernels
 from pipeline.cli import main
@@ -225,6 +228,29 @@ def test_a_missing_package_says_how_to_get_it(packed: Path, tmp_path: Path) -> N
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "pip install 'frostbit[export]'" in done.stderr
+
+
+def test_a_missing_runtime_is_a_line_with_the_remedy(packed: Path, tmp_path: Path) -> None:
+    hide = "import sys; sys.modules['onnxruntime'] = None; from pipeline.cli import main; main()"
+    arguments = ["bench", str(packed), "--runtime=engine", "--runtime=ort", "--rounds=1"]
+    command = [sys.executable, "-c", hide, *arguments, "--json", str(tmp_path / "b.json")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "ort: onnxruntime is not installed: pip install 'frostbit[export]'" in done.stdout
+
+
+def test_weights_with_nan_are_refused(run: Path) -> None:
+    """Even where every checksum fits."""
+    tensors = load_tensors(run / "model.safetensors")
+    name = next(key for key in tensors if key.endswith("weight"))
+    tensors[name][..., 0] = np.nan
+    save_tensors(tensors, run / "model.safetensors")
+    facts = json.loads((run / "run.json").read_text())
+    digest = hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest()
+    facts["sha256"]["model.safetensors"] = digest
+    (run / "run.json").write_text(json.dumps(facts))
+    refused(invoke("pack", run), "NaN", name)
+    assert not (run / "model.bnn").exists()
 
 
 def small_files_only() -> None:
