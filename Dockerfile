@@ -1,7 +1,7 @@
 # Frostbit in a container.
 #   docker build --target slim -t frostbit .          bench and export, no torch
 #   docker build --target train -t frostbit:train .   everything, CUDA torch included
-#   docker run --rm -v "$PWD/runs:/work/runs" frostbit:train run --recipe digits
+#   docker run --rm -v "$PWD/runs:/data/runs" frostbit:train run --recipe digits
 # The base is an argument: pin it by digest for a reproducible build.
 ARG BASE=python:3.11-slim
 
@@ -23,9 +23,9 @@ RUN /opt/frostbit/bin/pip install --no-compile --require-hashes -r requirements/
 
 FROM ${BASE} AS slim
 COPY --from=build /opt/frostbit /opt/frostbit
-RUN useradd --create-home --uid 1000 frostbit && mkdir /work && chown frostbit /work
+RUN useradd --create-home --uid 1000 frostbit && mkdir /data && chown frostbit /data
 USER 1000
-WORKDIR /work
+WORKDIR /data
 ENTRYPOINT ["/opt/frostbit/bin/pipeline"]
 CMD ["--help"]
 

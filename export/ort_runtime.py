@@ -92,9 +92,10 @@ class OrtRuntime:
         self.program = program
         parts = ["ort", *([form] if form != "packed" else []), *([level] if level != "all" else [])]
         self.name = ":".join(parts)
-        self.size_bytes = len(model or b"")
+        shipped = convert(program, form) if model is None else model
+        self.size_bytes = len(shipped)
         self._level, self._threads, self._form = level, threads, form
-        self._session = session(model or convert(program, form), level, threads)
+        self._session = session(shipped, level, threads)
         self._debug: Any = None
 
     def logits(self, images: Images) -> Logits:

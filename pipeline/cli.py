@@ -192,7 +192,8 @@ def verify_command(
     program = load_program(model)
     inputs = bench.inputs_for(program, data_dir, seed)
     source = runtimes.Source(program, model.parent, run or model.parent)
-    found = verifying.verify(source, names, inputs, progress()("parity"))
+    bar = progress()("parity")
+    found = verifying.verify(source, names, inputs, bar, asked=bool(formats))
     table, lines = verifying.verify_table(found)
     terminal().print(table, *lines, sep="\n")
     if json_file is not None:

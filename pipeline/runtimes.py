@@ -153,13 +153,25 @@ def check_names(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*plain, *fast]))
 
 
-def make(names: Sequence[str], source: Source) -> tuple[list[Timed], list[Missing]]:
-    """Make the named runtimes; those that cannot run here come back as :class:`Missing`."""
+def make(
+    names: Sequence[str], source: Source, asked: bool = True
+) -> tuple[list[Timed], list[Missing]]:
+    """Make the named runtimes; those that are not installed come back as :class:`Missing`.
+
+    With ``asked=False`` (nobody named them) so does torch without the run that it comes from.
+
+    Raises:
+        UserError: a runtime was asked for by name and its run is absent or another.
+    """
     ready: list[Timed] = []
     missing: list[Missing] = []
     for name in names:
         try:
             ready.append(FACTORIES[name](source))
         except RuntimeMissing as error:
+            missing.append(Missing(name, str(error)))
+        except UserError as error:
+            if asked:
+                raise
             missing.append(Missing(name, str(error)))
     return ready, missing

@@ -145,7 +145,7 @@ def bench_model(
     if inputs.labels is None:
         console.print(f"accuracy: not measured, random images; {inputs.remedy}")
     source = runtimes.Source(program, model.parent, run or model.parent, threads)
-    ready, missing = runtimes.make(chosen, source)
+    ready, missing = runtimes.make(chosen, source, asked=bool(names))
     try:
         found = bench.run(
             program,

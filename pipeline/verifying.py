@@ -96,12 +96,14 @@ def check_formats(names: Sequence[str]) -> tuple[str, ...]:
     return runtimes.chosen(names, tuple(BY_FORMAT), "format")
 
 
-def _runtimes(formats: Sequence[str], source: Source) -> tuple[list[Runtime], list[Missing]]:
+def _runtimes(
+    formats: Sequence[str], source: Source, asked: bool
+) -> tuple[list[Runtime], list[Missing]]:
     ready: list[Runtime] = []
     missing: list[Missing] = []
     for form in formats:
         for threads in TORCH_THREADS if form == "torch" else (source.threads,):
-            made, absent = runtimes.make(BY_FORMAT[form], replace(source, threads=threads))
+            made, absent = runtimes.make(BY_FORMAT[form], replace(source, threads=threads), asked)
             missing += [each for each in absent if each not in missing]
             for runtime in made:
                 assert isinstance(runtime, Runtime)
@@ -116,7 +118,12 @@ def _runtimes(formats: Sequence[str], source: Source) -> tuple[list[Runtime], li
 
 
 def verify(
-    source: Source, formats: Sequence[str], inputs: Inputs, progress: Progress = iter
+    source: Source,
+    formats: Sequence[str],
+    inputs: Inputs,
+    progress: Progress = iter,
+    *,
+    asked: bool = True,
 ) -> Verified:
     """Compare everything that the named formats can be run by with the reference.
 
@@ -125,12 +132,13 @@ def verify(
         formats: keys of :data:`BY_FORMAT`.
         inputs: images, with labels if they come from the data set.
         progress: wraps the iterable of batches.
+        asked: whether a person named the formats; otherwise an absent run is no error.
 
     Raises:
         UserError: nothing of what was asked for can run here.
         ParityError: the comparison is void (constant outputs).
     """
-    ready, missing = _runtimes(formats, source)
+    ready, missing = _runtimes(formats, source, asked)
     if not ready:
         raise UserError("; ".join(f"{each.name}: {each.remedy}" for each in missing))
     try:

@@ -92,6 +92,11 @@ def dims(info: onnx.ValueInfoProto) -> list[str | int]:
     return [d.dim_param or d.dim_value for d in info.type.tensor_type.shape.dim]
 
 
+def test_the_size_is_that_of_the_file_even_if_it_was_made_here(program: Program) -> None:
+    data = to_onnx.convert(program)
+    assert OrtRuntime(program).size_bytes == OrtRuntime(program, data).size_bytes == len(data)
+
+
 def test_input_and_output_are_as_documented(program: Program) -> None:
     graph = to_onnx.build(program).graph
     assert dims(graph.input[0]) == ["N", 6, 7, 2]

@@ -203,6 +203,13 @@ def test_the_torch_runtime_needs_the_run_it_came_from(packed: Path, tmp_path: Pa
     refused(invoke("bench", packed, "--runtime", "torch", "--run", tmp_path), "no finished run")
 
 
+def test_without_its_run_the_usual_bench_goes_on(packed: Path, tmp_path: Path) -> None:
+    result = invoke("bench", packed, "--rounds", 1, "--json", tmp_path / "bench.json")
+    assert result.exit_code == 0, result.output
+    assert "torch: " in result.output
+    assert "no finished run" in result.output
+
+
 def test_without_its_data_set_bench_still_measures(packed: Path, tmp_path: Path) -> None:
     """Names no data set: seeded random images, and it says so."""
     from kernels.container import load_program, save_program
