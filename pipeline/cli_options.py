@@ -70,6 +70,13 @@ training_options = options(
     click.option("--epochs", type=click.IntRange(1), help="Passes over the training images."),
     seed_option,
     click.option(
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Any other field of the recipe, e.g. --set width=48.",
+    ),
+    click.option(
         "--device",
         type=click.Choice(["auto", "cpu", "cuda"]),
         default="auto",

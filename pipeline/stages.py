@@ -14,13 +14,19 @@ if TYPE_CHECKING:
 
 
 def train_run(
-    recipe: str, out: Path | None, data_dir: Path | None, force: bool, device: str, **changes: Any
+    recipe: str,
+    out: Path | None,
+    data_dir: Path | None,
+    force: bool,
+    device: str,
+    settings: tuple[str, ...] = (),
+    **changes: Any,
 ) -> Path:
     """Train and print where the run is; returns the run folder."""
     from pipeline.recipe import load
 
-    overrides = {name: value for name, value in changes.items() if value is not None}
-    chosen = load(recipe, overrides)
+    named = {name: value for name, value in changes.items() if value is not None}
+    chosen = load(recipe, {**_settings(settings), **named})
     try:
         from pipeline.train import train
     except ImportError as error:
@@ -34,6 +40,17 @@ def train_run(
     result = train(chosen, folder, device=device, force=force, data_dir=data_dir, console=console)
     console.print(*training_lines(result), sep="\n")
     return folder
+
+
+def _settings(texts: tuple[str, ...]) -> dict[str, str]:
+    """``KEY=VALUE`` texts as a dictionary; the recipe checks names and values."""
+    found = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise Failure(f"--set takes KEY=VALUE, not '{text}'; e.g. --set width=48")
+        found[key] = value
+    return found
 
 
 def pack_run(run: Path, out: Path | None, force: bool) -> Path:

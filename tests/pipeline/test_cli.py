@@ -164,6 +164,20 @@ def test_unknown_names_suggest_the_nearest(packed: Path, tmp_path: Path) -> None
     refused(invoke("export", packed, "--format", "onxx", "-o", tmp_path), "did you mean 'onnx'")
 
 
+def test_any_field_of_a_recipe_can_be_set(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    texts = ("width=8", "final_sign=false", "model=bireal-2", "epochs=1", "seed=5")
+    settings = [word for text in texts for word in ("--set", text)]
+    result = invoke("train", "--recipe", "digits", "--seed", 4, *settings, "-o", out)
+    assert result.exit_code == 0, result.output
+    recipe = (out / "recipe.toml").read_text()
+    for line in ("width = 8", "final_sign = false", 'model = "bireal-2"', "epochs = 1", "seed = 4"):
+        assert line in recipe
+    refused(invoke("train", "--recipe", "digits", "--set", "widht=8"), "did you mean 'width'")
+    refused(invoke("train", "--recipe", "digits", "--set", "width=wide"), "width", "'wide'")
+    refused(invoke("train", "--recipe", "digits", "--set", "width"), "KEY=VALUE")
+
+
 def test_a_damaged_model_is_refused(packed: Path, tmp_path: Path) -> None:
     data = packed.read_bytes()
     flipped = bytearray(data)
