@@ -65,7 +65,7 @@ data_option = click.option(
 )
 seed_option = click.option("--seed", type=click.IntRange(0), help="Seed of everything random.")
 training_options = options(
-    click.option("--recipe", required=True, help="Recipe name: digits or fashion-small."),
+    click.option("--recipe", required=True, help="Recipe name: digits, fashion-small or paper."),
     click.option("--method", help="stompp, stompp-ste or ste (default: the recipe's)."),
     click.option("--epochs", type=click.IntRange(1), help="Passes over the training images."),
     seed_option,

@@ -6,6 +6,8 @@ data set                train    validation  test    source
 ``digits`` (8x8x1)       1,197         240     360   scikit-learn, in its wheel
 ``fashion-mnist``       55,000       5,000  10,000   IDX files; their own test files
 (28x28x1)
+``fashion-mnist-14``     55,000       5,000  10,000  the same, averaged 2x2 once and rounded
+(14x14x1)
 ======================  =======  ==========  ======  =====================================
 
 Splits follow a fixed shuffle of the image numbers. Settings are chosen on the validation split;
@@ -52,6 +54,12 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def first(self, count: int) -> Split:
+        """The first ``count`` images, all for 0; UserError if there are fewer."""
+        if count > len(self):
+            raise UserError(f"train_images={count}, but there are {len(self)}; ask for fewer")
+        return Split(self.images[:count], self.labels[:count]) if count else self
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,6 +149,25 @@ def _fashion(data_dir: Path | None, download: bool) -> Dataset:
     )
 
 
+def _fashion_small(data_dir: Path | None, download: bool) -> Dataset:
+    whole = _fashion(data_dir, download)
+    return _dataset(
+        "fashion-mnist-14",
+        _halved(whole.train),
+        _halved(whole.validation),
+        _halved(whole.test),
+        whole.classes,
+    )
+
+
+def _halved(split: Split) -> Split:
+    """Average 2x2 pixels, rounded to nearest (half up): the same on every machine."""
+    n, height, width, channels = split.images.shape
+    blocks = split.images.reshape(n, height // 2, 2, width // 2, 2, channels)
+    images = (blocks.sum(axis=(2, 4), dtype=np.uint16) + 2) // 4
+    return Split(images.astype(np.uint8), split.labels)
+
+
 _REMEDY = "run `make system` as root, or give its folder with --data-dir or $" + DATA_VARIABLE
 
 
@@ -218,6 +245,7 @@ def _idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
 _LOADERS: dict[str, Callable[[Path | None, bool], Dataset]] = {
     "digits": _digits,
     "fashion-mnist": _fashion,
+    "fashion-mnist-14": _fashion_small,
 }
 NAMES = tuple(_LOADERS)
 

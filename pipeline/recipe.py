@@ -37,6 +37,7 @@ class Recipe:
     Attributes:
         name: of the recipe it started from.
         dataset: see :data:`pipeline.data.NAMES`.
+        train_images: train on the first so many images of the (shuffled) split; 0 means all.
         model: e.g. ``bireal-8`` (:mod:`pipeline.models`); width and stem_stride belong to it.
         final_sign: whether a sign stands before the global pool (bireal only).
         method: key of :data:`pipeline.stompp.METHODS`.
@@ -55,6 +56,7 @@ class Recipe:
 
     name: str = "custom"
     dataset: str = "digits"
+    train_images: int = 0
     model: str = "bireal-4"
     width: int = 16
     stem_stride: int = 1
@@ -86,7 +88,7 @@ class Recipe:
                 )
         for field in ("width", "stem_stride", "epochs", "batch"):
             _require(self, field, getattr(self, field) >= 1, "at least 1")
-        for field in ("lr_warmup_steps", "shift", "seed"):
+        for field in ("lr_warmup_steps", "shift", "seed", "train_images"):
             _require(self, field, getattr(self, field) >= 0, "at least 0")
         for field in ("lr_binary", "lr_other"):
             _require(self, field, 0 < getattr(self, field) < float("inf"), "positive")

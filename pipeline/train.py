@@ -89,7 +89,8 @@ class Trainer:
 
     def __init__(self, recipe: Recipe, dataset: Dataset, device: torch.device) -> None:
         self.recipe, self.device = recipe, device
-        self.batches = Batches(dataset.train, recipe.batch, recipe.seed, recipe.shift)
+        split = dataset.train.first(recipe.train_images)
+        self.batches = Batches(split, recipe.batch, recipe.seed, recipe.shift)
         self.steps = recipe.epochs * self.batches.steps_per_epoch
         model = build_from(recipe, data.as_json(dataset))
         self.model: nn.Module = model.to(device=device)

@@ -39,6 +39,23 @@ def fashion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return write(tmp_path / "set")
 
 
+def test_the_small_fashion_set_is_the_large_one_averaged(fashion: Path) -> None:
+    large, small = (data.load(name, fashion) for name in ("fashion-mnist", "fashion-mnist-14"))
+    assert small.image_shape == (14, 14, 1)
+    assert np.array_equal(small.test.labels, large.test.labels)
+    mean = large.test.images.astype(np.float64).reshape(-1, 14, 2, 14, 2, 1).mean(axis=(2, 4))
+    assert np.array_equal(small.test.images, np.floor(mean + 0.5).astype(np.uint8))
+
+
+def test_the_first_images_of_a_split() -> None:
+    train = data.load("digits").train
+    assert len(train.first(100)) == 100
+    assert np.array_equal(train.first(100).labels, train.labels[:100])
+    assert train.first(0) is train
+    with pytest.raises(UserError, match="there are 1197"):
+        train.first(1198)
+
+
 def test_digits() -> None:
     digits = data.load("digits")
     assert (len(digits.train), len(digits.validation), len(digits.test)) == (1197, 240, 360)
