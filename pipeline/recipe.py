@@ -20,6 +20,7 @@ from pipeline.errors import UserError
 OPTIMIZERS = ("adam", "sgd")
 LR_SCHEDULES = ("constant", "cosine", "flat-cosine")
 METHOD_NAMES = ("stompp", "stompp-ste", "global", "global-ste", "reverse", "ste", "float")
+PRECISIONS = ("fp32", "bf16")
 RAMP_NAMES = ("linear", "quadratic", "cubic", "cosine")
 CHOICES: dict[str, tuple[str, ...]] = {
     "method": METHOD_NAMES,
@@ -27,6 +28,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "ramp": RAMP_NAMES,
     "optimizer": OPTIMIZERS,
     "lr_schedule": LR_SCHEDULES,
+    "precision": PRECISIONS,
 }
 
 
@@ -40,6 +42,8 @@ class Recipe:
         train_images: train on the first so many images of the (shuffled) split; 0 means all.
         model: e.g. ``bireal-8`` (:mod:`pipeline.models`); width and stem_stride belong to it.
         final_sign: whether a sign stands before the global pool (bireal only).
+        cifar_stem: for torchvision's networks on small images: 3x3 stem, no early halving.
+        keep: name patterns, separated by commas, of layers that stay in full precision.
         method: key of :data:`pipeline.stompp.METHODS`.
         binarize: ``both`` weights and activations, or ``weights``.
         epochs, batch: passes over the training split, images per step.
@@ -50,7 +54,15 @@ class Recipe:
         lr_warmup_steps: steps over which the learning rate rises linearly at the start.
         ramp, warmup, settle, overlap: see :class:`pipeline.stompp.Schedule`.
         refresh: share of the masks that is drawn again each step, in [0, 1].
+        accumulate: parts of a batch that pass through the network one after another.
+        clip_norm: upper limit of the gradient's norm; 0 means none.
+        label_smoothing: share of the target spread over all classes, in [0, 1).
+        distil: weight in [0, 1] of matching a teacher's answers (``--teacher``) in the loss.
+        temperature: of the softmax of student and teacher while distilling.
+        precision: ``fp32``, or ``bf16``: autocast with float32 masters, masks and BatchNorm.
+        image_size: height and width that photographs are cropped to; 0: as they are.
         shift: training images move by up to this many pixels each way.
+        flip: whether training images are mirrored left to right at random.
         seed: of weights, masks, order and augmentation.
     """
 
@@ -61,6 +73,8 @@ class Recipe:
     width: int = 16
     stem_stride: int = 1
     final_sign: bool = False
+    cifar_stem: bool = False
+    keep: str = ""
     method: str = "stompp"
     binarize: str = "both"
     epochs: int = 10
@@ -76,7 +90,15 @@ class Recipe:
     settle: float = 0.1
     overlap: float = 4.0
     refresh: float = 0.01
+    accumulate: int = 1
+    clip_norm: float = 0.0
+    label_smoothing: float = 0.0
+    distil: float = 0.0
+    temperature: float = 1.0
+    precision: str = "fp32"
+    image_size: int = 0
     shift: int = 0
+    flip: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -86,15 +108,16 @@ class Recipe:
                 raise UserError(
                     f"unknown {field} '{value}'; did you mean '{nearest(value, choices)}'?"
                 )
-        for field in ("width", "stem_stride", "epochs", "batch"):
+        for field in ("width", "stem_stride", "epochs", "batch", "accumulate"):
             _require(self, field, getattr(self, field) >= 1, "at least 1")
-        for field in ("lr_warmup_steps", "shift", "seed", "train_images"):
+        for field in ("lr_warmup_steps", "shift", "seed", "train_images", "image_size", "clip_norm"):
             _require(self, field, getattr(self, field) >= 0, "at least 0")
-        for field in ("lr_binary", "lr_other"):
+        for field in ("lr_binary", "lr_other", "temperature"):
             _require(self, field, 0 < getattr(self, field) < float("inf"), "positive")
-        for field in ("lr_flat", "warmup", "settle"):
+        for field in ("lr_flat", "warmup", "settle", "label_smoothing"):
             _require(self, field, 0 <= getattr(self, field) < 1, "in [0, 1)")
-        _require(self, "refresh", 0 <= self.refresh <= 1, "in [0, 1]")
+        for field in ("refresh", "distil"):
+            _require(self, field, 0 <= getattr(self, field) <= 1, "in [0, 1]")
         _require(self, "overlap", 1 <= self.overlap < float("inf"), "at least 1")
 
 
