@@ -110,7 +110,14 @@ class Recipe:
                 )
         for field in ("width", "stem_stride", "epochs", "batch", "accumulate"):
             _require(self, field, getattr(self, field) >= 1, "at least 1")
-        for field in ("lr_warmup_steps", "shift", "seed", "train_images", "image_size", "clip_norm"):
+        for field in (
+            "lr_warmup_steps",
+            "shift",
+            "seed",
+            "train_images",
+            "image_size",
+            "clip_norm",
+        ):
             _require(self, field, getattr(self, field) >= 0, "at least 0")
         for field in ("lr_binary", "lr_other", "temperature"):
             _require(self, field, 0 < getattr(self, field) < float("inf"), "positive")
