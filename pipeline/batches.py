@@ -33,12 +33,12 @@ class Batches:
         windows = np.lib.stride_tricks.sliding_window_view(self._padded, size, axis=(1, 2))
         return np.moveaxis(windows, 3, 5)
 
-    def epoch(self, epoch: int) -> Iterator[tuple[Images, Labels]]:
-        """Batches of one epoch: uint8 ``[B, H, W, C]`` and int64 ``[B]``."""
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[tuple[Images, Labels]]:
+        """Batches of one epoch from ``first`` on: uint8 ``[B, H, W, C]`` and int64 ``[B]``."""
         rng = np.random.default_rng([self.seed, epoch])
         order = rng.permutation(len(self.labels))
         moves = rng.integers(0, 2 * self.shift + 1, (2, len(order)))
-        for step in range(self.steps_per_epoch):
+        for step in range(first, self.steps_per_epoch):
             part = slice(step * self.batch, (step + 1) * self.batch)
             chosen = order[part]
             yield self._windows[chosen, moves[0, part], moves[1, part]], self.labels[chosen]

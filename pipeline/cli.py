@@ -18,10 +18,18 @@ from pipeline.cli_options import (
     data_option,
     force_option,
     progress,
+    split_training,
     terminal,
     training_options,
 )
-from pipeline.stages import bench_model, export_model, export_synthetic, pack_run, train_run
+from pipeline.stages import (
+    bench_model,
+    export_model,
+    export_synthetic,
+    pack_run,
+    run_experiment,
+    train_run,
+)
 
 INTERRUPTED = 130
 
@@ -30,13 +38,16 @@ class _Commands(click.Group):
     """A group that turns our errors into one line each, and Ctrl-C into status 130."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        from pipeline.errors import UserError
+        from pipeline.errors import Interrupted, UserError
 
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
             click.echo("interrupted: nothing half-written is left", err=True)
             ctx.exit(INTERRUPTED)
+        except Interrupted as error:
+            click.echo(str(error), err=True)
+            ctx.exit(128 + error.number)
         except UserError as error:
             raise Failure(str(error)) from error
         except (ValueError, RuntimeError) as error:
@@ -71,7 +82,7 @@ def train(**options: Any) -> None:
 
     Example: pipeline train --recipe digits --method stompp --out runs/mine
     """
-    train_run(**options)
+    train_run(**split_training(options))
 
 
 @main.command(name="pack")
@@ -145,7 +156,8 @@ def run_command(rounds: int, threads: int, **options: Any) -> None:
     from kernels.container import load_program
     from pipeline.tables import summary
 
-    folder = train_run(**options)
+    seed, data_dir = options["seed"], options["data_dir"]
+    folder = train_run(**split_training(options))
     model = pack_run(folder, None, force=True)
     export_model(model, force=True)
     found = bench_model(
@@ -154,8 +166,8 @@ def run_command(rounds: int, threads: int, **options: Any) -> None:
         run=None,
         rounds=rounds,
         threads=threads,
-        seed=options["seed"],
-        data_dir=options["data_dir"],
+        seed=seed,
+        data_dir=data_dir,
         json_file=None,
     )
     click.echo("")
@@ -200,6 +212,21 @@ def verify_command(
         run_folder.write_bytes(json_file, found.to_json().encode())
     if not found.report.passed:
         sys.exit(1)
+
+
+@main.command()
+@click.argument("name")
+@click.option("-o", "--out", type=FOLDER, help="[default: runs/experiments/NAME]")
+@click.option("--jobs", type=click.IntRange(1), help="Runs at a time [default: one a core].")
+@data_option
+def experiment(name: str, out: Path | None, jobs: int | None, data_dir: Path | None) -> None:
+    """Train a grid of recipes with seeds; write a record (JSON) and a picture.
+
+    A grid that was stopped goes on where it was.
+
+    Example: pipeline experiment smoke
+    """
+    run_experiment(name, out, jobs, data_dir)
 
 
 @main.command(name="summary")

@@ -13,7 +13,7 @@ from pipeline.recipe import Recipe
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from pipeline.train import Metrics
+    from pipeline.metrics import Metrics
 
 # Okabe and Ito's blue and vermillion: distinct for every kind of colour vision.
 LOSS_COLOUR, ACCURACY_COLOUR = "#0072B2", "#D55E00"

@@ -29,12 +29,12 @@ class MixedWeight(torch.autograd.Function):
     def forward(ctx: Any, weight: Tensor, mask: Tensor, ste: bool) -> Tensor:
         ctx.ste = ste
         ctx.save_for_backward(mask)
-        return torch.lerp(weight, sign(weight), mask)
+        return torch.lerp(weight, sign(weight), mask.to(weight.dtype))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (mask,) = ctx.saved_tensors
-        return grad if ctx.ste else grad - grad * mask, None, None
+        return grad if ctx.ste else grad - grad * mask.to(grad.dtype), None, None
 
 
 class MixedActivation(torch.autograd.Function):
@@ -44,13 +44,13 @@ class MixedActivation(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, mask: Tensor, ste: bool) -> Tensor:
         ctx.ste = ste
         ctx.save_for_backward(x, mask)
-        return torch.lerp(x.clamp(-1, 1), sign(x), mask)
+        return torch.lerp(x.clamp(-1, 1), sign(x), mask.to(x.dtype))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         x, mask = ctx.saved_tensors
         grad = _inside(grad, x)
-        return grad if ctx.ste else grad - grad * mask, None, None
+        return grad if ctx.ste else grad - grad * mask.to(grad.dtype), None, None
 
 
 class StraightThroughWeight(torch.autograd.Function):

@@ -11,35 +11,66 @@ if TYPE_CHECKING:
     from kernels.program import Program
     from pipeline.bench import Bench
     from pipeline.exporting import Choices
+    from pipeline.recipe import Recipe
 
 
 def train_run(
-    recipe: str,
+    recipe: str | None,
     out: Path | None,
-    data_dir: Path | None,
-    force: bool,
-    device: str,
-    settings: tuple[str, ...] = (),
-    **changes: Any,
+    resume: Path | None,
+    settings: tuple[str, ...],
+    compiled: bool,
+    chosen: dict[str, Any],
+    how: dict[str, Any],
 ) -> Path:
-    """Train and print where the run is; returns the run folder."""
-    from pipeline.recipe import load
+    """Train and print where the run is; returns the run folder.
 
-    named = {name: value for name, value in changes.items() if value is not None}
-    chosen = load(recipe, {**_settings(settings), **named})
+    Args:
+        recipe, out, resume, settings, compiled: as given on the command line.
+        chosen: other fields of the recipe, None where not given.
+        how: other fields of :class:`pipeline.train.Options`.
+    """
+    named = {name: value for name, value in chosen.items() if value is not None}
+    decided = _recipe(recipe, resume, {**_settings(settings), **named})
     try:
-        from pipeline.train import train
+        from pipeline.train import Options, train
     except ImportError as error:
         raise Failure(
             f"training needs {error.name}: install it with pip install 'frostbit[train]'"
         ) from error
-    folder = out or Path("runs") / recipe
+    folder = out or resume or Path("runs") / decided.name
+    if resume is not None and folder.resolve() != resume.resolve():
+        raise Failure(f"--resume goes on in '{resume}' itself; leave out --out")
     console = terminal()
     from pipeline.tables import training_lines
 
-    result = train(chosen, folder, device=device, force=force, data_dir=data_dir, console=console)
-    console.print(*training_lines(result), sep="\n")
+    backend = "inductor" if compiled else None
+    options = Options(resume=resume is not None, compile_backend=backend, **how)
+    result = train(decided, folder, options, console)
+    if result is not None:
+        console.print(*training_lines(result), sep="\n")
     return folder
+
+
+def _recipe(name: str | None, resume: Path | None, changes: dict[str, Any]) -> Recipe:
+    """The recipe that is asked for; a resumed run keeps its own."""
+    from pipeline.recipe import differences, from_file, load
+
+    asked = None
+    if name is not None:
+        asked = from_file(Path(name), changes) if name.endswith(".toml") else load(name, changes)
+    saved = None if resume is None else resume / "recipe.toml"
+    if saved is None or not saved.exists():
+        if asked is None:
+            raise Failure("name a recipe, e.g. --recipe digits, or a run with --resume RUN")
+        return asked
+    kept = from_file(saved, {})
+    if asked is None and changes:
+        asked = from_file(saved, changes)
+    changed = differences(kept, asked or kept)
+    if changed:
+        raise Failure(f"a resumed run keeps its recipe, and {changed[0]} differs; leave it out")
+    return kept
 
 
 def _settings(texts: tuple[str, ...]) -> dict[str, str]:
@@ -184,3 +215,22 @@ def bench_model(
     run_folder.write_bytes(path, found.to_json().encode())
     console.print(f"wrote {path}")
     return found
+
+
+def run_experiment(name: str, out: Path | None, jobs: int | None, data_dir: Path | None) -> None:
+    """Run a grid and print its means."""
+    try:
+        from pipeline import experiment
+        from pipeline.session import thread_count
+    except ImportError as error:
+        raise Failure(
+            f"experiments need {error.name}: install it with pip install 'frostbit[train]'"
+        ) from error
+    from pipeline.tables import experiment_table
+
+    grid = experiment.load(name)
+    folder = out or Path("runs") / "experiments" / grid.name
+    console = terminal()
+    record = experiment.run(grid, folder, jobs or thread_count(), data_dir, console)
+    console.print(experiment_table(record))
+    console.print(f"wrote {folder / grid.name}.json and .png")

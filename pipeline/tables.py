@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
@@ -131,3 +131,18 @@ def summary(bench: Bench, model: Path, program: Program) -> list[str]:
         lines.append(f"faster     {', '.join(versus) or 'no peer was measured'}")
     lines.append(_parity_lines(bench)[0].replace("parity ", "parity     ", 1))
     return lines
+
+
+def experiment_table(record: dict[str, Any]) -> Table:
+    """Mean and standard deviation of every group of runs of an experiment's record."""
+    table = Table(title=record["title"])
+    for column in ("model", "method", "binarize"):
+        table.add_column(column)
+    for column in ("runs", "validation %", "test %"):
+        table.add_column(column, justify="right")
+    for row in record["means"]:
+        figures = [row["validation_accuracy"], row["test_accuracy"]]
+        shown = [f"{f['mean']:.2f} ± {f['std']:.2f}" for f in figures]
+        names = [str(row[key]) for key in ("model", "method", "binarize", "runs")]
+        table.add_row(*names, *shown)
+    return table

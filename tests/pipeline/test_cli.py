@@ -302,7 +302,7 @@ def test_a_folder_that_cannot_be_written_is_named(packed: Path, tmp_path: Path) 
     refused(invoke("train", "--recipe", "digits", "-o", blocked / "in"), "cannot write", "--out")
 
 
-def test_ctrl_c_during_training_exits_130(tmp_path: Path) -> None:
+def test_ctrl_c_during_training_keeps_a_checkpoint_and_exits_130(tmp_path: Path) -> None:
     out = tmp_path / "run"
     arguments = ["train", "--recipe", "digits", "--epochs", "2000", "-o", str(out)]
     process = subprocess.Popen(
