@@ -216,16 +216,17 @@ def _write(experiment: Experiment, out: Path, runs: list[Fields]) -> dict[str, A
     from pipeline import experiment_plot
     from pipeline.session import conditions
 
+    rows = means(runs)
     record = {
         "title": experiment.title,
         "command": f"pipeline experiment {experiment.name}",
         "conditions": {**conditions(torch.device("cpu")), "threads": 1},
         "unit": "percent",
-        "means": means(runs),
+        "means": rows,
         "runs": runs,
     }
     write_bytes(out / f"{experiment.name}.json", (json.dumps(record, indent=1) + "\n").encode())
-    picture = experiment_plot.draw(record["means"], experiment.title)
+    picture = experiment_plot.draw(rows, experiment.title)
     write_bytes(out / f"{experiment.name}.png", picture)
     return record
 

@@ -22,7 +22,8 @@ def depth(model: str) -> int:
 
 def label(row: dict[str, Any]) -> str:
     """Method of a row, and whether activations stay real."""
-    return row["method"] + (" (binary weights only)" if row["binarize"] == "weights" else "")
+    suffix = " (binary weights only)" if row["binarize"] == "weights" else ""
+    return str(row["method"]) + suffix
 
 
 def draw(rows: Sequence[dict[str, Any]], title: str) -> bytes:
