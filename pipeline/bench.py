@@ -28,6 +28,8 @@ from kernels.program import Program
 from pipeline import data
 from pipeline.errors import UserError
 
+PICTURES = 2000
+"""Pictures on disk that are compared at most (sets in memory are compared whole)."""
 WARM_UP_RUNS = 20
 SLOT_MS = 10.0
 MAX_REPEATS = 200
@@ -198,12 +200,14 @@ def inputs_for(program: Program, data_dir: Path | None, seed: int) -> Inputs:
     remedy = "the model names no data set"
     if program.dataset:
         try:
-            test = data.load(program.dataset, data_dir).test
+            photographs = data.Photographs(program.input_shape[0])
+            test = data.load(program.dataset, data_dir, photographs=photographs).test
         except UserError as error:
             remedy = str(error)
         else:
-            if test.images.shape[1:] == program.input_shape:
-                return Inputs(test.images, test.labels, program.dataset)
+            if test.image_shape == program.input_shape:
+                count = len(test) if isinstance(test, data.Split) else min(len(test), PICTURES)
+                return Inputs(test.take(range(count)), test.labels[:count], program.dataset)
             remedy = f"the images of {program.dataset} do not fit the model's {program.input_shape}"
     return Inputs(random_images(program, seed), None, "", remedy)
 

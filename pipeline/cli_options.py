@@ -89,6 +89,8 @@ training_options = options(
     click.option("--teacher", type=EXISTING_FOLDER, help="Run folder of a net to distil from."),
     click.option("--compile", "compiled", is_flag=True, help="Use torch.compile."),
     click.option("--workers", type=click.IntRange(0), default=0, help="Image decoding processes."),
+    click.option("--skip-corrupt", is_flag=True, help="Leave out pictures that cannot be decoded."),
+    click.option("--cache", is_flag=True, help="Keep decoded pictures in the cache folder."),
     click.option(
         "--checkpoint-every",
         type=click.IntRange(0),
@@ -100,7 +102,16 @@ training_options = options(
     data_option,
 )
 _RECIPE_FIELDS = ("method", "model", "dataset", "epochs", "seed")
-_HOW = ("device", "force", "data_dir", "teacher", "workers", "checkpoint_every")
+_HOW = (
+    "device",
+    "force",
+    "data_dir",
+    "teacher",
+    "workers",
+    "checkpoint_every",
+    "skip_corrupt",
+    "cache",
+)
 
 
 def split_training(options: dict[str, Any]) -> dict[str, Any]:

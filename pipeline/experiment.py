@@ -123,17 +123,18 @@ def measure(recipe: Recipe, data_dir: str | None) -> Fields:
     from pipeline import data
     from pipeline.session import reproducible
     from pipeline.settle import reestimate_batchnorm
-    from pipeline.train import SETTLE_IMAGES, accuracy
-    from pipeline.trainer import Setting, Trainer, as_pixels
+    from pipeline.train import accuracy, settling_pixels
+    from pipeline.trainer import Setting, Trainer
 
     cpu = torch.device("cpu")
-    dataset = data.load(recipe.dataset, data_dir)
+    photographs = data.Photographs(recipe.image_size)
+    dataset = data.load(recipe.dataset, data_dir, photographs=photographs)
     with reproducible(recipe.seed):
         trainer = Trainer(recipe, dataset, Setting(cpu))
         start = time.perf_counter()
         trainer.run()
         seconds = time.perf_counter() - start
-        reestimate_batchnorm(trainer.model, as_pixels(dataset.train.images[:SETTLE_IMAGES], cpu))
+        reestimate_batchnorm(trainer.model, settling_pixels(dataset))
         return {
             "model": recipe.model,
             "method": recipe.method,

@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline import checkpoint, data, freeze_plot, run_folder
 from pipeline.binary import unfrozen_layers
-from pipeline.data import Dataset, Split
+from pipeline.data import AnySplit, Dataset, Photographs
 from pipeline.errors import UserError
 from pipeline.keeper import Keeper, stopping
 from pipeline.metrics import to_lines
@@ -44,6 +44,7 @@ class Options:
         compile_backend: of torch.compile; None runs as written.
         checkpoint_every: steps between checkpoints; 0: 20 in a run, and every ten minutes.
         workers: processes that decode images.
+        skip_corrupt, cache: see :class:`pipeline.data.Photographs`.
     """
 
     device: str = "auto"
@@ -54,6 +55,8 @@ class Options:
     compile_backend: str | None = None
     checkpoint_every: int = 0
     workers: int = 0
+    skip_corrupt: bool = False
+    cache: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,15 +80,21 @@ class RunResult:
     seconds: float
 
 
+def settling_pixels(dataset: Dataset) -> Tensor:
+    """Training pixels ``[N, C, H, W]`` on the CPU from which BatchNorm is estimated again."""
+    count = range(min(SETTLE_IMAGES, len(dataset.train)))
+    return as_pixels(dataset.train.take(count), torch.device("cpu")).contiguous()
+
+
 @torch.no_grad()
-def accuracy(model: nn.Module, split: Split, device: torch.device, batch: int = 500) -> float:
+def accuracy(model: nn.Module, split: AnySplit, device: torch.device, batch: int = 500) -> float:
     """Percent of ``split`` that ``model``, set to evaluation mode, classifies right."""
     model.eval()
     right = 0
     for start in range(0, len(split), batch):
-        part = slice(start, start + batch)
-        answers = model(as_pixels(split.images[part], device)).argmax(dim=1).cpu()
-        right += int((answers == torch.from_numpy(split.labels[part])).sum())
+        part = range(start, min(start + batch, len(split)))
+        answers = model(as_pixels(split.take(part), device)).argmax(dim=1).cpu()
+        right += int((answers == torch.from_numpy(split.labels[part.start : part.stop])).sum())
     return 100 * right / len(split)
 
 
@@ -112,7 +121,8 @@ def train(
     folder = RunFolder(Path(out))
     if options.resume and folder.run.exists():
         return _finished(folder, console)
-    dataset = data.load(recipe.dataset, options.data_dir, download=True)
+    photographs = Photographs(recipe.image_size, options.skip_corrupt, options.cache)
+    dataset = data.load(recipe.dataset, options.data_dir, download=True, photographs=photographs)
     with joined(device) as ranks, reproducible(recipe.seed):
         if ranks.first:
             run_folder.prepare(folder.path, options.force, options.resume)
@@ -131,9 +141,9 @@ def train(
         trainer = Trainer(recipe, dataset, setting)
         if ranks.first:
             run_folder.write_bytes(folder.recipe, to_toml(recipe).encode())
-        warning = trainer.warning()
-        if warning and console is not None:
-            console.print(f"warning: {warning}", style="yellow")
+        warnings = [*dataset.notes, *filter(None, [trainer.warning()])]
+        if warnings and console is not None:
+            console.print(*(f"warning: {each}" for each in warnings), sep="\n", style="yellow")
         seconds = _loop(trainer, folder, options, console)
         return _finish(trainer, dataset, folder, seconds) if ranks.first else None
 
@@ -188,7 +198,7 @@ def _finish(trainer: Trainer, dataset: Dataset, folder: RunFolder, seconds: floa
     settling: dict[str, Any] = {}
     final = model
     if not unfrozen:
-        settled = settle(model, as_pixels(dataset.train.images[:SETTLE_IMAGES], cpu).contiguous())
+        settled = settle(model, settling_pixels(dataset))
         final = settled.module
         settling = {"settled_hash": settled.hash, "settling": settled.report}
         run_folder.write_tensors(folder.settled, settled.module.state_dict())

@@ -72,7 +72,15 @@ class Trainer:
     def __init__(self, recipe: Recipe, dataset: Dataset, setting: Setting) -> None:
         self.recipe, self.setting, self.device = recipe, setting, setting.device
         split = dataset.train.first(recipe.train_images)
-        self.batches = Batches(split, recipe.batch, recipe.seed, recipe.shift)
+        self.batches = Batches(
+            split,
+            recipe.batch,
+            recipe.seed,
+            recipe.shift,
+            recipe.flip,
+            setting.ranks,
+            setting.workers,
+        )
         self.step, self.steps = 0, recipe.epochs * self.batches.steps_per_epoch
         model = build_from(recipe, data.as_json(dataset)).to(self.device)
         if recipe.sync_batchnorm and setting.ranks.count > 1:
@@ -283,4 +291,7 @@ def _by_prefix(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
 
 def as_pixels(images: data.Images, device: torch.device) -> Tensor:
     """uint8 ``[N, H, W, C]`` -> float32 pixels ``[N, C, H, W]`` (0..255) on ``device``."""
-    return torch.from_numpy(images).to(device, non_blocking=True).permute(0, 3, 1, 2).float()
+    raw = torch.from_numpy(images)
+    if device.type == "cuda":  # pinned memory is copied while the GPU computes
+        raw = raw.pin_memory()
+    return raw.to(device, non_blocking=True).permute(0, 3, 1, 2).float()
