@@ -2,7 +2,7 @@
 
 Every rank computes the same masks from (seed, step), so nothing about freezing is communicated;
 gradients are averaged by torch's DistributedDataParallel. Layers that are frozen produce no
-gradient any more, on all ranks alike, hence ``find_unused_parameters``.
+gradient any more without STE, on all ranks alike, hence ``find_unused_parameters``.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional as differentiable
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -79,17 +79,35 @@ def joined(device: torch.device) -> Iterator[Ranks]:
         dist.destroy_process_group()
 
 
-def distributed(model: nn.Module, ranks: Ranks, device: torch.device) -> nn.Module:
-    """``model`` itself for one rank, else wrapped so that its gradients are averaged."""
+def distributed(model: nn.Module, ranks: Ranks, device: torch.device, unused: bool) -> nn.Module:
+    """``model`` itself for one rank, else wrapped so that its gradients are averaged.
+
+    ``unused`` says that parameters may get no gradient in some steps (frozen without STE).
+    """
     if ranks.count == 1:
         return model
     devices = [device] if device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=devices, find_unused_parameters=True)
+    return DistributedDataParallel(model, device_ids=devices, find_unused_parameters=unused)
+
+
+class _Sum(torch.autograd.Function):
+    """Sum over the ranks; its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        total = grad.contiguous().clone()
+        dist.all_reduce(total)
+        return total
 
 
 def _sum(values: Tensor) -> Tensor:
-    """Sum over the ranks, which passes gradients to all of them."""
-    total: Tensor = differentiable.all_reduce(values)  # type: ignore[no-untyped-call]
+    total: Tensor = _Sum.apply(values)
     return total
 
 
@@ -126,8 +144,17 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
 
 def synchronise(model: nn.Module) -> None:
     """Replace every BatchNorm2d of ``model`` by one over all ranks, with the same weights."""
+    _replace(model, nn.BatchNorm2d, SyncedBatchNorm2d)
+
+
+def part(model: nn.Module) -> None:
+    """Undo :func:`synchronise`: the network can be used by one process again."""
+    _replace(model, SyncedBatchNorm2d, nn.BatchNorm2d)
+
+
+def _replace(model: nn.Module, old: type[nn.BatchNorm2d], new: type[nn.BatchNorm2d]) -> None:
     for name, module in list(model.named_modules()):
-        if isinstance(module, nn.BatchNorm2d):
-            made = SyncedBatchNorm2d(module.num_features, module.eps, module.momentum)
+        if type(module) is old:
+            made = new(module.num_features, module.eps, module.momentum)
             made.load_state_dict(module.state_dict())
-            model.set_submodule(name, made.to(next(module.parameters()).device))
+            model.set_submodule(name, made.to(module.weight.device).train(module.training))

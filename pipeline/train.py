@@ -21,7 +21,7 @@ from pipeline.data import AnySplit, Dataset, Photographs
 from pipeline.errors import UserError
 from pipeline.keeper import Keeper, stopping
 from pipeline.metrics import to_lines
-from pipeline.parallel import joined, local_device
+from pipeline.parallel import joined, local_device, part
 from pipeline.progress import Progress
 from pipeline.recipe import Recipe, to_toml
 from pipeline.run_folder import RunFolder
@@ -194,6 +194,7 @@ def _finish(trainer: Trainer, dataset: Dataset, folder: RunFolder, seconds: floa
 
     cpu = torch.device("cpu")
     model = trainer.model.to(cpu).to(memory_format=torch.contiguous_format)
+    part(model)
     unfrozen = unfrozen_layers(model)
     settling: dict[str, Any] = {}
     final = model

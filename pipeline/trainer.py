@@ -103,7 +103,7 @@ class Trainer:
         if setting.compile_backend is not None:
             torch._dynamo.config.recompile_limit = COMPILED_VARIANTS
             model.compile(backend=setting.compile_backend)
-        self.network = distributed(model, setting.ranks, self.device)
+        self.network = distributed(model, setting.ranks, self.device, not method.ste)
         self.history: list[Metrics] = []
         self._losses: list[Tensor] = []
         self._correct: list[Tensor] = []
