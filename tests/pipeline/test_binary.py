@@ -425,10 +425,6 @@ class Twice(Small):
 
 REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "activation": (lambda: Small(nn.Conv2d(8, 8, 3), nn.SiLU()), "'act': a SiLU"),
-    "float input": (
-        lambda: Small(nn.Sequential(nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3))),
-        "'middle.1' would be binary",
-    ),
     "module": (lambda: Small(nn.Sequential(nn.Conv2d(8, 8, 3), nn.GroupNorm(2, 8))), "'middle.1'"),
     "padding mode": (lambda: Small(nn.Conv2d(8, 8, 3, 1, 1, padding_mode="reflect")), "'middle'"),
     "padding word": (lambda: Small(nn.Conv2d(8, 8, 3, padding="same")), "'middle'"),
