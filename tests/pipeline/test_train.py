@@ -65,6 +65,10 @@ def test_metrics_tell_the_whole_story(trained: Path) -> None:
     assert rows[-1]["epoch"] == 2
     assert rows[0]["frozen"] == [0, 0, 0, 0, 0]
     assert rows[-1]["frozen"] == [1, 1, 1, 1, 1]
+    flips = [row["flips"] for row in rows]
+    assert all(len(row) == 5 and all(0 <= share <= 1 for share in row) for row in flips)
+    assert any(any(row) for row in flips)
+    assert flips[-1] == [0, 0, 0, 0, 0], "STE-free and all frozen: nothing moves"
     assert all(0 <= row["accuracy"] <= 100 and row["loss"] > 0 for row in rows)
     assert rows[-1]["loss"] < rows[0]["loss"]
     assert rows[-1]["lr"] < rows[25]["lr"]
@@ -72,7 +76,7 @@ def test_metrics_tell_the_whole_story(trained: Path) -> None:
 
 def test_the_picture_is_a_picture(trained: Path) -> None:
     picture = imread(io.BytesIO((trained / "training.png").read_bytes()), format="png")
-    assert picture.shape == (780, 1080, 4)
+    assert picture.shape == (1020, 1080, 4)
     assert picture.std() > 0.1
 
 
