@@ -54,10 +54,11 @@ class Ratio:
 
 def trainers(net: str) -> dict[str, Trainer]:
     """One trainer per method on the ``paper`` recipe, with a linear ramp so that p = 0.5 is met."""
+    base = recipe.load("paper", {**NETS[net], "ramp": "linear"})
+    dataset = data.load(base.dataset)
     made = {}
     for method in METHODS:
-        chosen = recipe.load("paper", {**NETS[net], "method": method, "ramp": "linear"})
-        dataset = data.load(chosen.dataset)
+        chosen = recipe.override(base, {"method": method})
         made[method] = Trainer(chosen, dataset, Setting(torch.device("cpu")))
         made[method].network.train()
     return made

@@ -237,7 +237,7 @@ def means(runs: list[Fields]) -> list[Fields]:
     varying = ("seed", "validation_accuracy", "test_accuracy", "last_training_accuracy", "seconds")
     groups: dict[str, list[Fields]] = {}
     for each in runs:
-        key = json.dumps({k: v for k, v in each.items() if k not in varying})
+        key = json.dumps({k: v for k, v in each.items() if k not in varying}, sort_keys=True)
         groups.setdefault(key, []).append(each)
     rows = []
     for key, members in groups.items():

@@ -12,6 +12,8 @@ STYLES = (
     ("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"),
     ("#E69F00", "v"), ("#56B4E9", "P"), ("#000000", "X"),
 )  # fmt: skip
+ASIDE = 0.5
+"""Nets of binary weights alone are drawn this far to the right, with open markers."""
 
 
 def depth(model: str) -> int:
@@ -40,17 +42,19 @@ def draw(rows: Sequence[dict[str, Any]], title: str) -> bytes:
     figure = Figure(figsize=(9, 5.5), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    labels = list(dict.fromkeys(label(row) for row in rows))
-    for index, name in enumerate(labels):
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    for name in dict.fromkeys(label(row) for row in rows):
         mine = sorted((r for r in rows if label(r) == name), key=lambda r: depth(r["model"]))
-        colour, marker = STYLES[index % len(STYLES)]
+        colour, marker = STYLES[methods.index(mine[0]["method"]) % len(STYLES)]
+        weights_only = mine[0]["binarize"] == "weights"
         axes.errorbar(
-            [depth(r["model"]) for r in mine],
+            [depth(r["model"]) + ASIDE * weights_only for r in mine],
             [r["test_accuracy"]["mean"] for r in mine],
             [r["test_accuracy"]["std"] for r in mine],
             label=name,
             color=colour,
             marker=marker,
+            markerfacecolor="white" if weights_only else colour,
             capsize=4,
         )
     counts = sorted({row["runs"] for row in rows})

@@ -16,7 +16,6 @@ from pipeline import checkpoint, run_folder
 from pipeline.errors import Interrupted, UserError
 from pipeline.metrics import to_lines
 from pipeline.progress import Progress
-from pipeline.recipe import to_toml
 from pipeline.run_folder import RunFolder
 from pipeline.trainer import Trainer
 
@@ -99,7 +98,7 @@ class Keeper:
         tensors, facts = trainer.state()
         if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):
             return  # the next interval reports the divergence; older checkpoints stay
-        facts |= {"recipe": to_toml(trainer.recipe), "seconds": self.elapsed()}
+        facts |= {"seconds": self.elapsed()}
         checkpoint.save(
             self.folder.checkpoints, checkpoint.Checkpoint(trainer.step, tensors, facts)
         )
@@ -112,11 +111,12 @@ class Keeper:
         if found is None:
             notes.append("no valid checkpoint: training starts at step 0")
         else:
-            if found.facts["recipe"] != to_toml(trainer.recipe):
-                raise UserError(
-                    f"the checkpoint in '{self.folder.path}' belongs to another recipe; resume it "
-                    "without options that change the recipe, or start again with --force"
-                )
+            for what, ours in trainer.origin().items():
+                if found.facts[what] != ours:
+                    raise UserError(
+                        f"the checkpoint in '{self.folder.path}' has another {what}; resume it "
+                        "with the same one, or start again with --force"
+                    )
             trainer.restore(found.step, found.tensors, found.facts)
             self.seconds, self.shown = float(found.facts["seconds"]), len(trainer.history)
             notes.append(f"going on from step {found.step} of {trainer.steps}")

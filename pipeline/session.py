@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +36,13 @@ def choose_device(name: str) -> torch.device:
             f"this machine has no {name.upper()} device that torch can use; use --device cpu"
         )
     return torch.device(name)
+
+
+def require_compiler(device: torch.device) -> None:
+    """UserError if torch.compile would find no C++ compiler, which it needs on the CPU."""
+    names = (os.environ.get("CXX", "g++"), "clang++")
+    if device.type == "cpu" and not any(shutil.which(name) for name in names):
+        raise UserError("--compile on the CPU needs a C++ compiler; install g++ or leave it out")
 
 
 def thread_count() -> int:

@@ -25,8 +25,8 @@ from pipeline.parallel import joined, local_device, part
 from pipeline.progress import Progress
 from pipeline.recipe import Recipe, to_toml
 from pipeline.run_folder import RunFolder
-from pipeline.session import choose_device, conditions, reproducible
-from pipeline.trainer import Setting, Trainer, as_pixels
+from pipeline.session import choose_device, conditions, reproducible, require_compiler
+from pipeline.trainer import Setting, Teacher, Trainer, as_pixels
 
 SETTLE_IMAGES = 5000
 
@@ -118,11 +118,14 @@ def train(
     """
     options = options or Options()
     device = local_device(choose_device(options.device))
+    if options.compile_backend == "inductor":
+        require_compiler(device)
     folder = RunFolder(Path(out))
     if options.resume and folder.run.exists():
         return _finished(folder, console)
     photographs = Photographs(recipe.image_size, options.skip_corrupt, options.cache)
     dataset = data.load(recipe.dataset, options.data_dir, download=True, photographs=photographs)
+    teacher = _teacher(options.teacher, dataset, device)
     with joined(device) as ranks, reproducible(recipe.seed):
         if ranks.first:
             run_folder.prepare(folder.path, options.force, options.resume)
@@ -131,13 +134,7 @@ def train(
         else:
             console = None
         ranks.barrier()
-        setting = Setting(
-            device,
-            ranks,
-            _teacher(options.teacher, dataset, device),
-            options.compile_backend,
-            options.workers,
-        )
+        setting = Setting(device, ranks, teacher, options.compile_backend, options.workers)
         trainer = Trainer(recipe, dataset, setting)
         if ranks.first:
             run_folder.write_bytes(folder.recipe, to_toml(recipe).encode())
@@ -174,7 +171,7 @@ def _finished(folder: RunFolder, console: Console | None) -> RunResult:
     )
 
 
-def _teacher(path: Path | None, dataset: Dataset, device: torch.device) -> nn.Module | None:
+def _teacher(path: Path | None, dataset: Dataset, device: torch.device) -> Teacher | None:
     """The network of another run, to distil from; UserError if it sees other data."""
     if path is None:
         return None
@@ -185,7 +182,9 @@ def _teacher(path: Path | None, dataset: Dataset, device: torch.device) -> nn.Mo
     for key in ("image_shape", "classes"):
         if theirs[key] != ours[key]:
             raise UserError(f"the teacher '{path}' has another {key}; train one on this data set")
-    return network(run).to(device).eval().requires_grad_(False)
+    module = network(run).to(device).eval().requires_grad_(False)
+    facts = {"recipe": run.recipe.name, "model": run.recipe.model}
+    return Teacher(module, facts | {"sha256": run.facts["sha256"][run.folder.model.name]})
 
 
 def _finish(trainer: Trainer, dataset: Dataset, folder: RunFolder, seconds: float) -> RunResult:
@@ -237,5 +236,6 @@ def _facts(trainer: Trainer, dataset: Dataset, result: RunResult) -> dict[str, A
         "steps_per_layer": round(trainer.schedule.steps_per_layer, 2),
         "seconds": round(result.seconds, 2),
         "ranks": trainer.setting.ranks.count,
+        "teacher": trainer.origin()["teacher"],
         **conditions(trainer.device),
     }

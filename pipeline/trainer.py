@@ -26,7 +26,7 @@ from pipeline.metrics import Metrics, from_json
 from pipeline.models import build_from
 from pipeline.optim import lr_factor, make_optimizer
 from pipeline.parallel import Ranks, distributed, synchronise
-from pipeline.recipe import Recipe
+from pipeline.recipe import Recipe, to_toml
 from pipeline.stompp import FEWEST_STEPS_PER_LAYER, METHODS, Schedule
 
 INTERVALS = 300
@@ -37,20 +37,33 @@ COMPILED_VARIANTS = 256
 
 
 @dataclass(frozen=True)
+class Teacher:
+    """A network to distil from.
+
+    Attributes:
+        module: in evaluation mode, on the device of the training.
+        facts: what run.json and checkpoints say of it.
+    """
+
+    module: nn.Module
+    facts: dict[str, str]
+
+
+@dataclass(frozen=True)
 class Setting:
     """How a recipe is run here; it does not change what is learnt (but for rounding).
 
     Attributes:
         device: where to train.
         ranks: this process among those that train together.
-        teacher: network to distil from, in evaluation mode on ``device``.
+        teacher: whose answers are matched too, if there is one.
         compile_backend: of torch.compile (``inductor``); None runs as written.
         workers: processes that decode images, for data sets that lie on disk.
     """
 
     device: torch.device
     ranks: Ranks = field(default_factory=Ranks)
-    teacher: nn.Module | None = None
+    teacher: Teacher | None = None
     compile_backend: str | None = None
     workers: int = 0
 
@@ -187,7 +200,7 @@ class Trainer:
             logits: Tensor = self.network(pixels)
             if teacher is not None:
                 with torch.no_grad():
-                    wanted = teacher(pixels).float()
+                    wanted = teacher.module(pixels).float()
         logits = logits.float()
         loss = F.cross_entropy(logits, target, label_smoothing=recipe.label_smoothing)
         if teacher is not None:
@@ -247,7 +260,15 @@ class Trainer:
         if self._losses:
             tensors["interval.losses"] = torch.stack(self._losses)
             tensors["interval.correct"] = torch.stack(self._correct)
-        return tensors, {"history": [asdict(row) for row in self.history]}
+        return tensors, {"history": [asdict(row) for row in self.history], **self.origin()}
+
+    def origin(self) -> dict[str, Any]:
+        """What must be the same when a run goes on: recipe and teacher."""
+        teacher = self.setting.teacher
+        return {
+            "recipe": to_toml(self.recipe),
+            "teacher": None if teacher is None else teacher.facts,
+        }
 
     def restore(self, step: int, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         """Take the state that :meth:`state` gave after ``step`` steps.
