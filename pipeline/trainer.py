@@ -298,6 +298,8 @@ class Trainer:
             like = parameters[int(index)]
             if value.shape == like.shape:  # as the optimizer laid it out itself
                 value = torch.empty_like(like).copy_(value)
+            else:  # Adam counts its steps on the CPU
+                value = value.cpu()
             whole["state"].setdefault(int(index), {})[key] = value
         self.optimizer.load_state_dict(whole)
 
