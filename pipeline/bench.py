@@ -27,6 +27,7 @@ from export.runtimes import Images, Runtime, Timed
 from kernels.program import Program
 from pipeline import data
 from pipeline.errors import UserError
+from pipeline.machine import cpu_model
 
 PICTURES = 2000
 """Pictures on disk that are compared at most (sets in memory are compared whole)."""
@@ -99,16 +100,6 @@ def sizes(runtimes: Sequence[Timed], model: Path) -> list[int]:
     return [int(getattr(runtime, "size_bytes", 0)) or model.stat().st_size for runtime in runtimes]
 
 
-def _cpu_model() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
 def _cpu_features() -> list[str]:
     """What matters to our kernels among the features that LLVM sees."""
     host = llvm.get_host_cpu_features()
@@ -127,7 +118,7 @@ def conditions(rounds: int, threads: int, seed: int) -> dict[str, Any]:
     versions = {name: _version(name) for name in ("frostbit", *PACKAGES)}
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cpu_features": _cpu_features(),
         "cores": os.cpu_count(),
         "machine": platform.machine(),

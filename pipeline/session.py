@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from pipeline.errors import UserError
+from pipeline.machine import cpu_model
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 MOST_THREADS = 8
@@ -100,6 +101,7 @@ def conditions(device: torch.device) -> dict[str, Any]:
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "machine": platform.machine(),
+        "cpu": cpu_model(),
         "threads": thread_count(),
         "flush_denormal": True,
         "git_commit": git_commit(),

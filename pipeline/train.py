@@ -20,13 +20,14 @@ from pipeline.binary import unfrozen_layers
 from pipeline.data import AnySplit, Dataset, Photographs
 from pipeline.errors import UserError
 from pipeline.keeper import Keeper, stopping
+from pipeline.loss import Teacher
 from pipeline.metrics import to_lines
 from pipeline.parallel import joined, local_device, part
 from pipeline.progress import Progress
 from pipeline.recipe import Recipe, to_toml
 from pipeline.run_folder import RunFolder
 from pipeline.session import choose_device, conditions, reproducible, require_compiler
-from pipeline.trainer import Setting, Teacher, Trainer, as_pixels
+from pipeline.trainer import Setting, Trainer, as_pixels
 
 SETTLE_IMAGES = 5000
 

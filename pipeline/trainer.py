@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline import data
@@ -22,6 +21,7 @@ from pipeline.binary import BinaryActivation, maskable
 from pipeline.data import Dataset
 from pipeline.errors import UserError
 from pipeline.freezer import Freezer
+from pipeline.loss import Teacher, loss_of
 from pipeline.metrics import Metrics, from_json
 from pipeline.models import build_from
 from pipeline.optim import lr_factor, make_optimizer
@@ -34,19 +34,6 @@ DIVERGED = 1e4
 """A cross-entropy that no training in progress reaches."""
 COMPILED_VARIANTS = 256
 """Each layer is compiled anew for every phase (continuous, mixed, binary) of the network."""
-
-
-@dataclass(frozen=True)
-class Teacher:
-    """A network to distil from.
-
-    Attributes:
-        module: in evaluation mode, on the device of the training.
-        facts: what run.json and checkpoints say of it.
-    """
-
-    module: nn.Module
-    facts: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -198,16 +185,9 @@ class Trainer:
         bf16 = recipe.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
             logits: Tensor = self.network(pixels)
-            if teacher is not None:
-                with torch.no_grad():
-                    wanted = teacher.module(pixels).float()
+            wanted = None if teacher is None else teacher.answers(pixels)
         logits = logits.float()
-        loss = F.cross_entropy(logits, target, label_smoothing=recipe.label_smoothing)
-        if teacher is not None:
-            soft = torch.softmax(wanted / recipe.temperature, dim=1)
-            matching = F.cross_entropy(logits / recipe.temperature, soft) * recipe.temperature**2
-            loss = (1 - recipe.distil) * loss + recipe.distil * matching
-        return logits, loss
+        return logits, loss_of(recipe, logits, target, wanted)
 
     def _record(self, shares: list[float]) -> None:
         """Close an interval: check the losses, append to the history."""

@@ -10,11 +10,12 @@ import torch
 
 from pipeline import data, recipe
 from pipeline.errors import UserError
+from pipeline.loss import Teacher
 from pipeline.recipe import Recipe
 from pipeline.run_folder import read_run
 from pipeline.session import THREADS_VARIABLE, choose_device, reproducible, thread_count
 from pipeline.train import Options, train
-from pipeline.trainer import Setting, Teacher, Trainer
+from pipeline.trainer import Setting, Trainer
 
 CPU = torch.device("cpu")
 QUICK: dict[str, Any] = {"epochs": 3, "width": 8, "model": "bireal-2"}
