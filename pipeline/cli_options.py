@@ -67,7 +67,7 @@ seed_option = click.option("--seed", type=click.IntRange(0), help="Seed of every
 training_options = options(
     click.option("--recipe", help="Name (digits, fashion-small, paper, ...) or a .toml file."),
     click.option("--resume", type=FOLDER, help="Go on with this run after its last checkpoint."),
-    click.option("--method", help="stompp, stompp-ste or ste (default: the recipe's)."),
+    click.option("--method", help="stompp, stompp-ste, ste, ... (default: the recipe's)."),
     click.option("--model", help="e.g. bireal-8, resnet18 or my_package.nets:factory."),
     click.option("--dataset", help="e.g. fashion-mnist, cifar10 or folder (with --data-dir)."),
     click.option("--epochs", type=click.IntRange(1), help="Passes over the training images."),
