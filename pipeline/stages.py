@@ -180,11 +180,12 @@ def bench_model(
     seed: int | None,
     data_dir: Path | None,
     json_file: Path | None,
+    markdown: Path | None = None,
 ) -> Bench:
-    """Measure, print the table, write the JSON."""
+    """Measure, print the table, write JSON and, if asked for, Markdown."""
     from kernels.container import load_program
     from pipeline import bench, run_folder, runtimes
-    from pipeline.tables import bench_table
+    from pipeline.tables import bench_markdown, bench_table
 
     chosen = runtimes.check_names(names)
     program = load_program(model)
@@ -212,9 +213,47 @@ def bench_model(
     console.print(table)
     console.print(*lines, sep="\n")
     path = json_file or model.parent / "bench.json"
-    run_folder.write_bytes(path, found.to_json().encode())
-    console.print(f"wrote {path}")
+    written = {path: found.to_json()}
+    if markdown is not None:
+        written[markdown] = bench_markdown(found)
+    for each, text in written.items():
+        run_folder.write_bytes(each, text.encode())
+        console.print(f"wrote {each}")
     return found
+
+
+def bench_synthetic(name: str, json_file: Path | None, **options: Any) -> Bench:
+    """Measure a standard network with random weights; its model lives in a temporary folder."""
+    import tempfile
+
+    from export.synthetic import UnknownNetwork, synthetic
+    from kernels.container import save_program
+
+    try:
+        program = synthetic(name)
+    except UnknownNetwork as error:
+        raise Failure(str(error)) from error
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "model.bnn"
+        save_program(program, model)
+        return bench_model(model, json_file=json_file or Path(f"{name}.json"), **options)
+
+
+def warm_cache() -> None:
+    """Compile the engine into Numba's cache folder, e.g. while an image is built."""
+    import time
+
+    import numpy as np
+
+    from export.synthetic import synthetic
+    from kernels._jit import cache_folder
+    from kernels.engine import Engine
+
+    program = synthetic("resnet18@32")
+    start = time.perf_counter()
+    Engine(program).run(np.zeros((1, *program.input_shape), np.uint8))
+    where = cache_folder() or "memory only: there is no folder to write to"
+    terminal().print(f"engine ready after {time.perf_counter() - start:.1f} s; cache: {where}")
 
 
 def run_experiment(name: str, out: Path | None, jobs: int | None, data_dir: Path | None) -> None:

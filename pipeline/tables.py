@@ -82,6 +82,24 @@ def bench_table(bench: Bench, missing: list[Missing]) -> tuple[Table, list[str]]
     return table, [*_parity_lines(bench), *(f"{m.name}: {m.remedy}" for m in missing)]
 
 
+def bench_markdown(bench: Bench) -> str:
+    """The benchmark as a Markdown table with its conditions, for records and issues."""
+    head = ("runtime", "median ms", "min", "p90", "p99", "x engine", "accuracy", "bytes")
+    engine = next((row for row in bench.rows if row.name.startswith("engine")), None)
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for row in bench.rows:
+        ms = row.latency_ms
+        ratios = ""
+        if engine is not None:
+            medians = ms.median / engine.latency_ms.median
+            ratios = f"{medians:.2f} (minima {ms.min / engine.latency_ms.min:.2f})"
+        numbers = [f"{value:.4f}" for value in (ms.median, ms.min, ms.p90, ms.p99)]
+        cells = (row.name, *numbers, ratios, _accuracy(row.accuracy), f"{row.size_bytes:,}")
+        lines.append("| " + " | ".join(cells) + " |")
+    conditions = (f"- {key}: {value}" for key, value in bench.conditions.items())
+    return "\n".join([*lines, "", *_parity_lines(bench), "", *conditions]) + "\n"
+
+
 def _parity_lines(bench: Bench) -> list[str]:
     report = bench.parity
     if report is None:
