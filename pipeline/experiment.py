@@ -144,7 +144,7 @@ def measure(recipe: Recipe, data_dir: str | None) -> Fields:
             "validation_accuracy": round(accuracy(trainer.model, dataset.validation, cpu), 4),
             "test_accuracy": round(accuracy(trainer.model, dataset.test, cpu), 4),
             "last_training_accuracy": trainer.history[-1].accuracy,
-            "seconds": round(seconds, 1),
+            "seconds": round(seconds, 3),
         }
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export import to_lce
+from export import lce_padding, to_lce
 from export.errors import ExportError
 from export.lce_worker import KERNELS
 from kernels import bits
@@ -295,4 +295,4 @@ def test_border_sums_count_the_taps_in_the_padding() -> None:
         Threshold(np.zeros(1, np.int32)),
     )  # fmt: skip
     expected = np.array([[5, 3, 5], [3, 0, 3], [5, 3, 5]]) * 10
-    assert np.array_equal(to_lce.border_sums(op, 3, 3)[..., 0], expected)
+    assert np.array_equal(lce_padding.border_sums(op, 3, 3)[..., 0], expected)
