@@ -93,6 +93,37 @@ def test_bits_stay_right_through_a_chain_of_odd_widths() -> None:
     check(net.program(), net.pixels(6))
 
 
+@pytest.mark.parametrize("size", [(8, 8), (6, 7), (9, 8), (2, 2), (12, 4)])
+def test_stride_two_grows_the_map_instead_of_correcting_its_border(size: tuple[int, int]) -> None:
+    """TensorFlow's SAME starts half a step later than PyTorch's on even sizes."""
+    net = Net(sum(size), *size)
+    source = net.stem(36)
+    cases = [((3, 3), (1, 1, 1, 1)), ((5, 5), (2, 2, 2, 2)), ((1, 3), (0, 1, 0, 1))]
+    for kernel, pads in cases:
+        window = Window(kernel, (2, 2), pads)
+        for to_bits in (True, False):
+            net.watch(net.binary(source, 20, window, 0, to_bits))
+    check(net.program(), net.pixels(4))
+
+
+@pytest.mark.parametrize(
+    ("window", "size", "expected"),
+    [
+        (Window((3, 3), (2, 2), (1, 1, 1, 1)), (56, 56), (57, 57)),
+        (Window((3, 3), (2, 2), (1, 1, 1, 1)), (7, 7), (7, 7)),
+        (Window((3, 3), (1, 1), (1, 1, 1, 1)), (7, 8), (7, 8)),
+        (Window((3, 3), (1, 1), (0, 0, 2, 2)), (7, 7), None),
+        (Window((3, 3), (1, 1), (1, 1, 1, 1)), (2, 7), None),
+        (Window((3, 3), (1, 1), (1, 1, 0, 0)), (7, 7), (7, 7)),
+        (Window((5, 5), (2, 2), (2, 2, 2, 2)), (8, 8), None),
+    ],
+)
+def test_grown_size(
+    window: Window, size: tuple[int, int], expected: tuple[int, int] | None
+) -> None:
+    assert lce_padding.grown_size(window, *size) == expected
+
+
 @pytest.mark.parametrize("pad_value", [0, 1])
 def test_every_threshold_from_always_to_never(pad_value: int) -> None:
     net = Net(1, 3, 3)
