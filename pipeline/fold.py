@@ -105,10 +105,10 @@ def _binary(
 
 def _kept_conv(name: str, conv: nn.Conv2d, norm: nn.Module | None) -> nn.Module:
     """A convolution that stayed full precision (downsample), on +-1 maps."""
-    if conv.groups != 1 or conv.padding_mode != "zeros" or isinstance(conv.padding, str):
+    if conv.padding_mode != "zeros" or isinstance(conv.padding, str):
         raise UserError(
-            f"'{name}': a full-precision convolution with groups, a padding mode or padding "
-            "given as a word cannot be packed; use groups=1 and padding as numbers"
+            f"'{name}': a full-precision convolution with a padding mode or padding given as a "
+            "word cannot be packed; use zeros and numbers"
         )
     fold = fold_batchnorm(norm, conv.bias, conv.out_channels)
     weight = conv.weight.detach().double() * fold.mul.view(-1, 1, 1, 1)
@@ -120,6 +120,7 @@ def _kept_conv(name: str, conv: nn.Conv2d, norm: nn.Module | None) -> nn.Module:
         _pair(conv.stride),
         _symmetric(conv.padding),
         _pair(conv.dilation),
+        conv.groups,
     )
 
 
@@ -161,14 +162,17 @@ class _Folder:
             self.replace(node, _stem(module, self.absorb_norm(node)))
         elif isinstance(module, (BinaryConv2d, BinaryLinear)):
             norm = self.absorb_norm(node)
-            activation = self.absorb(node, self.follower(node, (BinaryActivation,)))
-            self.replace(node, _binary(module, norm, activation is not None))
+            activation = self.follower(node, (BinaryActivation,))
+            to_bits = activation is not None and self.is_sign(activation)
+            if to_bits:
+                self.absorb(node, activation)
+            self.replace(node, _binary(module, norm, to_bits))
         elif isinstance(module, nn.Conv2d):
             self.replace(node, _kept_conv(str(node.target), module, self.absorb_norm(node)))
         elif isinstance(module, nn.AdaptiveAvgPool2d):
             self.global_pool(node, module)
         elif isinstance(module, BinaryActivation):
-            self.replace(node, st.SettledSign())
+            self.replace(node, st.SettledSign() if self.is_sign(node) else st.SettledClip())
         elif isinstance(module, nn.Linear):
             fold = fold_batchnorm(self.absorb_norm(node), module.bias, module.out_features)
             weight = module.weight.detach().double() * fold.mul[:, None]
@@ -181,6 +185,11 @@ class _Folder:
                 f"'{node.target}': a {type(module).__name__} here cannot be packed; put BatchNorm "
                 "directly behind a convolution and use modules that `pipeline train` offers"
             )
+
+    def is_sign(self, node: fx.Node) -> bool:
+        """Whether an activation is frozen (a sign) rather than a clip for good."""
+        activation = self.module(node)
+        return isinstance(activation, BinaryActivation) and activation.share >= 1
 
     def absorb_norm(self, node: fx.Node) -> nn.Module | None:
         return self.absorb(node, self.follower(node, BATCH_NORMS))
