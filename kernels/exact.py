@@ -69,9 +69,11 @@ class Exactness:
     """Verdict over a Program.
 
     Attributes:
-        body_exact: every value that some sign depends on is exact: sign bits cannot differ.
+        body_exact: every value that some sign depends on is exact: sign bits cannot differ (nor
+            where there are none).
         head_exact: the logits are exact too.
-        exponent: largest grid exponent s among the body's values.
+        exponent: largest grid exponent s among the body's values (of a network without signs:
+            of its first op's, which is then its whole body).
         bound: largest absolute value among the body's f32 values.
         bits_left: mantissa bits left over at the body's tightest value (negative: too few).
         tightest: name of that value.
@@ -217,7 +219,7 @@ def analyse(program: Program) -> Exactness:
     body = sorted(signs - {INPUT}) or [program.ops[0].name]
     tightest = max(body, key=lambda name: found[name].bits)
     return Exactness(
-        body_exact=all(found[name].exact for name in body),
+        body_exact=all(found[name].exact for name in signs),
         head_exact=found[program.ops[-1].name].exact,
         exponent=max(found[name].exponent for name in body),
         bound=max(float(found[name].bound.max()) for name in body),
