@@ -136,6 +136,13 @@ class LceGraph:
         size = self._ints(f"{name}/size", shape)
         return self._emit("SLICE", [x, begin, size], name, shape, dtype)
 
+    def crop(self, name: str, x: int, height: int, width: int) -> int:
+        """The first rows and columns of a map of floats."""
+        shape = (1, height, width, self.writer.shape(x)[3])
+        begin = self._ints(f"{name}/begin", [0, 0, 0, 0])
+        size = self._ints(f"{name}/size", shape)
+        return self._emit("SLICE", [x, begin, size], name, shape, np.float32)
+
     def reshape(self, name: str, x: int, shape: Sequence[int]) -> int:
         target = self._ints(f"{name}/shape", shape)
         return self._emit("RESHAPE", [x, target], name, shape, np.float32)
@@ -188,6 +195,11 @@ class LceGraph:
         pads = same_pads(window, height, width) if same else (0, 0, 0, 0)
         bare = Window(window.kernel, window.stride, pads, window.dilation)
         return (1, *bare.output(height, width), depth)
+
+    def same_output(self, x: int, window: Window) -> tuple[int, int]:
+        """``(OH, OW)`` of ``window`` in SAME mode."""
+        _, height, width, _ = self._output(x, window, True, 1)
+        return height, width
 
     def pool(self, operator: str, name: str, x: int, window: Window, same: bool) -> int:
         """MAX_POOL_2D or AVERAGE_POOL_2D of floats."""

@@ -11,8 +11,9 @@ What TFLite cannot say as it stands is rewritten exactly, because a Program defi
 * A padded tap of a binary convolution holds +1 (a 0 bit) or, with ``pad_value`` 0, contributes
   nothing. LCE does the latter only with float output and in SAME mode; it is silently wrong
   when the map is smaller than the kernel, and the reference kernel refuses odd channel counts
-  (all checked against 0.16.0). Elsewhere the border is made of +1 and the sum of the weights
-  that met it is subtracted by an ADD with a constant of the output's size.
+  (all checked against 0.16.0). Where SAME pads too few rows before the map (stride 2 on even
+  sizes) the map grows until it fits and the result is cropped; elsewhere the border is made of
+  +1 and what its weights added is taken back (:mod:`export.lce_padding`).
 * Bits of a zero-padded convolution are taken as sign(acc - level) by LceQuantize.
 * Padded bits of a max-pool are -1, which never wins.
 * Pixels with a different zero point per channel are shifted by it, so that 0 pads them; the
@@ -39,11 +40,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from export.errors import ExportError
 from export.lce_graph import LCE_WORD_BITS, LceGraph, is_same, lce_words, reach, used_pads
-from kernels import bits
+from export.lce_padding import zero_padded
 from kernels.program import (
     INPUT,
     Add,
@@ -135,59 +135,10 @@ def _one_group(graph: LceGraph, op: BinaryConv, x: int) -> int:
     pads = used_pads(op.window, height, width)
     same = is_same(op.window, height, width)
     if op.pad_value == 0 and any(pads):
-        return _zero_padded(graph, op, x, same)
+        return zero_padded(graph, op, x)
     if not same:
         x = graph.pad(op.name, x, pads, 0, np.int32)
     return graph.binary_conv(x, op, op.epilogue, op.name, same)
-
-
-def _zero_padded(graph: LceGraph, op: BinaryConv, x: int, same: bool) -> int:
-    """Padded taps contribute nothing: float output, a border correction where LCE has none."""
-    if isinstance(op.epilogue, Threshold):
-        ones = np.ones(op.channels_out, np.float32)
-        as_float = replace(
-            op,
-            name=f"{op.name}/margin",
-            epilogue=Affine(ones, -op.epilogue.level.astype(np.float32)),
-        )
-        return graph.quantize(op.name, _zero_padded(graph, as_float, x, same))
-    height, width = graph.size(x)
-    span_h, span_w = reach(op.window)
-    native = same and height >= span_h and width >= span_w and op.channels_in % 2 == 0
-    if native:
-        return graph.binary_conv(x, op, op.epilogue, op.name, same=True)
-    border = border_sums(op, height, width) * -op.epilogue.mul.astype(np.float64)
-    x = graph.pad(op.name, x, used_pads(op.window, height, width), 0, np.int32)
-    with_border = graph.binary_conv(x, op, op.epilogue, f"{op.name}/ones_border", same=False)
-    return graph.add_constant(op.name, with_border, border[np.newaxis])
-
-
-def border_sums(op: BinaryConv, height: int, width: int) -> NDArray[np.float64]:
-    """Sum of the weights whose tap lies in the padding, ``[OH, OW, O]``, one group."""
-    taps = op.channels_in - 2.0 * bits.popcount(op.words)
-    inside = [
-        _inside(
-            size,
-            count,
-            op.window.kernel[axis],
-            op.window.stride[axis],
-            op.window.dilation[axis],
-            op.window.pads[axis],
-        )
-        for axis, (size, count) in enumerate(
-            zip((height, width), op.window.output(height, width), strict=True)
-        )
-    ]
-    kept = np.einsum("ya,xb,oab->yxo", inside[0], inside[1], taps)
-    return np.asarray(taps.sum(axis=(1, 2)) - kept)
-
-
-def _inside(
-    size: int, count: int, kernel: int, stride: int, dilation: int, before: int
-) -> NDArray[np.float64]:
-    """1.0 where tap k of output i lies on the map, ``[count, kernel]``, along one axis."""
-    position = np.arange(count)[:, None] * stride + np.arange(kernel) * dilation - before
-    return ((position >= 0) & (position < size)).astype(np.float64)
 
 
 def _sign(graph: LceGraph, op: Sign, _: tuple[ValueType, ...], x: int) -> int:

@@ -27,7 +27,10 @@ from export.runtimes import Images, Runtime, Timed
 from kernels.program import Program
 from pipeline import data
 from pipeline.errors import UserError
+from pipeline.machine import cpu_model
 
+PICTURES = 2000
+"""Pictures on disk that are compared at most (sets in memory are compared whole)."""
 WARM_UP_RUNS = 20
 SLOT_MS = 10.0
 MAX_REPEATS = 200
@@ -97,16 +100,6 @@ def sizes(runtimes: Sequence[Timed], model: Path) -> list[int]:
     return [int(getattr(runtime, "size_bytes", 0)) or model.stat().st_size for runtime in runtimes]
 
 
-def _cpu_model() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
 def _cpu_features() -> list[str]:
     """What matters to our kernels among the features that LLVM sees."""
     host = llvm.get_host_cpu_features()
@@ -125,7 +118,7 @@ def conditions(rounds: int, threads: int, seed: int) -> dict[str, Any]:
     versions = {name: _version(name) for name in ("frostbit", *PACKAGES)}
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cpu_features": _cpu_features(),
         "cores": os.cpu_count(),
         "machine": platform.machine(),
@@ -198,12 +191,14 @@ def inputs_for(program: Program, data_dir: Path | None, seed: int) -> Inputs:
     remedy = "the model names no data set"
     if program.dataset:
         try:
-            test = data.load(program.dataset, data_dir).test
+            photographs = data.Photographs(program.input_shape[0])
+            test = data.load(program.dataset, data_dir, photographs=photographs).test
         except UserError as error:
             remedy = str(error)
         else:
-            if test.images.shape[1:] == program.input_shape:
-                return Inputs(test.images, test.labels, program.dataset)
+            if test.image_shape == program.input_shape:
+                count = len(test) if isinstance(test, data.Split) else min(len(test), PICTURES)
+                return Inputs(test.take(range(count)), test.labels[:count], program.dataset)
             remedy = f"the images of {program.dataset} do not fit the model's {program.input_shape}"
     return Inputs(random_images(program, seed), None, "", remedy)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from pipeline import stages
 from pipeline.cli_options import (
     EXISTING_FILE,
     EXISTING_FOLDER,
@@ -18,10 +19,10 @@ from pipeline.cli_options import (
     data_option,
     force_option,
     progress,
+    split_training,
     terminal,
     training_options,
 )
-from pipeline.stages import bench_model, export_model, export_synthetic, pack_run, train_run
 
 INTERRUPTED = 130
 
@@ -30,13 +31,16 @@ class _Commands(click.Group):
     """A group that turns our errors into one line each, and Ctrl-C into status 130."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        from pipeline.errors import UserError
+        from pipeline.errors import Interrupted, UserError
 
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
             click.echo("interrupted: nothing half-written is left", err=True)
             ctx.exit(INTERRUPTED)
+        except Interrupted as error:
+            click.echo(str(error), err=True)
+            ctx.exit(128 + error.number)
         except UserError as error:
             raise Failure(str(error)) from error
         except (ValueError, RuntimeError) as error:
@@ -71,7 +75,7 @@ def train(**options: Any) -> None:
 
     Example: pipeline train --recipe digits --method stompp --out runs/mine
     """
-    train_run(**options)
+    stages.train_run(**split_training(options))
 
 
 @main.command(name="pack")
@@ -83,7 +87,7 @@ def pack_command(run: Path, out: Path | None, force: bool) -> None:
 
     Example: pipeline pack runs/digits
     """
-    pack_run(run, out, force)
+    stages.pack_run(run, out, force)
 
 
 @main.command(name="export")
@@ -110,26 +114,49 @@ def export_command(
     if (model is None) == (synthetic is None):
         raise Failure("name either a model file or --synthetic NETWORK, as in --help")
     if model is not None:
-        export_model(model, out=out, **options)
+        stages.export_model(model, out=out, **options)
         return
     del options["float_input"], options["licence"]
-    export_synthetic(str(synthetic), out=out or Path(str(synthetic)), **options)
+    stages.export_synthetic(str(synthetic), out=out or Path(str(synthetic)), **options)
 
 
 @main.command(name="bench")
-@click.argument("model", type=EXISTING_FILE)
+@click.argument("model", type=EXISTING_FILE, required=False)
+@click.option("--synthetic", help="Instead of MODEL: random weights, e.g. resnet18@224.")
 @click.option("--runtime", "names", multiple=True, help="Only these (repeat the option).")
+@click.option("--peers", is_flag=True, help="Add ort-fp32, ort-int8, torch-fp32, lce:indirect.")
 @click.option("--run", type=FOLDER, help="Run folder of the model [default: the model's].")
 @bench_options
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @data_option
 @click.option("--json", "json_file", type=FILE, help="[default: bench.json beside the model]")
-def bench_command(model: Path, **options: Any) -> None:
+@click.option("--markdown", type=FILE, help="Also write the table as Markdown.")
+@click.option("--warm-cache", is_flag=True, help="Only compile the engine, e.g. in an image build.")
+def bench_command(
+    model: Path | None,
+    synthetic: str | None,
+    names: tuple[str, ...],
+    peers: bool,
+    warm_cache: bool,
+    **options: Any,
+) -> None:
     """Compare latency, size, accuracy and sign bits of every runtime; exit 1 if a bit differs.
 
     Example: pipeline bench runs/digits/model.bnn --runtime engine --runtime ort
     """
-    found = bench_model(model, **options)
+    if warm_cache:
+        stages.warm_cache()
+        return
+    if (model is None) == (synthetic is None):
+        raise Failure("name either a model file or --synthetic NETWORK, as in --help")
+    if peers:
+        from pipeline.runtimes import PEERS
+
+        names = (*(names or ("engine",)), *PEERS)
+    if model is not None:
+        found = stages.bench_model(model, names=names, **options)
+    else:
+        found = stages.bench_synthetic(str(synthetic), names=names, **options)
     if found.parity is not None and not found.parity.passed:
         sys.exit(1)
 
@@ -145,17 +172,18 @@ def run_command(rounds: int, threads: int, **options: Any) -> None:
     from kernels.container import load_program
     from pipeline.tables import summary
 
-    folder = train_run(**options)
-    model = pack_run(folder, None, force=True)
-    export_model(model, force=True)
-    found = bench_model(
+    seed, data_dir = options["seed"], options["data_dir"]
+    folder = stages.train_run(**split_training(options))
+    model = stages.pack_run(folder, None, force=True)
+    stages.export_model(model, force=True)
+    found = stages.bench_model(
         model,
         names=(),
         run=None,
         rounds=rounds,
         threads=threads,
-        seed=options["seed"],
-        data_dir=options["data_dir"],
+        seed=seed,
+        data_dir=data_dir,
         json_file=None,
     )
     click.echo("")
@@ -200,6 +228,21 @@ def verify_command(
         run_folder.write_bytes(json_file, found.to_json().encode())
     if not found.report.passed:
         sys.exit(1)
+
+
+@main.command()
+@click.argument("name")
+@click.option("-o", "--out", type=FOLDER, help="[default: runs/experiments/NAME]")
+@click.option("--jobs", type=click.IntRange(1), help="Runs at a time [default: one a core].")
+@data_option
+def experiment(name: str, out: Path | None, jobs: int | None, data_dir: Path | None) -> None:
+    """Train a grid of recipes with seeds; write a record (JSON) and a picture.
+
+    A grid that was stopped goes on where it was.
+
+    Example: pipeline experiment smoke
+    """
+    stages.run_experiment(name, out, jobs, data_dir)
 
 
 @main.command(name="summary")

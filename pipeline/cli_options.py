@@ -65,8 +65,11 @@ data_option = click.option(
 )
 seed_option = click.option("--seed", type=click.IntRange(0), help="Seed of everything random.")
 training_options = options(
-    click.option("--recipe", required=True, help="Recipe name: digits, fashion-small or paper."),
-    click.option("--method", help="stompp, stompp-ste or ste (default: the recipe's)."),
+    click.option("--recipe", help="Name (digits, fashion-small, paper, ...) or a .toml file."),
+    click.option("--resume", type=FOLDER, help="Go on with this run after its last checkpoint."),
+    click.option("--method", help="stompp, stompp-ste, ste, ... (default: the recipe's)."),
+    click.option("--model", help="e.g. bireal-8, resnet18 or my_package.nets:factory."),
+    click.option("--dataset", help="e.g. fashion-mnist, cifar10 or folder (with --data-dir)."),
     click.option("--epochs", type=click.IntRange(1), help="Passes over the training images."),
     seed_option,
     click.option(
@@ -78,15 +81,46 @@ training_options = options(
     ),
     click.option(
         "--device",
-        type=click.Choice(["auto", "cpu", "cuda"]),
+        type=click.Choice(["auto", "cpu", "cuda", "mps"]),
         default="auto",
         show_default=True,
         help="Where to train.",
+    ),
+    click.option("--teacher", type=EXISTING_FOLDER, help="Run folder of a net to distil from."),
+    click.option("--compile", "compiled", is_flag=True, help="Use torch.compile."),
+    click.option("--workers", type=click.IntRange(0), default=0, help="Image decoding processes."),
+    click.option("--skip-corrupt", is_flag=True, help="Leave out pictures that cannot be decoded."),
+    click.option("--cache", is_flag=True, help="Keep decoded pictures in the cache folder."),
+    click.option(
+        "--checkpoint-every",
+        type=click.IntRange(0),
+        default=0,
+        help="Steps between checkpoints [default: 20 a run, and every 10 minutes].",
     ),
     click.option("-o", "--out", type=FOLDER, help="Run folder [default: runs/RECIPE]."),
     force_option,
     data_option,
 )
+_RECIPE_FIELDS = ("method", "model", "dataset", "epochs", "seed")
+_HOW = (
+    "device",
+    "force",
+    "data_dir",
+    "teacher",
+    "workers",
+    "checkpoint_every",
+    "skip_corrupt",
+    "cache",
+)
+
+
+def split_training(options: dict[str, Any]) -> dict[str, Any]:
+    """What :data:`training_options` gave, as arguments of :func:`pipeline.stages.train_run`."""
+    rest = {k: v for k, v in options.items() if k not in (*_RECIPE_FIELDS, *_HOW)}
+    chosen = {name: options[name] for name in _RECIPE_FIELDS}
+    return {**rest, "chosen": chosen, "how": {name: options[name] for name in _HOW}}
+
+
 bench_options = options(
     click.option("--rounds", type=click.IntRange(1), default=50, show_default=True),
     click.option("--threads", type=click.IntRange(1), default=1, show_default=True),

@@ -63,5 +63,5 @@ def findings() -> list[str]:
         f"{form.width} bytes",
         *(_package(name) for name in EXTRAS),
         _lce(),
-        *(_dataset(name) for name in data.NAMES),
+        *(_dataset(name) for name in data.NAMES if name != "folder"),
     ]

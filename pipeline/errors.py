@@ -1,7 +1,24 @@
-"""The one exception that a person may cause."""
+"""The exceptions that a person may cause."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 
 class UserError(Exception):
     """A mistake in what was asked for: one line that ends with the remedy (exit status 2)."""
+
+
+class Interrupted(Exception):
+    """Training was stopped by a signal; its state is in a checkpoint.
+
+    Attributes:
+        number: of the signal; the command exits with 128 + ``number``.
+    """
+
+    def __init__(self, step: int, number: int, folder: Path) -> None:
+        self.number = number
+        super().__init__(
+            f"stopped after step {step}, nothing is lost; go on with "
+            f"pipeline train --resume '{folder}'"
+        )

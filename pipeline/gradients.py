@@ -1,6 +1,7 @@
 """What a masked entry computes and which gradient it passes: the four autograd functions.
 
-Masks are float 0/1 tensors: ``lerp(clip, sign, mask)`` is exact at 0 and at 1, and one pass.
+Masks are float 0/1 tensors: ``lerp(clip, sign, mask)`` is exact at 0 and at 1, and one pass; so is
+the product of a gradient and ``1 - mask``. Under autocast masks take the dtype of what they mix.
 """
 
 from __future__ import annotations
@@ -28,13 +29,14 @@ class MixedWeight(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, mask: Tensor, ste: bool) -> Tensor:
         ctx.ste = ste
-        ctx.save_for_backward(mask)
+        mask = mask.to(weight.dtype)
+        if not ste:
+            ctx.save_for_backward(1 - mask)
         return torch.lerp(weight, sign(weight), mask)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        (mask,) = ctx.saved_tensors
-        return grad if ctx.ste else grad - grad * mask, None, None
+        return grad if ctx.ste else grad * ctx.saved_tensors[0], None, None
 
 
 class MixedActivation(torch.autograd.Function):
@@ -43,14 +45,14 @@ class MixedActivation(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, mask: Tensor, ste: bool) -> Tensor:
         ctx.ste = ste
-        ctx.save_for_backward(x, mask)
+        mask = mask.to(x.dtype)
+        ctx.save_for_backward(x, *(() if ste else (1 - mask,)))
         return torch.lerp(x.clamp(-1, 1), sign(x), mask)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        x, mask = ctx.saved_tensors
-        grad = _inside(grad, x)
-        return grad if ctx.ste else grad - grad * mask, None, None
+        grad = _inside(grad, ctx.saved_tensors[0])
+        return grad if ctx.ste else grad.mul_(ctx.saved_tensors[1]), None, None
 
 
 class StraightThroughWeight(torch.autograd.Function):

@@ -26,6 +26,11 @@ from pipeline.gradients import (
 )
 
 Pair = tuple[int, int]
+PHASES = ("continuous", "mixed", "binary")
+
+
+def _phase(share: float) -> str:
+    return PHASES[0] if share <= 0 else PHASES[2] if share >= 1 else PHASES[1]
 
 
 class Maskable(nn.Module):
@@ -35,7 +40,9 @@ class Maskable(nn.Module):
         layer: position in execution order (set by :func:`number_layers`), -1 before.
         ste: whether frozen entries get the straight-through gradient.
         share: frozen share p, a Python float (reading a buffer would stall a GPU).
-        progress: buffer, float64 scalar: ``share``, kept with the weights.
+        phase: what ``forward`` does, one of :data:`PHASES` (it changes seldom, ``share`` each
+            step: torch.compile specialises on what it reads).
+        progress: buffer, float32 scalar: ``share``, kept with the weights.
         mask: float 0/1 in the shape of one entry set, only while 0 < share < 1.
     """
 
@@ -46,8 +53,9 @@ class Maskable(nn.Module):
         self.layer = -1
         self.ste = False
         self.share = 0.0
+        self.phase = PHASES[0]
         self.mask: Tensor | None = None
-        self.register_buffer("progress", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("progress", torch.zeros(()))
 
     @property
     def entry_shape(self) -> tuple[int, ...]:
@@ -65,7 +73,7 @@ class Maskable(nn.Module):
             raise ValueError("a partly frozen module needs a mask")
         if share != self.share:
             self.progress.fill_(share)
-        self.share = share
+        self.share, self.phase = share, _phase(share)
         self.mask = mask if 0 < share < 1 else None
 
     def unfrozen(self) -> int:
@@ -83,6 +91,7 @@ class Maskable(nn.Module):
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
         self.share, self.mask = float(self.progress), None
+        self.phase = _phase(self.share)
 
 
 class _BinaryWeight(Maskable):
@@ -105,9 +114,9 @@ class _BinaryWeight(Maskable):
 
     def effective_weight(self) -> Tensor:
         """What the forward pass multiplies with: latent, mixed, or exactly +-1."""
-        if self.share <= 0:
+        if self.phase == "continuous":
             return self.weight
-        if self.share >= 1:
+        if self.phase == "binary":
             if not self.ste:
                 return sign(self.weight.detach())
             weight: Tensor = StraightThroughWeight.apply(self.weight)
@@ -185,11 +194,11 @@ class BinaryActivation(Maskable):
         self._shape = shape
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.share <= 0:
+        if self.phase == "continuous":
             return F.hardtanh(x)
-        if self.share >= 1 and not self.ste:
+        if self.phase == "binary" and not self.ste:
             return sign(x.detach())
-        if self.share >= 1:
+        if self.phase == "binary":
             y: Tensor = StraightThroughActivation.apply(x)
         else:
             y = MixedActivation.apply(x, self.mask, self.ste)

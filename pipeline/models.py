@@ -7,6 +7,8 @@
   binarized again, so that every path crosses every activation. Zero padding.
 * ``mlp-N``: the same with N binary dense layers.
 
+Larger ones come from :mod:`pipeline.zoo`.
+
 Convolutional nets have two stages: half of the layers at ``width`` channels, half at twice the
 channels on a map of half the size.
 """
@@ -22,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipeline import zoo
 from pipeline.binary import (
     BinaryActivation,
     BinaryConv2d,
@@ -52,11 +55,13 @@ class Shape:
 
 @dataclass(frozen=True)
 class Options:
-    """What a recipe chooses of a network: channels, stem stride, sign before the head."""
+    """What a recipe chooses of a network; see :class:`pipeline.recipe.Recipe`."""
 
     width: int
     stem_stride: int = 1
     final_sign: bool = False
+    cifar_stem: bool = False
+    keep: tuple[str, ...] = ()
 
 
 class ChannelRepeat(nn.Module):
@@ -213,8 +218,9 @@ def parse(name: str) -> tuple[str, int]:
     """``"bireal-8"`` -> ``("bireal", 8)``; UserError with the nearest family otherwise."""
     match = re.fullmatch(r"([a-z]+)-([1-9]\d{0,2})", name)
     if match is None or match[1] not in FAMILIES:
-        near = difflib.get_close_matches(name.split("-")[0], FAMILIES, n=1, cutoff=0)
-        raise UserError(f"unknown model '{name}'; did you mean '{near[0]}-8'?")
+        known = [*(f"{family}-8" for family in FAMILIES), *zoo.NAMES]
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0)
+        raise UserError(f"unknown model '{name}'; did you mean '{near[0]}'?")
     depth = int(match[2])
     if match[1] != "bireal" and depth % 2:
         raise UserError(f"model '{name}' has blocks of two layers: use an even number of layers")
@@ -230,7 +236,19 @@ def build(name: str, shape: Shape, options: Options) -> nn.Module:
     Raises:
         UserError: for an unknown name or an impossible option.
     """
+    if name in zoo.NAMES or ":" in name:
+        return zoo.network(
+            name,
+            shape.image,
+            shape.classes,
+            shape.mean,
+            shape.std,
+            cifar_stem=options.cifar_stem,
+            keep=options.keep,
+        )
     family, depth = parse(name)
+    if options.keep:
+        raise UserError(f"keep is for torchvision's networks and your own, not for '{name}'")
     if options.width < 1 or options.stem_stride < 1:
         raise UserError("width and stem_stride must be at least 1")
     model = FAMILIES[family](depth, shape, options)
@@ -248,5 +266,11 @@ def build_from(recipe: Recipe, dataset: dict[str, Any]) -> nn.Module:
         tuple(dataset["mean"]),
         tuple(dataset["std"]),
     )
-    options = Options(recipe.width, recipe.stem_stride, recipe.final_sign)
+    options = Options(
+        recipe.width,
+        recipe.stem_stride,
+        recipe.final_sign,
+        recipe.cifar_stem,
+        tuple(filter(None, (pattern.strip() for pattern in recipe.keep.split(",")))),
+    )
     return build(recipe.model, shape, options)

@@ -12,7 +12,7 @@ from rich.progress import Progress as RichProgress
 from pipeline.recipe import Recipe
 
 if TYPE_CHECKING:
-    from pipeline.train import Metrics
+    from pipeline.metrics import Metrics
 
 
 class Progress:

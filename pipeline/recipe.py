@@ -8,6 +8,7 @@ import json
 import sys
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 if sys.version_info >= (3, 11):
@@ -19,7 +20,9 @@ from pipeline.errors import UserError
 
 OPTIMIZERS = ("adam", "sgd")
 LR_SCHEDULES = ("constant", "cosine", "flat-cosine")
-METHOD_NAMES = ("stompp", "stompp-ste", "global", "global-ste", "reverse", "ste", "float")
+METHOD_NAMES = (
+    "stompp", "stompp-ste", "global", "global-ste", "reverse", "ste", "float", "frozen",
+)  # fmt: skip
 PRECISIONS = ("fp32", "bf16")
 RAMP_NAMES = ("linear", "quadratic", "cubic", "cosine")
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -57,9 +60,10 @@ class Recipe:
         accumulate: parts of a batch that pass through the network one after another.
         clip_norm: upper limit of the gradient's norm; 0 means none.
         label_smoothing: share of the target spread over all classes, in [0, 1).
-        distil: weight in [0, 1] of matching a teacher's answers (``--teacher``) in the loss.
+        distil: weight in [0, 1] of matching a teacher's answers in the loss (with ``--teacher``).
         temperature: of the softmax of student and teacher while distilling.
         precision: ``fp32``, or ``bf16``: autocast with float32 masters, masks and BatchNorm.
+        sync_batchnorm: with several ranks: batch statistics over all of them.
         image_size: height and width that photographs are cropped to; 0: as they are.
         shift: training images move by up to this many pixels each way.
         flip: whether training images are mirrored left to right at random.
@@ -93,9 +97,10 @@ class Recipe:
     accumulate: int = 1
     clip_norm: float = 0.0
     label_smoothing: float = 0.0
-    distil: float = 0.0
+    distil: float = 0.5
     temperature: float = 1.0
     precision: str = "fp32"
+    sync_batchnorm: bool = False
     image_size: int = 0
     shift: int = 0
     flip: bool = False
@@ -155,6 +160,27 @@ def load(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
         raise UserError(f"unknown recipe '{name}'; did you mean '{nearest(name, names)}'?")
     text = resources.files("pipeline").joinpath("recipes", f"{name}.toml").read_text("utf-8")
     return override(from_toml(text, f"recipe '{name}'"), {"name": name, **(overrides or {})})
+
+
+def from_file(path: Path, changes: dict[str, Any]) -> Recipe:
+    """A recipe from a TOML file, with ``changes`` applied; its name is the file's, if it has none.
+
+    Raises:
+        UserError: unreadable file, unknown field, bad value.
+    """
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read recipe '{path}' ({error}); check the path") from error
+    recipe = from_toml(text, f"'{path}'")
+    named = {"name": path.stem} if recipe.name == Recipe.name else {}
+    return override(recipe, {**named, **changes})
+
+
+def differences(one: Recipe, other: Recipe) -> list[str]:
+    """Names of the fields in which two recipes differ."""
+    names = (field.name for field in dataclasses.fields(Recipe))
+    return [name for name in names if getattr(one, name) != getattr(other, name)]
 
 
 def from_toml(text: str, where: str) -> Recipe:

@@ -7,6 +7,7 @@
 ``settled.safetensors``   the exact network (absent if training ended not binary)
 ``metrics.jsonl``         one line per measured interval
 ``training.png``          loss, accuracy and frozen share over time
+``checkpoints/``          state of an unfinished run (:mod:`pipeline.checkpoint`)
 ========================  =======================================================
 
 ``pack``, ``export`` and ``bench`` add their files beside these.
@@ -65,6 +66,10 @@ class RunFolder:
         return self.path / "training.png"
 
     @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
     def artifacts(self) -> tuple[Path, ...]:
         """Every file that a run or a later stage writes here."""
         own = (self.run, self.recipe, self.model, self.settled, self.metrics, self.picture)
@@ -110,8 +115,10 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     write_bytes(path, save(plain))
 
 
-def prepare(out: Path, force: bool) -> RunFolder:
-    """Make ``out`` ready for a run; with ``force`` the artifacts of an older run are removed.
+def prepare(out: Path, force: bool, resume: bool = False) -> RunFolder:
+    """Make ``out`` ready for a run.
+
+    With ``force`` the artifacts of an older run are removed, with ``resume`` everything stays.
 
     Raises:
         UserError: the folder is not empty, not a folder, or cannot be written.
@@ -121,11 +128,11 @@ def prepare(out: Path, force: bool) -> RunFolder:
         if out.exists() and not out.is_dir():
             raise UserError(f"'{out}' is a file; choose another folder with --out")
         out.mkdir(parents=True, exist_ok=True)
-        if any(out.iterdir()) and not force:
+        if any(out.iterdir()) and not (force or resume):
             raise UserError(
                 f"folder '{out}' is not empty; overwrite it with --force or choose another --out"
             )
-        for artifact in folder.artifacts:
+        for artifact in () if resume else folder.artifacts:
             artifact.unlink(missing_ok=True)
     probe = out / ".probe"
     write_bytes(probe, b"")

@@ -107,6 +107,14 @@ def _ort_twin(source: Source) -> Timed:
     return OrtTwin(source.program, source.threads)
 
 
+def _ort_int8_twin(source: Source) -> Timed:
+    try:
+        from export.twin_int8 import OrtInt8Twin
+    except ImportError as error:
+        raise _needs_extra("export", error) from error
+    return OrtInt8Twin(source.program, source.threads)
+
+
 def _torch_twin(source: Source) -> Timed:
     try:
         from pipeline.torch_runtime import TorchTwin
@@ -128,9 +136,12 @@ FACTORIES: dict[str, Callable[[Source], Timed]] = {
     "lce:reference": _lce("reference"),
     "torch": _torch,
     "ort-fp32": _ort_twin,
+    "ort-int8": _ort_int8_twin,
     "torch-fp32": _torch_twin,
     "reference": _reference,
 }
+PEERS = ("ort-fp32", "ort-int8", "torch-fp32", "lce:indirect")
+"""What ``--peers`` adds: the same architecture at full precision and in int8, and LCE's best."""
 DEFAULT = ("engine", "ort", "lce:default", "lce:indirect", "torch", "ort-fp32", "torch-fp32")
 
 

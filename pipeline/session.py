@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,24 +15,48 @@ from typing import Any
 import torch
 
 from pipeline.errors import UserError
+from pipeline.machine import cpu_model
 
-DEVICES = ("auto", "cpu", "cuda")
+DEVICES = ("auto", "cpu", "cuda", "mps")
 MOST_THREADS = 8
+THREADS_VARIABLE = "FROSTBIT_THREADS"
 _PACKAGES = ("torch", "torchvision", "numpy", "numba", "safetensors", "scikit-learn")
 
 
 def choose_device(name: str) -> torch.device:
-    """Device for ``auto`` (CUDA if there is one), ``cpu`` or ``cuda``; UserError if absent."""
+    """Device by name; ``auto`` is CUDA, else Apple's MPS, else the CPU. UserError if absent."""
     if name not in DEVICES:
         raise UserError(f"unknown device '{name}'; choose one of {', '.join(DEVICES)}")
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
-        raise UserError("this machine has no CUDA device that torch can use; use --device cpu")
-    return torch.device("cuda" if available and name != "cpu" else "cpu")
+    available = {
+        "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True,
+    }  # fmt: skip
+    if name == "auto":
+        return torch.device(next(kind for kind, there in available.items() if there))
+    if not available[name]:
+        raise UserError(
+            f"this machine has no {name.upper()} device that torch can use; use --device cpu"
+        )
+    return torch.device(name)
+
+
+def require_compiler(device: torch.device) -> None:
+    """UserError if torch.compile would find no C++ compiler, which it needs on the CPU."""
+    names = (os.environ.get("CXX", "g++"), "clang++")
+    if device.type == "cpu" and not any(shutil.which(name) for name in names):
+        raise UserError("--compile on the CPU needs a C++ compiler; install g++ or leave it out")
 
 
 def thread_count() -> int:
-    """CPU cores this process may use, at most 8 (small networks do not scale further)."""
+    """Threads of torch: ``$FROSTBIT_THREADS``, else the cores this process may use, at most 8.
+
+    Raises:
+        UserError: if the variable is not a number from 1 on.
+    """
+    asked = os.environ.get(THREADS_VARIABLE)
+    if asked is not None:
+        if not asked.isdecimal() or int(asked) < 1:
+            raise UserError(f"{THREADS_VARIABLE} must be a number of threads, not '{asked}'")
+        return int(asked)
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return min(usable or 1, MOST_THREADS)
 
@@ -76,6 +101,7 @@ def conditions(device: torch.device) -> dict[str, Any]:
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "machine": platform.machine(),
+        "cpu": cpu_model(),
         "threads": thread_count(),
         "flush_denormal": True,
         "git_commit": git_commit(),

@@ -11,35 +11,66 @@ if TYPE_CHECKING:
     from kernels.program import Program
     from pipeline.bench import Bench
     from pipeline.exporting import Choices
+    from pipeline.recipe import Recipe
 
 
 def train_run(
-    recipe: str,
+    recipe: str | None,
     out: Path | None,
-    data_dir: Path | None,
-    force: bool,
-    device: str,
-    settings: tuple[str, ...] = (),
-    **changes: Any,
+    resume: Path | None,
+    settings: tuple[str, ...],
+    compiled: bool,
+    chosen: dict[str, Any],
+    how: dict[str, Any],
 ) -> Path:
-    """Train and print where the run is; returns the run folder."""
-    from pipeline.recipe import load
+    """Train and print where the run is; returns the run folder.
 
-    named = {name: value for name, value in changes.items() if value is not None}
-    chosen = load(recipe, {**_settings(settings), **named})
+    Args:
+        recipe, out, resume, settings, compiled: as given on the command line.
+        chosen: other fields of the recipe, None where not given.
+        how: other fields of :class:`pipeline.train.Options`.
+    """
+    named = {name: value for name, value in chosen.items() if value is not None}
+    decided = _recipe(recipe, resume, {**_settings(settings), **named})
     try:
-        from pipeline.train import train
+        from pipeline.train import Options, train
     except ImportError as error:
         raise Failure(
             f"training needs {error.name}: install it with pip install 'frostbit[train]'"
         ) from error
-    folder = out or Path("runs") / recipe
+    folder = out or resume or Path("runs") / decided.name
+    if resume is not None and folder.resolve() != resume.resolve():
+        raise Failure(f"--resume goes on in '{resume}' itself; leave out --out")
     console = terminal()
     from pipeline.tables import training_lines
 
-    result = train(chosen, folder, device=device, force=force, data_dir=data_dir, console=console)
-    console.print(*training_lines(result), sep="\n")
+    backend = "inductor" if compiled else None
+    options = Options(resume=resume is not None, compile_backend=backend, **how)
+    result = train(decided, folder, options, console)
+    if result is not None:
+        console.print(*training_lines(result), sep="\n")
     return folder
+
+
+def _recipe(name: str | None, resume: Path | None, changes: dict[str, Any]) -> Recipe:
+    """The recipe that is asked for; a resumed run keeps its own."""
+    from pipeline.recipe import differences, from_file, load
+
+    asked = None
+    if name is not None:
+        asked = from_file(Path(name), changes) if name.endswith(".toml") else load(name, changes)
+    saved = None if resume is None else resume / "recipe.toml"
+    if saved is None or not saved.exists():
+        if asked is None:
+            raise Failure("name a recipe, e.g. --recipe digits, or a run with --resume RUN")
+        return asked
+    kept = from_file(saved, {})
+    if asked is None and changes:
+        asked = from_file(saved, changes)
+    changed = differences(kept, asked or kept)
+    if changed:
+        raise Failure(f"a resumed run keeps its recipe, and {changed[0]} differs; leave it out")
+    return kept
 
 
 def _settings(texts: tuple[str, ...]) -> dict[str, str]:
@@ -149,11 +180,12 @@ def bench_model(
     seed: int | None,
     data_dir: Path | None,
     json_file: Path | None,
+    markdown: Path | None = None,
 ) -> Bench:
-    """Measure, print the table, write the JSON."""
+    """Measure, print the table, write JSON and, if asked for, Markdown."""
     from kernels.container import load_program
     from pipeline import bench, run_folder, runtimes
-    from pipeline.tables import bench_table
+    from pipeline.tables import bench_markdown, bench_table
 
     chosen = runtimes.check_names(names)
     program = load_program(model)
@@ -181,6 +213,63 @@ def bench_model(
     console.print(table)
     console.print(*lines, sep="\n")
     path = json_file or model.parent / "bench.json"
-    run_folder.write_bytes(path, found.to_json().encode())
-    console.print(f"wrote {path}")
+    written = {path: found.to_json()}
+    if markdown is not None:
+        written[markdown] = bench_markdown(found)
+    for each, text in written.items():
+        run_folder.write_bytes(each, text.encode())
+        console.print(f"wrote {each}")
     return found
+
+
+def bench_synthetic(name: str, json_file: Path | None, **options: Any) -> Bench:
+    """Measure a standard network with random weights; its model lives in a temporary folder."""
+    import tempfile
+
+    from export.synthetic import UnknownNetwork, synthetic
+    from kernels.container import save_program
+
+    try:
+        program = synthetic(name)
+    except UnknownNetwork as error:
+        raise Failure(str(error)) from error
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "model.bnn"
+        save_program(program, model)
+        return bench_model(model, json_file=json_file or Path(f"{name}.json"), **options)
+
+
+def warm_cache() -> None:
+    """Compile the engine into Numba's cache folder, e.g. while an image is built."""
+    import time
+
+    import numpy as np
+
+    from export.synthetic import synthetic
+    from kernels._jit import cache_folder
+    from kernels.engine import Engine
+
+    program = synthetic("resnet18@32")
+    start = time.perf_counter()
+    Engine(program).run(np.zeros((1, *program.input_shape), np.uint8))
+    where = cache_folder() or "memory only: there is no folder to write to"
+    terminal().print(f"engine ready after {time.perf_counter() - start:.1f} s; cache: {where}")
+
+
+def run_experiment(name: str, out: Path | None, jobs: int | None, data_dir: Path | None) -> None:
+    """Run a grid and print its means."""
+    try:
+        from pipeline import experiment
+        from pipeline.session import thread_count
+    except ImportError as error:
+        raise Failure(
+            f"experiments need {error.name}: install it with pip install 'frostbit[train]'"
+        ) from error
+    from pipeline.tables import experiment_table
+
+    grid = experiment.load(name)
+    folder = out or Path("runs") / "experiments" / grid.name
+    console = terminal()
+    record = experiment.run(grid, folder, jobs or thread_count(), data_dir, console)
+    console.print(experiment_table(record))
+    console.print(f"wrote {folder / grid.name}.json and .png")

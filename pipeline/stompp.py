@@ -14,7 +14,8 @@ layers are continuous and adapt to what was frozen before them.
 activation that is frozen passes nothing upstream, which is why the order matters: what lies
 before the freezing front has had its turn. The composition "StoMPP + STE" gives frozen entries
 the straight-through gradient instead. Every method of :data:`METHODS` is an order of freezing and
-that one choice; ``ste`` is "everything frozen from the first step", ``float`` is "never".
+that one choice; ``ste`` is "everything frozen from the first step", ``float`` is "never", and
+``frozen`` is the floor: all frozen at once and no gradient, only the head learns.
 
 **Soft refresh.** A mask is not drawn once: each step a share r of its entries is drawn again, so
 an entry that was frozen too early gets another turn. Here a mask is a *field* of 24-bit numbers,
@@ -72,6 +73,7 @@ METHODS: dict[str, Method] = {
     "reverse": Method("reverse", ste=False),
     "ste": Method("start", ste=True),
     "float": Method("never", ste=False),
+    "frozen": Method("start", ste=False),
 }
 
 RAMPS: dict[str, Callable[[float], float]] = {

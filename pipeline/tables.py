@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
@@ -84,6 +84,24 @@ def bench_table(bench: Bench, missing: list[Missing]) -> tuple[Table, list[str]]
     return table, [*_parity_lines(bench), *(f"{m.name}: {m.remedy}" for m in missing)]
 
 
+def bench_markdown(bench: Bench) -> str:
+    """The benchmark as a Markdown table with its conditions, for records and issues."""
+    head = ("runtime", "median ms", "min", "p90", "p99", "x engine", "accuracy", "bytes")
+    engine = next((row for row in bench.rows if row.name.startswith("engine")), None)
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for row in bench.rows:
+        ms = row.latency_ms
+        ratios = ""
+        if engine is not None:
+            medians = ms.median / engine.latency_ms.median
+            ratios = f"{medians:.2f} (minima {ms.min / engine.latency_ms.min:.2f})"
+        numbers = [f"{value:.4f}" for value in (ms.median, ms.min, ms.p90, ms.p99)]
+        cells = (row.name, *numbers, ratios, _accuracy(row.accuracy), f"{row.size_bytes:,}")
+        lines.append("| " + " | ".join(cells) + " |")
+    conditions = (f"- {key}: {value}" for key, value in bench.conditions.items())
+    return "\n".join([*lines, "", *_parity_lines(bench), "", *conditions]) + "\n"
+
+
 def _parity_lines(bench: Bench) -> list[str]:
     report = bench.parity
     if report is None:
@@ -133,3 +151,18 @@ def summary(bench: Bench, model: Path, program: Program) -> list[str]:
         lines.append(f"faster     {', '.join(versus) or 'no peer was measured'}")
     lines.append(_parity_lines(bench)[0].replace("parity ", "parity     ", 1))
     return lines
+
+
+def experiment_table(record: dict[str, Any]) -> Table:
+    """Mean and standard deviation of every group of runs of an experiment's record."""
+    table = Table(title=record["title"])
+    for column in ("model", "method", "binarize"):
+        table.add_column(column)
+    for column in ("runs", "validation %", "test %"):
+        table.add_column(column, justify="right")
+    for row in record["means"]:
+        figures = [row["validation_accuracy"], row["test_accuracy"]]
+        shown = [f"{f['mean']:.2f} ± {f['std']:.2f}" for f in figures]
+        names = [str(row[key]) for key in ("model", "method", "binarize", "runs")]
+        table.add_row(*names, *shown)
+    return table

@@ -1,60 +1,63 @@
 """Training: recipe and data in, run folder out.
 
-The loop is short on purpose: before a step the :class:`~pipeline.freezer.Freezer` sets the masks,
-after it frozen latents are held. What follows, in :func:`_finish`: masks all ones, settling
-(:mod:`pipeline.settle`), one look at the test split, files.
+:mod:`pipeline.trainer` holds the loop; around it here: the folder, checkpoints, an orderly end on
+a signal, and what follows the last step: settling (:mod:`pipeline.settle`), one look at the test
+split, files.
 """
 
 from __future__ import annotations
 
-import json
-import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from rich.console import Console
 from torch import Tensor, nn
 
-from pipeline import data, freeze_plot, run_folder
-from pipeline.batches import Batches
-from pipeline.binary import maskable, unfrozen_layers
-from pipeline.data import Dataset, Split
+from pipeline import checkpoint, data, freeze_plot, run_folder
+from pipeline.binary import unfrozen_layers
+from pipeline.data import AnySplit, Dataset, Photographs
 from pipeline.errors import UserError
-from pipeline.freezer import Freezer
-from pipeline.models import build_from
-from pipeline.optim import lr_factor, make_optimizer
+from pipeline.keeper import Keeper, stopping
+from pipeline.loss import Teacher
+from pipeline.metrics import to_lines
+from pipeline.parallel import joined, local_device, part
 from pipeline.progress import Progress
 from pipeline.recipe import Recipe, to_toml
 from pipeline.run_folder import RunFolder
-from pipeline.session import choose_device, conditions, reproducible
-from pipeline.stompp import FEWEST_STEPS_PER_LAYER, METHODS, Schedule
+from pipeline.session import choose_device, conditions, reproducible, require_compiler
+from pipeline.trainer import Setting, Trainer, as_pixels
 
 SETTLE_IMAGES = 5000
-INTERVALS = 300
-DIVERGED = 1e4
-"""A cross-entropy that no training in progress reaches."""
 
 
 @dataclass(frozen=True)
-class Metrics:
-    """Averages over one interval of training, a line of metrics.jsonl.
+class Options:
+    """How a run is carried out; nothing here belongs to the recipe.
 
     Attributes:
-        step: first step after the interval; epoch: fractional, at that step.
-        loss: cross-entropy; accuracy: percent, on the (augmented) training batches.
-        lr: of the binary weights.
-        frozen: share of every layer, in [0, 1].
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        force: overwrite a folder that is not empty.
+        resume: go on from the folder's newest checkpoint; without one start at step 0.
+        data_dir: folder of the data set's files.
+        teacher: run folder of a network to distil from.
+        compile_backend: of torch.compile; None runs as written.
+        checkpoint_every: steps between checkpoints; 0: 20 in a run, and every ten minutes.
+        workers: processes that decode images.
+        skip_corrupt, cache: see :class:`pipeline.data.Photographs`.
     """
 
-    step: int
-    epoch: float
-    loss: float
-    accuracy: float
-    lr: float
-    frozen: tuple[float, ...]
+    device: str = "auto"
+    force: bool = False
+    resume: bool = False
+    data_dir: Path | None = None
+    teacher: Path | None = None
+    compile_backend: str | None = None
+    checkpoint_every: int = 0
+    workers: int = 0
+    skip_corrupt: bool = False
+    cache: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class RunResult:
         validation_accuracy: percent, of the settled network (else of the network as it is).
         test_before: percent, BatchNorm re-estimated, before folding and rounding.
         test_after: percent, of the settled network; None if it is not binary.
-        seconds: of the training loop.
+        seconds: of the training loop, all its sittings together.
     """
 
     folder: RunFolder
@@ -78,165 +81,111 @@ class RunResult:
     seconds: float
 
 
-class Trainer:
-    """A network, its masks and its optimizer.
-
-    Args:
-        recipe: settings.
-        dataset: data; the training split is used here.
-        device: where to train.
-    """
-
-    def __init__(self, recipe: Recipe, dataset: Dataset, device: torch.device) -> None:
-        self.recipe, self.device = recipe, device
-        split = dataset.train.first(recipe.train_images)
-        self.batches = Batches(split, recipe.batch, recipe.seed, recipe.shift)
-        self.steps = recipe.epochs * self.batches.steps_per_epoch
-        model = build_from(recipe, data.as_json(dataset))
-        self.model: nn.Module = model.to(device=device)
-        self.model.to(memory_format=torch.channels_last)
-        method = METHODS[recipe.method]
-        self.schedule = Schedule(
-            method.order,
-            recipe.ramp,
-            1 + max(module.layer for _, module in maskable(model)),
-            self.steps,
-            recipe.warmup,
-            recipe.settle,
-            recipe.overlap,
-        )
-        both = recipe.binarize == "both"
-        self.freezer = Freezer(model, method, self.schedule, recipe.seed, recipe.refresh, both)
-        self.optimizer, self.rates = make_optimizer(model, recipe)
-        self.history: list[Metrics] = []
-
-    def warning(self) -> str | None:
-        """A line about too few steps per layer, with the number of epochs that would do."""
-        if self.schedule.order not in ("forward", "reverse"):
-            return None
-        have = self.schedule.steps_per_layer
-        if have >= FEWEST_STEPS_PER_LAYER:
-            return None
-        epochs = -int(-self.recipe.epochs * FEWEST_STEPS_PER_LAYER // have)
-        return (
-            f"{have:.0f} steps for each layer to freeze are too few (at least "
-            f"{FEWEST_STEPS_PER_LAYER}); train for {epochs} epochs or with a smaller batch"
-        )
-
-    def run(self, progress: Progress) -> None:
-        """Train for all epochs; the freezer ends at step ``steps`` (all masks ones).
-
-        Raises:
-            UserError: if the loss becomes NaN or absurdly large; names the step and the layer.
-        """
-        interval = max(1, self.steps // INTERVALS)
-        losses: list[Tensor] = []
-        correct: list[Tensor] = []
-        step = 0
-        self.model.train()
-        for epoch in range(self.recipe.epochs):
-            for images, labels in self.batches.epoch(epoch):
-                shares = self.freezer.advance(step)
-                loss, right = self._step(step, images, labels)
-                losses.append(loss)
-                correct.append(right)
-                step += 1
-                if len(losses) == interval or step == self.steps:
-                    self._record(step, losses, correct, shares)
-                    progress.update(self.history[-1])
-                    losses, correct = [], []
-        self.freezer.advance(self.steps)
-
-    def _step(self, step: int, images: data.Images, labels: data.Labels) -> tuple[Tensor, Tensor]:
-        """One optimizer step; returns loss and number of right answers, still on the device."""
-        factor = lr_factor(self.recipe, step, self.steps)
-        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = rate * factor
-        target = torch.from_numpy(labels).to(self.device)
-        logits = self.model(as_pixels(images, self.device))
-        loss = F.cross_entropy(logits, target)
-        self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        with self.freezer.holding():
-            self.optimizer.step()
-        return loss.detach(), (logits.detach().argmax(dim=1) == target).sum()
-
-    def _record(
-        self, step: int, losses: list[Tensor], correct: list[Tensor], shares: list[float]
-    ) -> None:
-        values = torch.stack(losses).cpu()
-        bad = torch.nonzero(~(values < DIVERGED))  # NaN compares false
-        if len(bad):
-            at = step - len(losses) + int(bad[0])
-            raise UserError(
-                f"training diverged: the loss is {values[bad[0]].item()} at step {at} "
-                f"({self.schedule.in_words(at)}); use smaller learning rates"
-            )
-        seen = len(correct) * self.batches.batch
-        self.history.append(
-            Metrics(
-                step=step,
-                epoch=round(step / self.batches.steps_per_epoch, 4),
-                loss=round(float(values.mean()), 6),
-                accuracy=round(100 * int(torch.stack(correct).sum()) / seen, 3),
-                lr=self.optimizer.param_groups[0]["lr"],
-                frozen=tuple(round(share, 6) for share in shares),
-            )
-        )
-
-
-def as_pixels(images: data.Images, device: torch.device) -> Tensor:
-    """uint8 ``[N, H, W, C]`` -> float32 pixels ``[N, C, H, W]`` (0..255) on ``device``."""
-    return torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float()
+def settling_pixels(dataset: Dataset) -> Tensor:
+    """Training pixels ``[N, C, H, W]`` on the CPU from which BatchNorm is estimated again."""
+    count = range(min(SETTLE_IMAGES, len(dataset.train)))
+    return as_pixels(dataset.train.take(count), torch.device("cpu")).contiguous()
 
 
 @torch.no_grad()
-def accuracy(model: nn.Module, split: Split, device: torch.device, batch: int = 500) -> float:
+def accuracy(model: nn.Module, split: AnySplit, device: torch.device, batch: int = 500) -> float:
     """Percent of ``split`` that ``model``, set to evaluation mode, classifies right."""
     model.eval()
     right = 0
     for start in range(0, len(split), batch):
-        part = slice(start, start + batch)
-        answers = model(as_pixels(split.images[part], device)).argmax(dim=1).cpu()
-        right += int((answers == torch.from_numpy(split.labels[part])).sum())
+        part = range(start, min(start + batch, len(split)))
+        answers = model(as_pixels(split.take(part), device)).argmax(dim=1).cpu()
+        right += int((answers == torch.from_numpy(split.labels[part.start : part.stop])).sum())
     return 100 * right / len(split)
 
 
 def train(
-    recipe: Recipe,
-    out: Path,
-    *,
-    device: str = "auto",
-    force: bool = False,
-    data_dir: Path | None = None,
-    console: Console | None = None,
-) -> RunResult:
+    recipe: Recipe, out: Path, options: Options | None = None, console: Console | None = None
+) -> RunResult | None:
     """Train ``recipe`` and write the run folder ``out``.
+
+    Under ``torchrun`` every process calls this; rank 0 writes and returns the result, the others
+    return None.
 
     Args:
         recipe: settings.
         out: run folder; made if missing.
-        device: ``auto``, ``cpu`` or ``cuda``.
-        force: overwrite a folder that is not empty.
-        data_dir: folder of the data set's files.
+        options: device, resume and the like.
         console: where the progress bar and warnings go; None for silence.
 
     Raises:
         UserError: anything a person can mend: data, folder, device, divergence.
+        Interrupted: SIGINT or SIGTERM came; a checkpoint was written.
     """
-    target = choose_device(device)
-    dataset = data.load(recipe.dataset, data_dir, download=True)
-    folder = run_folder.prepare(Path(out), force)
-    with reproducible(recipe.seed):
-        trainer = Trainer(recipe, dataset, target)
-        warning = trainer.warning()
-        if warning and console is not None:
-            console.print(f"warning: {warning}", style="yellow")
-        start = time.perf_counter()
-        with Progress(console, recipe, trainer.steps) as progress:
-            trainer.run(progress)
-        seconds = time.perf_counter() - start
-        return _finish(trainer, dataset, folder, seconds)
+    options = options or Options()
+    device = local_device(choose_device(options.device))
+    if options.compile_backend == "inductor":
+        require_compiler(device)
+    folder = RunFolder(Path(out))
+    if options.resume and folder.run.exists():
+        return _finished(folder, console)
+    photographs = Photographs(recipe.image_size, options.skip_corrupt, options.cache)
+    dataset = data.load(recipe.dataset, options.data_dir, download=True, photographs=photographs)
+    teacher = _teacher(options.teacher, dataset, device)
+    with joined(device) as ranks, reproducible(recipe.seed):
+        if ranks.first:
+            run_folder.prepare(folder.path, options.force, options.resume)
+            if not options.resume:
+                checkpoint.remove(folder.checkpoints)
+        else:
+            console = None
+        ranks.barrier()
+        setting = Setting(device, ranks, teacher, options.compile_backend, options.workers)
+        trainer = Trainer(recipe, dataset, setting)
+        if ranks.first:
+            run_folder.write_bytes(folder.recipe, to_toml(recipe).encode())
+        warnings = [*dataset.notes, *filter(None, [trainer.warning()])]
+        if warnings and console is not None:
+            console.print(*(f"warning: {each}" for each in warnings), sep="\n", style="yellow")
+        seconds = _loop(trainer, folder, options, console)
+        return _finish(trainer, dataset, folder, seconds) if ranks.first else None
+
+
+def _loop(trainer: Trainer, folder: RunFolder, options: Options, console: Console | None) -> float:
+    """Run the trainer to its end; returns the seconds of all sittings."""
+    with stopping() as stop, Progress(console, trainer.recipe, trainer.steps) as progress:
+        keeper = Keeper(trainer, folder, progress, stop, options.checkpoint_every)
+        if options.resume:
+            keeper.restore(trainer, console)
+        trainer.run(keeper)
+        return keeper.elapsed()
+
+
+def _finished(folder: RunFolder, console: Console | None) -> RunResult:
+    """The result of a run that needs no resuming."""
+    facts = run_folder.read_run(folder.path).facts
+    if console is not None:
+        console.print("this run is finished: nothing to resume")
+    accuracies = facts["accuracy"]
+    return RunResult(
+        folder,
+        facts["unfrozen"],
+        accuracies["validation"],
+        accuracies["test_before_settling"],
+        accuracies["test_after_settling"],
+        facts["seconds"],
+    )
+
+
+def _teacher(path: Path | None, dataset: Dataset, device: torch.device) -> Teacher | None:
+    """The network of another run, to distil from; UserError if it sees other data."""
+    if path is None:
+        return None
+    from pipeline.pack import network
+
+    run = run_folder.read_run(path)
+    theirs, ours = run.facts["dataset"], data.as_json(dataset)
+    for key in ("image_shape", "classes"):
+        if theirs[key] != ours[key]:
+            raise UserError(f"the teacher '{path}' has another {key}; train one on this data set")
+    module = network(run).to(device).eval().requires_grad_(False)
+    facts = {"recipe": run.recipe.name, "model": run.recipe.model}
+    return Teacher(module, facts | {"sha256": run.facts["sha256"][run.folder.model.name]})
 
 
 def _finish(trainer: Trainer, dataset: Dataset, folder: RunFolder, seconds: float) -> RunResult:
@@ -245,11 +194,12 @@ def _finish(trainer: Trainer, dataset: Dataset, folder: RunFolder, seconds: floa
 
     cpu = torch.device("cpu")
     model = trainer.model.to(cpu).to(memory_format=torch.contiguous_format)
+    part(model)
     unfrozen = unfrozen_layers(model, activations=trainer.recipe.binarize == "both")
     settling: dict[str, Any] = {}
     final = model
     if not unfrozen:
-        settled = settle(model, as_pixels(dataset.train.images[:SETTLE_IMAGES], cpu).contiguous())
+        settled = settle(model, settling_pixels(dataset))
         final = settled.module
         settling = {"settled_hash": settled.hash, "settling": settled.report}
         run_folder.write_tensors(folder.settled, settled.module.state_dict())
@@ -259,16 +209,16 @@ def _finish(trainer: Trainer, dataset: Dataset, folder: RunFolder, seconds: floa
         folder, unfrozen, accuracy(final, dataset.validation, cpu), before, after, seconds
     )
     run_folder.write_tensors(folder.model, model.state_dict())
-    run_folder.write_bytes(folder.recipe, to_toml(trainer.recipe).encode())
-    lines = "".join(json.dumps(asdict(row)) + "\n" for row in trainer.history)
-    run_folder.write_bytes(folder.metrics, lines.encode())
+    run_folder.write_bytes(folder.metrics, to_lines(trainer.history))
     run_folder.write_bytes(folder.picture, freeze_plot.draw(trainer.history, trainer.recipe))
     run_folder.write_run(folder, _facts(trainer, dataset, result) | settling)
+    checkpoint.remove(folder.checkpoints)
     return result
 
 
 def _facts(trainer: Trainer, dataset: Dataset, result: RunResult) -> dict[str, Any]:
     """Contents of run.json but for settling and checksums."""
+    after = result.test_after
     return {
         "recipe": trainer.recipe.name,
         "seed": trainer.recipe.seed,
@@ -279,14 +229,14 @@ def _facts(trainer: Trainer, dataset: Dataset, result: RunResult) -> dict[str, A
             "unit": "percent",
             "validation": round(result.validation_accuracy, 4),
             "test_before_settling": round(result.test_before, 4),
-            "test_after_settling": None
-            if result.test_after is None
-            else round(result.test_after, 4),
+            "test_after_settling": None if after is None else round(after, 4),
         },
         "parameters": sum(p.numel() for p in trainer.model.parameters()),
         "layers": trainer.schedule.layers,
         "steps": trainer.steps,
         "steps_per_layer": round(trainer.schedule.steps_per_layer, 2),
         "seconds": round(result.seconds, 2),
+        "ranks": trainer.setting.ranks.count,
+        "teacher": trainer.origin()["teacher"],
         **conditions(trainer.device),
     }

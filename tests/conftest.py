@@ -9,10 +9,10 @@ import pytest
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run folder: the digits recipe for two epochs. Read only: copy it to change it."""
     from pipeline.recipe import load
-    from pipeline.train import train
+    from pipeline.train import Options, train
 
     out = tmp_path_factory.mktemp("runs") / "digits"
-    train(load("digits", {"epochs": 2}), out, device="cpu")
+    train(load("digits", {"epochs": 2}), out, Options(device="cpu"))
     return out
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export import to_lce
+from export import lce_padding, to_lce
 from export.errors import ExportError
 from export.lce_worker import KERNELS
 from kernels import bits
@@ -91,6 +91,37 @@ def test_bits_stay_right_through_a_chain_of_odd_widths() -> None:
         source = net.binary(source, channels, window, index % 2, to_bits=True)
     net.watch(source)
     check(net.program(), net.pixels(6))
+
+
+@pytest.mark.parametrize("size", [(8, 8), (6, 7), (9, 8), (2, 2), (12, 4)])
+def test_stride_two_grows_the_map_instead_of_correcting_its_border(size: tuple[int, int]) -> None:
+    """TensorFlow's SAME starts half a step later than PyTorch's on even sizes."""
+    net = Net(sum(size), *size)
+    source = net.stem(36)
+    cases = [((3, 3), (1, 1, 1, 1)), ((5, 5), (2, 2, 2, 2)), ((1, 3), (0, 1, 0, 1))]
+    for kernel, pads in cases:
+        window = Window(kernel, (2, 2), pads)
+        for to_bits in (True, False):
+            net.watch(net.binary(source, 20, window, 0, to_bits))
+    check(net.program(), net.pixels(4))
+
+
+@pytest.mark.parametrize(
+    ("window", "size", "expected"),
+    [
+        (Window((3, 3), (2, 2), (1, 1, 1, 1)), (56, 56), (57, 57)),
+        (Window((3, 3), (2, 2), (1, 1, 1, 1)), (7, 7), (7, 7)),
+        (Window((3, 3), (1, 1), (1, 1, 1, 1)), (7, 8), (7, 8)),
+        (Window((3, 3), (1, 1), (0, 0, 2, 2)), (7, 7), None),
+        (Window((3, 3), (1, 1), (1, 1, 1, 1)), (2, 7), None),
+        (Window((3, 3), (1, 1), (1, 1, 0, 0)), (7, 7), (7, 7)),
+        (Window((5, 5), (2, 2), (2, 2, 2, 2)), (8, 8), None),
+    ],
+)
+def test_grown_size(
+    window: Window, size: tuple[int, int], expected: tuple[int, int] | None
+) -> None:
+    assert lce_padding.grown_size(window, *size) == expected
 
 
 @pytest.mark.parametrize("pad_value", [0, 1])
@@ -295,4 +326,4 @@ def test_border_sums_count_the_taps_in_the_padding() -> None:
         Threshold(np.zeros(1, np.int32)),
     )  # fmt: skip
     expected = np.array([[5, 3, 5], [3, 0, 3], [5, 3, 5]]) * 10
-    assert np.array_equal(to_lce.border_sums(op, 3, 3)[..., 0], expected)
+    assert np.array_equal(lce_padding.border_sums(op, 3, 3)[..., 0], expected)

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
-from export import to_onnx, to_onnx_int8, to_qonnx
+from export import to_lce, to_onnx, to_onnx_int8, to_qonnx
 from export.ort_runtime import FORMS, OrtRuntime
 from export.parity import compare
 from export.synthetic import NAMES, UnknownNetwork, synthetic
@@ -108,6 +108,12 @@ def test_exported_weights_take_one_bit_each(resnet: Program, converter: object) 
     )
     assert 1.0 <= 8 * spent / binary_weights(resnet) <= 1.02
     assert len(data) * 10 <= len(to_onnx.convert(resnet, packed=False))
+
+
+def test_the_tflite_file_is_a_tenth_of_fp32() -> None:
+    """At 224 as well, where constants of a map's size would weigh most."""
+    program = synthetic("resnet18@224")
+    assert len(to_lce.convert(program)) * 10 <= len(to_onnx.convert(program, packed=False))
 
 
 def test_a_seed_gives_the_same_network_everywhere(resnet: Program) -> None:

@@ -1,11 +1,19 @@
-"""The benchmark's arithmetic and fairness, without a clock."""
+"""The benchmark's arithmetic and fairness, without a clock, and its command's forms."""
+
+import json
+from pathlib import Path
 
 import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner
 
 from export.runtimes import Images, Milliseconds
+from export.twin_int8 import OrtInt8Twin, int8_twin
 from export.twins import OrtTwin
 from kernels.program import Program
 from pipeline import bench
+from pipeline.cli import main
 from pipeline.tables import bench_table
 from pipeline.torch_runtime import TorchTwin
 from tests.nets import every_op, images
@@ -74,3 +82,50 @@ def test_random_images_stand_in_for_a_missing_data_set() -> None:
     assert "unknown data set 'toy'" in inputs.remedy
     again = bench.inputs_for(program, None, seed=3)
     assert np.array_equal(inputs.images, again.images)
+
+
+# ---------------------------------------------------------------- standard networks, peers
+
+
+def test_a_standard_network_with_its_peers(tmp_path: Path) -> None:
+    files = [str(tmp_path / name) for name in ("found.json", "found.md")]
+    arguments = ["--peers", "--rounds", "1", "--json", files[0], "--markdown", files[1]]
+    result = CliRunner().invoke(main, ["bench", "--synthetic", "resnet18@32", *arguments])
+    assert result.exit_code == 0, result.output
+    found = json.loads(Path(files[0]).read_text())
+    names = [row["name"] for row in found["runtimes"]]
+    assert names[0].startswith("engine")
+    assert names[1:] == ["ort-fp32", "ort-int8", "torch-fp32", "lce:indirect"]
+    sizes = {row["name"]: row["size_bytes"] for row in found["runtimes"]}
+    assert sizes["ort-int8"] < sizes["ort-fp32"] / 3
+    assert found["parity"]["sign_bits_compared"] > 10**7
+    assert found["parity"]["sign_bits_differing"] == 0
+    table = Path(files[1]).read_text()
+    assert table.count("\n| ") == 5
+    assert "0 of" in table
+    assert "- cpu: " in table
+
+
+def test_the_engine_can_be_compiled_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FROSTBIT_CACHE", str(tmp_path / "cache"))
+    result = CliRunner().invoke(main, ["bench", "--warm-cache"])
+    assert result.exit_code == 0, result.output
+    assert str(tmp_path / "cache") in result.output
+    assert "engine ready after" in result.output
+
+
+@pytest.mark.parametrize("arguments", [[], ["--synthetic", "resnet18@33"]])
+def test_what_to_measure_must_be_clear(arguments: list[str]) -> None:
+    result = CliRunner().invoke(main, ["bench", *arguments])
+    assert result.exit_code == 2
+    assert "--synthetic" in result.output or "resnet18@32" in result.output
+
+
+def test_the_int8_twin_is_quantized() -> None:
+    program = every_op()
+    kinds = {node.op_type for node in onnx.load_model_from_string(int8_twin(program)).graph.node}
+    assert {"QuantizeLinear", "DequantizeLinear"} <= kinds
+    twin = OrtInt8Twin(program)
+    image = np.zeros((1, *program.input_shape), np.uint8)
+    assert len(twin.latency(image, 3)) == 3
+    twin.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import data
+from pipeline import data, data_idx
 from pipeline.errors import UserError
 
 IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
@@ -164,7 +164,7 @@ def test_a_label_out_of_range_is_named(fashion: Path) -> None:
 
 def test_an_absent_set_names_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(data.DATA_VARIABLE, raising=False)
-    monkeypatch.setattr(data, "DEBIAN_FOLDER", tmp_path / "nowhere")
+    monkeypatch.setattr(data_idx, "DEBIAN_FOLDER", tmp_path / "nowhere")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with pytest.raises(UserError, match="make system"):
         data.load("fashion-mnist")
@@ -177,7 +177,7 @@ def test_a_failing_download_names_the_remedy(
         raise RuntimeError(f"no network for {root} {download}")
 
     monkeypatch.delenv(data.DATA_VARIABLE, raising=False)
-    monkeypatch.setattr(data, "DEBIAN_FOLDER", tmp_path / "nowhere")
+    monkeypatch.setattr(data_idx, "DEBIAN_FOLDER", tmp_path / "nowhere")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("torchvision.datasets.FashionMNIST", offline)
     with pytest.raises(UserError, match=r"download failed.*make system"):
@@ -190,7 +190,7 @@ def test_a_download_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         write(Path(root) / "FashionMNIST" / "raw")
 
     monkeypatch.delenv(data.DATA_VARIABLE, raising=False)
-    monkeypatch.setattr(data, "DEBIAN_FOLDER", tmp_path / "nowhere")
+    monkeypatch.setattr(data_idx, "DEBIAN_FOLDER", tmp_path / "nowhere")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("torchvision.datasets.FashionMNIST", fetch)
     assert len(data.load("fashion-mnist", download=True).train) == 33

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from matplotlib.image import imread
 from rich.console import Console
 
-from pipeline import data, models, recipe
+from pipeline import checkpoint, data, models, recipe
 from pipeline import train as training
 from pipeline.batches import Batches
 from pipeline.binary import unfrozen_layers
@@ -25,7 +25,8 @@ from pipeline.optim import lr_factor
 from pipeline.recipe import Recipe
 from pipeline.run_folder import read_run, read_tensors
 from pipeline.session import choose_device, reproducible
-from pipeline.train import Trainer, train
+from pipeline.train import Options, train
+from pipeline.trainer import Setting, Trainer
 
 QUICK: dict[str, Any] = {"epochs": 1, "width": 8, "model": "bireal-2", "batch": 100, "warmup": 0.1}
 
@@ -64,6 +65,10 @@ def test_metrics_tell_the_whole_story(trained: Path) -> None:
     assert rows[-1]["epoch"] == 2
     assert rows[0]["frozen"] == [0, 0, 0, 0, 0]
     assert rows[-1]["frozen"] == [1, 1, 1, 1, 1]
+    flips = [row["flips"] for row in rows]
+    assert all(len(row) == 5 and all(0 <= share <= 1 for share in row) for row in flips)
+    assert any(any(row) for row in flips)
+    assert flips[-1] == [0, 0, 0, 0, 0], "STE-free and all frozen: nothing moves"
     assert all(0 <= row["accuracy"] <= 100 and row["loss"] > 0 for row in rows)
     assert rows[-1]["loss"] < rows[0]["loss"]
     assert rows[-1]["lr"] < rows[25]["lr"]
@@ -71,7 +76,7 @@ def test_metrics_tell_the_whole_story(trained: Path) -> None:
 
 def test_the_picture_is_a_picture(trained: Path) -> None:
     picture = imread(io.BytesIO((trained / "training.png").read_bytes()), format="png")
-    assert picture.shape == (780, 1080, 4)
+    assert picture.shape == (1020, 1080, 4)
     assert picture.std() > 0.1
 
 
@@ -113,7 +118,7 @@ def test_binary_weights_alone_name_the_activations(tmp_path: Path) -> None:
 def test_progress_and_warnings_are_shown(tmp_path: Path) -> None:
     text = io.StringIO()
     console = Console(file=text, width=160, force_terminal=True)
-    train(quick(), tmp_path / "run", console=console)
+    train(quick(), tmp_path / "run", None, console)
     shown = text.getvalue()
     for word in ("train stompp", "epoch 1.0/1", "loss", "accuracy", "frozen 100 %", "left"):
         assert word in shown
@@ -122,13 +127,13 @@ def test_progress_and_warnings_are_shown(tmp_path: Path) -> None:
 
 def test_the_warning_names_enough_epochs() -> None:
     digits = data.load("digits")
-    cpu = torch.device("cpu")
-    warning = Trainer(quick(), digits, cpu).warning()
+    here = Setting(torch.device("cpu"))
+    warning = Trainer(quick(), digits, here).warning()
     assert warning is not None
     epochs = int(warning.split("train for ")[1].split()[0])
-    assert Trainer(quick(epochs=epochs), digits, cpu).warning() is None
-    assert Trainer(quick(epochs=epochs - 1), digits, cpu).warning() is not None
-    assert Trainer(quick(method="ste"), digits, cpu).warning() is None
+    assert Trainer(quick(epochs=epochs), digits, here).warning() is None
+    assert Trainer(quick(epochs=epochs - 1), digits, here).warning() is not None
+    assert Trainer(quick(method="ste"), digits, here).warning() is None
 
 
 # ---------------------------------------------------------------- refusals
@@ -136,7 +141,7 @@ def test_the_warning_names_enough_epochs() -> None:
 
 def refused(*words: str, out: Path, chosen: Recipe | None = None, **options: Any) -> None:
     with pytest.raises(UserError) as refusal:
-        train(chosen or quick(), out, **options)
+        train(chosen or quick(), out, Options(**options))
     text = str(refusal.value)
     assert "\n" not in text
     for word in words:
@@ -148,7 +153,11 @@ def test_divergence_names_step_and_layer(tmp_path: Path) -> None:
     refused(
         "diverged", "at step ", "(", "smaller learning rates", out=tmp_path / "run", chosen=chosen
     )
-    assert list((tmp_path / "run").iterdir()) == []
+    kept, damaged = checkpoint.newest(tmp_path / "run" / "checkpoints")
+    assert damaged == []
+    assert kept is not None
+    assert all(torch.isfinite(value).all() for value in kept.tensors.values())
+    assert not (tmp_path / "run" / "run.json").exists()
 
 
 def test_a_later_divergence_names_the_layer_that_froze(
@@ -170,7 +179,7 @@ def test_a_used_folder_is_refused_and_force_clears_the_old_run(tmp_path: Path) -
     (out / "notes.txt").write_text("mine")
     (out / "model.bnn").write_bytes(b"stale")
     refused("not empty", "--force", out=out)
-    train(quick(), out, force=True)
+    train(quick(), out, Options(force=True))
     assert (out / "notes.txt").read_text() == "mine"
     assert not (out / "model.bnn").exists()
     assert read_run(out).facts["fully_frozen"]
@@ -199,17 +208,20 @@ def test_a_full_disk_leaves_no_half_written_file(
 
     monkeypatch.setattr(training, "_finish", finish)
     refused("No space left", "--out", out=tmp_path / "run")
-    assert list((tmp_path / "run").iterdir()) == []
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names == {"recipe.toml", "metrics.jsonl", "checkpoints"}
 
 
-def test_ctrl_c_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_abrupt_end_leaves_only_the_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupt(self: Trainer, step: int, *args: Any) -> Any:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Trainer, "_step", interrupt)
     with pytest.raises(KeyboardInterrupt):
         train(quick(), tmp_path / "run")
-    assert list((tmp_path / "run").iterdir()) == []
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["recipe.toml"]
     assert not torch.are_deterministic_algorithms_enabled()
 
 

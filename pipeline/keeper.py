@@ -1,0 +1,124 @@
+"""Keeping a run: checkpoints while it trains, an orderly end on a signal, going on later."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import torch
+from rich.console import Console
+
+from pipeline import checkpoint, run_folder
+from pipeline.errors import Interrupted, UserError
+from pipeline.metrics import to_lines
+from pipeline.progress import Progress
+from pipeline.run_folder import RunFolder
+from pipeline.trainer import Trainer
+
+CHECKPOINTS = 20
+"""How many checkpoints a run writes at least, if its steps suffice."""
+CHECKPOINT_SECONDS = 600.0
+STEPS_BETWEEN_QUESTIONS = 8
+
+
+class Stop:
+    """Set by SIGINT or SIGTERM: the run writes a checkpoint after its step, then ends."""
+
+    number = 0
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self.number:  # asked twice: at once
+            raise KeyboardInterrupt
+        self.number = number
+
+
+@contextmanager
+def stopping() -> Iterator[Stop]:
+    """Catch SIGINT and SIGTERM inside the block (in the main thread; elsewhere do nothing)."""
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Keeper:
+    """What happens after every step: progress, checkpoints, the end on a signal.
+
+    Args:
+        trainer: the run.
+        folder: where its checkpoints and metrics go.
+        progress: bar to update.
+        stop: set by a signal.
+        every: steps between checkpoints; 0: 20 in a run, and one every ten minutes.
+    """
+
+    def __init__(
+        self, trainer: Trainer, folder: RunFolder, progress: Progress, stop: Stop, every: int
+    ) -> None:
+        self.folder, self.progress, self.stop = folder, progress, stop
+        self.every = every or max(1, trainer.steps // CHECKPOINTS)
+        self.timed = not every
+        self.seconds = 0.0
+        self.started = self.saved = time.perf_counter()
+        self.shown = len(trainer.history)
+
+    def elapsed(self) -> float:
+        """Seconds of training, earlier sittings included."""
+        return self.seconds + time.perf_counter() - self.started
+
+    def __call__(self, trainer: Trainer) -> None:
+        if len(trainer.history) > self.shown:
+            self.shown = len(trainer.history)
+            self.progress.update(trainer.history[-1])
+        ranks, stopped = trainer.setting.ranks, self.stop.number
+        if ranks.count > 1:  # all ranks must stop after the same step
+            asked = trainer.step % STEPS_BETWEEN_QUESTIONS == 0
+            heard = asked and ranks.any(bool(stopped), trainer.device)
+            stopped = signal.SIGTERM if heard else 0
+        due = trainer.step % self.every == 0 or (
+            self.timed and time.perf_counter() - self.saved > CHECKPOINT_SECONDS
+        )
+        if (due or stopped or trainer.step == trainer.steps) and ranks.rank == 0:
+            self.save(trainer)
+        if stopped:
+            raise Interrupted(trainer.step, stopped, self.folder.path)
+
+    def save(self, trainer: Trainer) -> None:
+        """Write a checkpoint and the metrics so far."""
+        tensors, facts = trainer.state()
+        if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):
+            return  # the next interval reports the divergence; older checkpoints stay
+        facts |= {"seconds": self.elapsed()}
+        checkpoint.save(
+            self.folder.checkpoints, checkpoint.Checkpoint(trainer.step, tensors, facts)
+        )
+        run_folder.write_bytes(self.folder.metrics, to_lines(trainer.history))
+        self.saved = time.perf_counter()
+
+    def restore(self, trainer: Trainer, console: Console | None) -> None:
+        """Go on from the newest valid checkpoint; say so, and say what was damaged."""
+        found, notes = checkpoint.newest(self.folder.checkpoints)
+        if found is None:
+            notes.append("no valid checkpoint: training starts at step 0")
+        else:
+            for what, ours in trainer.origin().items():
+                if found.facts[what] != ours:
+                    raise UserError(
+                        f"the checkpoint in '{self.folder.path}' has another {what}; resume it "
+                        "with the same one, or start again with --force"
+                    )
+            trainer.restore(found.step, found.tensors, found.facts)
+            self.seconds, self.shown = float(found.facts["seconds"]), len(trainer.history)
+            notes.append(f"going on from step {found.step} of {trainer.steps}")
+        if console is not None:
+            console.print(*notes, sep="\n")

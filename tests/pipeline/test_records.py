@@ -1,0 +1,75 @@
+"""What the documents say of a record is what the record says."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import experiment
+
+ROOT = Path(__file__).parent.parent.parent
+RECORDS = ROOT / "pipeline" / "records"
+TRAINING = (ROOT / "docs" / "training.md").read_text()
+
+
+def record(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((RECORDS / f"{name}.json").read_text())
+    return found
+
+
+def accuracies(name: str) -> dict[tuple[str, str, str], dict[str, float]]:
+    rows = record(name)["means"]
+    return {(r["model"], r["method"], r["binarize"]): r["test_accuracy"] for r in rows}
+
+
+def shown(value: dict[str, float]) -> str:
+    return f"{value['mean']:.1f} ± {value['std']:.1f}"
+
+
+DEPTH = "2026-11-23-paper-depth"
+
+
+def test_means_are_those_of_the_runs() -> None:
+    found = record(DEPTH)
+    assert found["means"] == experiment.means(found["runs"])
+    assert {row["runs"] for row in found["means"]} == {3}
+    grid = experiment.load("paper-depth")
+    assert len(found["runs"]) == len(grid.runs)
+
+
+@pytest.mark.parametrize("depth", [6, 12, 18, 24, 36])
+def test_the_table_over_depth(depth: int) -> None:
+    mine = {
+        method: accuracies(DEPTH)[f"plain-{depth}", method, "both"]
+        for method in ("ste", "stompp", "stompp-ste")
+    }
+    gains = [mine[m]["mean"] - mine["ste"]["mean"] for m in ("stompp", "stompp-ste")]
+    cells = [str(depth), *(shown(v) for v in mine.values()), *(f"+{gain:.1f}" for gain in gains)]
+    assert "| " + " | ".join(cells) + " |" in TRAINING
+
+
+def test_the_tables_of_orders() -> None:
+    found = accuracies(DEPTH)
+    orders = [found["plain-24", m, "both"] for m in ("stompp", "global", "reverse", "frozen")]
+    assert " | ".join(shown(v) for v in orders) in TRAINING
+    weights = [found["plain-24", m, "weights"] for m in ("ste", "stompp", "reverse", "global")]
+    assert " | ".join(shown(v) for v in weights) in TRAINING
+
+
+def test_what_the_papers_found_is_found_here() -> None:
+    found = {key: value["mean"] for key, value in accuracies(DEPTH).items()}
+
+    def gain(depth: int, method: str) -> float:
+        model = f"plain-{depth}"
+        return found[model, method, "both"] - found[model, "ste", "both"]
+
+    forward = found["plain-24", "stompp", "both"]
+    assert gain(24, "stompp") >= 6
+    assert gain(24, "stompp-ste") >= 10
+    assert gain(24, "stompp") - gain(6, "stompp") >= 5
+    assert forward - found["plain-24", "reverse", "both"] >= 15
+    assert forward >= found["plain-24", "global", "both"]
+    assert found["plain-24", "frozen", "both"] <= 20
+    weights = [found["plain-24", m, "weights"] for m in ("stompp", "reverse")]
+    assert abs(weights[0] - weights[1]) <= 2
