@@ -155,6 +155,13 @@ class _Folder:
         setattr(self.gm.get_submodule(parent), leaf, module)
         self.modules[name] = module
 
+    def drop_nothing(self) -> None:
+        """Erase what does nothing in eval mode, so that what it parts stands together."""
+        for node in list(self.gm.graph.nodes):
+            if isinstance(self.module(node), _NOTHING):
+                node.replace_all_uses_with(node.all_input_nodes[0])
+                self.gm.graph.erase_node(node)
+
     def fold(self, node: fx.Node) -> None:
         """Replace what ``node`` calls by its settled form; UserError if there is none."""
         module = self.module(node)
@@ -177,9 +184,6 @@ class _Folder:
             fold = fold_batchnorm(self.absorb_norm(node), module.bias, module.out_features)
             weight = module.weight.detach().double() * fold.mul[:, None]
             self.replace(node, st.SettledDense(weight, fold.add))
-        elif isinstance(module, _NOTHING):
-            node.replace_all_uses_with(node.all_input_nodes[0])
-            self.gm.graph.erase_node(node)
         elif module is not None and not isinstance(module, (*_AS_THEY_ARE, st.SettledDense)):
             raise UserError(
                 f"'{node.target}': a {type(module).__name__} here cannot be packed; put BatchNorm "
@@ -237,6 +241,7 @@ def structure(model: nn.Module, image_shape: tuple[int, int, int]) -> fx.GraphMo
     with torch.no_grad():
         ShapeProp(gm).propagate(torch.zeros(2, *image_shape))
     folder = _Folder(gm)
+    folder.drop_nothing()
     for node in list(gm.graph.nodes):
         if node in gm.graph.nodes and node.op == "call_module":
             folder.fold(node)
