@@ -91,7 +91,8 @@ class Net:
         depth = self.type(source).shape[2] // groups
         epilogue: Threshold | Affine
         if to_bits:
-            spread = max(2, window.kernel[0] * window.kernel[1] * depth // 8)
+            taps = window.kernel[0] * window.kernel[1] * depth
+            spread = min(taps, max(2, taps // 8))
             epilogue = Threshold(self.rng.integers(-spread, spread, channels).astype(np.int32))
         else:
             epilogue = Affine(self.small(channels, step=0.25), self.small(channels, step=0.5))
