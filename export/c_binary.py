@@ -76,13 +76,16 @@ static int32_t fb_mismatches(const uint32_t *a, const uint32_t *b, int32_t words
 }
 """
 
-ROWS = """\
-/* Number of products in one sum of a binary convolution, and words of a row that holds them. */
+TAPS = """\
+/* Number of products in one sum of a convolution. */
 static int32_t fb_taps(const fb_window *v)
 {
     return v->kernel_height * v->kernel_width * (v->in_channels / v->groups);
 }
+"""
 
+ROWS = """\
+/* Words of a row that holds that many bits. */
 static int32_t fb_row_words(const fb_window *v)
 {
     return (fb_taps(v) + 31) / 32;
@@ -240,6 +243,31 @@ static void fb_binary_affine(const uint32_t *in, const fb_window *v, const uint3
             fb_accumulate(in, v, weights, y, x);
             for (k = 0; k < v->out_channels; k++)
                 fb_row[k] = mul[k] * (float)fb_sums[k] + add[k];
+            fb_emit(fb_row, v->out_channels, pixel, residual, out, signs);
+        }
+    }
+}
+"""
+
+REAL = """\
+/* Binary weights on floats: mul * sum(+-value) + add, plus a residual; and their signs. */
+static void fb_binary_real(const float *in, const fb_window *v, const uint32_t *weights,
+                           const float *mul, const float *add, const float *residual,
+                           float *out, uint32_t *signs)
+{
+    const int32_t taps = fb_taps(v), words = fb_row_words(v), outputs = v->out_channels / v->groups;
+    int32_t y, x, k, i, pixel = 0;
+    for (y = 0; y < v->out_height; y++) {
+        for (x = 0; x < v->out_width; x++, pixel++) {
+            for (k = 0; k < v->out_channels; k++) {
+                const uint32_t *row = weights + k * words;
+                float sum = 0.0f;
+                if (k % outputs == 0)
+                    fb_gather_f32(in, v, y, x, k / outputs);
+                for (i = 0; i < taps; i++)
+                    sum += (row[i / 32] >> (i % 32)) & 1u ? -fb_values_f32[i] : fb_values_f32[i];
+                fb_row[k] = mul[k] * sum + add[k];
+            }
             fb_emit(fb_row, v->out_channels, pixel, residual, out, signs);
         }
     }

@@ -23,6 +23,7 @@ from kernels.program import (
     Add,
     AvgPool,
     BinaryConv,
+    Clip,
     Conv,
     Dense,
     GlobalSum,
@@ -159,7 +160,8 @@ def conv(file: CFile, step: Step, op: Conv, prefix: str) -> None:
     kind = file.types[step.source].kind
     out = op.weights.shape[0]
     rows = op.weights.reshape(out, -1)
-    window = _window(file, step, prefix, op.window)
+    extra = f"\n    .groups = {op.groups}, .zero_pad = 1,"
+    window = _window(file, step, prefix, op.window, extra)
     stored, weights, scale = _values(file, prefix, rows, kind)
     pad = [file.array(f"{prefix}_pad", op.pad_value)] if kind == "u8" else []
     add = file.array(f"{prefix}_add", op.add)
@@ -187,12 +189,16 @@ def binary_conv(file: CFile, step: Step, op: BinaryConv, prefix: str) -> None:
     stored = np.pad(rows.reshape(-1), (0, max(0, PAIR - rows.size)))
     file.binary_bytes += stored.nbytes
     weights = file.array(f"{prefix}_weights", stored)
-    file.kernels.add("accumulate_masked" if file.masked else "accumulate")
-    file.scratch_for("patch", words)
-    file.scratch_for("sums", op.channels_out)
-    if zero_pad:
-        file.scratch_for("mask", words)
     source = file.pointer(step.source)
+    real = file.types[step.source].kind == "f32"
+    if real:
+        file.scratch_for("values_f32", op.taps)
+    else:
+        file.kernels.add("accumulate_masked" if file.masked else "accumulate")
+        file.scratch_for("patch", words)
+        file.scratch_for("sums", op.channels_out)
+        if zero_pad:
+            file.scratch_for("mask", words)
     if isinstance(op.epilogue, Threshold):
         level = file.array(f"{prefix}_level", op.epilogue.level.astype(file.level_type))
         file.call("binary_threshold", source, window, weights, level, file.pointer(step.signs))
@@ -200,12 +206,18 @@ def binary_conv(file: CFile, step: Step, op: BinaryConv, prefix: str) -> None:
     file.scratch_for("row", op.channels_out)
     mul = file.array(f"{prefix}_mul", op.epilogue.mul)
     add = file.array(f"{prefix}_add", op.epilogue.add)
-    file.call("binary_affine", source, window, weights, mul, add, *_ends(file, step))
+    kernel = "binary_real" if real else "binary_affine"
+    file.call(kernel, source, window, weights, mul, add, *_ends(file, step))
 
 
 def pointwise(file: CFile, step: Step, op: Add | Sign, prefix: str) -> None:
     sizes = _size(file, step.source)
     file.call("pointwise", file.pointer(step.source), *sizes, *_ends(file, step))
+
+
+def clip(file: CFile, step: Step, op: Clip, prefix: str) -> None:
+    sizes = _size(file, step.source)
+    file.call("clip", file.pointer(step.source), *sizes, file.pointer(step.out))
 
 
 def to_float(file: CFile, step: Step, op: ToFloat, prefix: str) -> None:
@@ -246,6 +258,7 @@ RULES: dict[type[Op], Callable[..., None]] = {
     Conv: conv,
     BinaryConv: binary_conv,
     Sign: pointwise,
+    Clip: clip,
     ToFloat: to_float,
     Add: pointwise,
     MaxPool: max_pool,

@@ -36,10 +36,11 @@ static $total fb_dot_${x}_$w(const $x_type *x, const $w_type *w, int32_t count)
 """)
 
 _GATHER = Template("""\
-/* Fills fb_values_$patch with what lies under the window at (y, x). */
-static void fb_gather_$source(const $type *in, const fb_window *v$parameter, int32_t y, int32_t x)
+/* Fills fb_values_$patch with what lies under the window at (y, x), one group's channels. */
+static void fb_gather_$source(const $type *in, const fb_window *v$parameter, int32_t y, int32_t x,
+                         int32_t group)
 {
-    const int32_t channels = v->in_channels;
+    const int32_t channels = v->in_channels / v->groups, first = group * channels;
     int32_t i, j, k, n = 0;
     for (i = 0; i < v->kernel_height; i++) {
         for (j = 0; j < v->kernel_width; j++) {
@@ -57,14 +58,16 @@ static void fb_conv_${source}_$w(const $type *in, const fb_window *v$parameter,
                             const $w_type *weights, float scale, const float *add,
                             const float *residual, float *out, uint32_t *signs)
 {
-    const int32_t taps = v->kernel_height * v->kernel_width * v->in_channels;
+    const int32_t taps = fb_taps(v), outputs = v->out_channels / v->groups;
     int32_t y, x, k, pixel = 0;
     for (y = 0; y < v->out_height; y++) {
         for (x = 0; x < v->out_width; x++, pixel++) {
-            fb_gather_$source(in, v$argument, y, x);
-            for (k = 0; k < v->out_channels; k++)
+            for (k = 0; k < v->out_channels; k++) {
+                if (k % outputs == 0)
+                    fb_gather_$source(in, v$argument, y, x, k / outputs);
                 fb_row[k] = (float)fb_dot_${patch}_$w(fb_values_$patch, weights + k * taps, taps)
                             * scale + add[k];
+            }
             fb_emit(fb_row, v->out_channels, pixel, residual, out, signs);
         }
     }
@@ -88,15 +91,17 @@ PATCHES = {"u8": "i16", "bits": "i16", "f32": "f32"}
 
 _SOURCES = {
     "u8": {
-        "type": "uint8_t", "padding": "pad[k]", "value": "in[pixel * channels + k]",
+        "type": "uint8_t", "padding": "pad[first + k]",
+        "value": "in[pixel * v->in_channels + first + k]",
         "parameter": ", const uint8_t *pad", "argument": ", pad",
     },
     "bits": {
         "type": "uint32_t", "padding": "0", "parameter": "", "argument": "",
-        "value": "1 - 2 * (int16_t)fb_bit(in + pixel * ((channels + 31) / 32), k)",
+        "value": "1 - 2 * (int16_t)fb_bit(in + pixel * ((v->in_channels + 31) / 32), first + k)",
     },
     "f32": {
-        "type": "float", "padding": "0.0f", "value": "in[pixel * channels + k]",
+        "type": "float", "padding": "(v->zero_pad ? 0.0f : 1.0f)",
+        "value": "in[pixel * v->in_channels + first + k]",
         "parameter": "", "argument": "",
     },
 }  # fmt: skip
@@ -118,7 +123,7 @@ def _with_values() -> dict[str, Kernel]:
         made[f"gather_{source}"] = Kernel(_GATHER.substitute(parts), _GATHER_NEEDS[source])
         for w, w_type in TYPES.items():
             text = _CONV.substitute(parts, w=w, w_type=w_type)
-            parts_of = (f"gather_{source}", f"dot_{PATCHES[source]}_{w}", "emit")
+            parts_of = ("taps", f"gather_{source}", f"dot_{PATCHES[source]}_{w}", "emit")
             made[f"conv_{source}_{w}"] = Kernel(text, parts_of)
     for w, w_type in TYPES.items():
         made[f"dense_{w}"] = Kernel(_DENSE.substitute(w=w, w_type=w_type), (f"dot_f32_{w}",))
@@ -129,7 +134,8 @@ KERNELS: dict[str, Kernel] = {
     "window": Kernel(c_binary.WINDOW),
     "bit": Kernel(c_binary.BIT),
     "popcount": Kernel(c_binary.POPCOUNT),
-    "rows": Kernel(c_binary.ROWS, ("window",)),
+    "taps": Kernel(c_binary.TAPS, ("window",)),
+    "rows": Kernel(c_binary.ROWS, ("taps",)),
     "gather_packed": Kernel(c_binary.GATHER_BITS, ("rows",)),
     "masked": Kernel(c_binary.MASKED, ("gather_packed", "popcount")),
     "accumulate": Kernel(
@@ -141,6 +147,7 @@ KERNELS: dict[str, Kernel] = {
     "emit": Kernel(c_binary.EMIT),
     "binary_threshold": Kernel(c_binary.THRESHOLD),
     "binary_affine": Kernel(c_binary.AFFINE, ("emit",)),
+    "clip": Kernel(c_maps.CLIP),
     "pointwise": Kernel(c_maps.POINTWISE, ("emit",)),
     "to_float": Kernel(c_maps.TO_FLOAT, ("bit",)),
     "max_f32": Kernel(c_maps.MAX_F32, ("window",)),
@@ -150,6 +157,7 @@ KERNELS: dict[str, Kernel] = {
     "sum_f32": Kernel(c_maps.SUM_F32),
     "sum_bits": Kernel(c_maps.SUM_BITS, ("bit",)),
     **_with_values(),
+    "binary_real": Kernel(c_binary.REAL, ("rows", "gather_f32", "emit")),
 }
 
 

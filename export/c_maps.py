@@ -11,6 +11,16 @@ static void fb_pointwise(const float *in, int32_t pixels, int32_t channels, cons
 }
 """
 
+CLIP = """\
+/* Floats limited to -1 .. 1. */
+static void fb_clip(const float *in, int32_t pixels, int32_t channels, float *out)
+{
+    int32_t i;
+    for (i = 0; i < pixels * channels; i++)
+        out[i] = in[i] < -1.0f ? -1.0f : in[i] > 1.0f ? 1.0f : in[i];
+}
+"""
+
 TO_FLOAT = """\
 /* Bits as floats +1 and -1. */
 static void fb_to_float(const uint32_t *in, int32_t pixels, int32_t channels, float *out)

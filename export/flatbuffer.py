@@ -35,8 +35,10 @@ BUILTIN_OPERATORS = {
     "AVERAGE_POOL_2D": 1,
     "CONCATENATION": 2,
     "CONV_2D": 3,
+    "DEPTHWISE_CONV_2D": 4,
     "FULLY_CONNECTED": 9,
     "MAX_POOL_2D": 17,
+    "RELU_N1_TO_1": 20,
     "RESHAPE": 22,
     "PAD": 34,
     "PADV2": 60,
@@ -60,8 +62,17 @@ _CONV = {
     "dilation_w_factor": (4, "Int32"),
     "dilation_h_factor": (5, "Int32"),
 }
+_DEPTHWISE = {
+    "padding": (0, "Int8"),
+    "stride_w": (1, "Int32"),
+    "stride_h": (2, "Int32"),
+    "depth_multiplier": (3, "Int32"),
+    "dilation_w_factor": (5, "Int32"),
+    "dilation_h_factor": (6, "Int32"),
+}
 OPTIONS: dict[str, tuple[int, dict[str, tuple[int, str]]]] = {
     "CONV_2D": (1, _CONV),
+    "DEPTHWISE_CONV_2D": (2, _DEPTHWISE),
     "AVERAGE_POOL_2D": (5, _POOL),
     "MAX_POOL_2D": (5, _POOL),
     "FULLY_CONNECTED": (8, {}),
@@ -72,6 +83,7 @@ OPTIONS: dict[str, tuple[int, dict[str, tuple[int, str]]]] = {
     "SUM": (27, {"keep_dims": (0, "Bool")}),
     "PADV2": (43, {}),
     "SLICE": (48, {}),
+    "RELU_N1_TO_1": (0, {}),
 }
 
 
@@ -240,8 +252,9 @@ def _operator(builder: flatbuffers.Builder, operator: Operator) -> int:
     ]
     if operator.name in BUILTIN_OPERATORS:
         union, known = OPTIONS[operator.name]
-        values = [(*known[key], value) for key, value in operator.options.items()]
-        fields += [(3, "Uint8", union), _offset(4, _table(builder, 8, *values))]
+        if union:
+            values = [(*known[key], value) for key, value in operator.options.items()]
+            fields += [(3, "Uint8", union), _offset(4, _table(builder, 8, *values))]
     elif operator.options:
         custom = _bytes(builder, flex_map(operator.options), ALIGNMENT)
         fields.append(_offset(5, custom))

@@ -190,6 +190,40 @@ class LceGraph:
             dilation_h_factor=window.dilation[0],
         )
 
+    def depthwise(
+        self,
+        name: str,
+        x: int,
+        weights: NDArray[Any],
+        bias: NDArray[Any],
+        window: Window,
+        same: bool,
+    ) -> int:
+        """DEPTHWISE_CONV_2D with weights ``[O, kh, kw, 1]``: O / C outputs per channel."""
+        stored = weights.astype(np.float32).transpose(3, 1, 2, 0)
+        inputs = [
+            x,
+            self.writer.constant(f"{name}/weights", stored),
+            self.writer.constant(f"{name}/bias", bias.astype(np.float32)),
+        ]
+        return self._emit(
+            "DEPTHWISE_CONV_2D",
+            inputs,
+            name,
+            self._output(x, window, same, len(weights)),
+            np.float32,
+            padding=SAME if same else VALID,
+            stride_w=window.stride[1],
+            stride_h=window.stride[0],
+            depth_multiplier=len(weights) // self.writer.shape(x)[3],
+            dilation_w_factor=window.dilation[1],
+            dilation_h_factor=window.dilation[0],
+        )
+
+    def clip(self, name: str, x: int) -> int:
+        """RELU_N1_TO_1: clip(x, -1, 1)."""
+        return self._emit("RELU_N1_TO_1", [x], name, self.writer.shape(x), np.float32)
+
     def _output(self, x: int, window: Window, same: bool, depth: int) -> tuple[int, ...]:
         height, width = self.size(x)
         pads = same_pads(window, height, width) if same else (0, 0, 0, 0)

@@ -92,7 +92,7 @@ class Graph:
     def constant(self, name: str, value: Array) -> str:
         """Initializer ``name``; the first value given to a name stays."""
         if name not in self.constants:
-            self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
+            self.constants[name] = numpy_helper.from_array(np.asarray(value, order="C"), name)
         return name
 
     def scalar(self, name: str, value: float, dtype: Any = np.float32) -> str:

@@ -1,8 +1,9 @@
 """Parity: the same images through every runtime, every sign bit compared with the reference.
 
 Bits must be equal. Logits must be equal where :mod:`kernels.exact` proves the head exact, else
-within ``LOGITS_TOLERANCE`` of the largest logit of their image. A check on constant outputs
-proves nothing, so it fails.
+within ``LOGITS_TOLERANCE`` of the largest logit of their image; a binary-weight network has no
+sign bits and real sums all the way, its tolerance is ``REAL_TOLERANCE``. A check on constant
+outputs proves nothing, so it fails.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from kernels.program import Program
 from kernels.verify import infer_types
 
 LOGITS_TOLERANCE = 1e-5
+REAL_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -56,12 +58,14 @@ class ParityReport:
     """All comparisons, and what the Program promises.
 
     ``promised`` is False for a Program that :mod:`kernels.exact` cannot prove: the figures are
-    then a description and :attr:`passed` says nothing about bits.
+    then a description and :attr:`passed` says nothing about bits. ``has_signs`` is False for a
+    binary-weight network.
     """
 
     images: int
     promised: bool
     head_exact: bool
+    has_signs: bool
     comparisons: tuple[Comparison, ...]
 
     @property
@@ -71,12 +75,14 @@ class ParityReport:
 
     def keeps(self, each: Comparison) -> bool:
         """Whether one runtime has no differing bit and equal (or close enough) logits."""
+        tolerance = LOGITS_TOLERANCE if self.has_signs else REAL_TOLERANCE
         close = (
             each.logits_max_abs_diff == 0.0
             if self.head_exact
-            else each.logits_max_rel_diff <= LOGITS_TOLERANCE
+            else each.logits_max_rel_diff <= tolerance
         )
-        return each.sign_bits_differing == 0 and each.sign_bits_compared > 0 and close
+        compared = each.sign_bits_compared > 0 or not self.has_signs
+        return each.sign_bits_differing == 0 and compared and close
 
     @property
     def total(self) -> dict[str, float | int]:
@@ -219,4 +225,10 @@ def compare(
         tally.comparison(runtime.name, len(images), labels is not None)
         for runtime, tally in zip(runtimes, tallies, strict=True)
     ]
-    return ParityReport(len(images), verdict.body_exact, verdict.head_exact, tuple(comparisons))
+    return ParityReport(
+        images=len(images),
+        promised=verdict.body_exact,
+        head_exact=verdict.head_exact,
+        has_signs=verdict.has_signs,
+        comparisons=tuple(comparisons),
+    )

@@ -16,6 +16,8 @@ other words: ONNX stores the pixels' zero points as floats where they differ bet
 (the .bnn keeps them as bytes and does not count them) and a dilated average pool as a
 convolution; TFLite adds multipliers of one where the margin of a threshold is computed in
 floats, and constants of the output's size that correct the border of a zero-padded convolution.
+Binary weights on float inputs are the exception to the first rule: LCE has no operator for them,
+so in a .tflite they are 32-bit parameters. Their MACs have 32 bits everywhere.
 The pixels have 8 bits in a .bnn, 32 in a .tflite, and in ONNX 8 until they are shifted.
 Source: ``larq/models.py`` of larq/larq.
 """
@@ -182,9 +184,9 @@ def _parameters(op: Op) -> tuple[dict[int, int], int]:
     return {}, 0
 
 
-def _macs(op: Op, pixels: int) -> dict[int, int]:
+def _macs(op: Op, pixels: int, input_bits: int) -> dict[int, int]:
     if isinstance(op, BinaryConv):
-        return {1: pixels * op.channels_out * op.taps}
+        return {input_bits: pixels * op.channels_out * op.taps}
     if isinstance(op, (Conv, Dense)):
         return {32: pixels * op.weights.size}
     return {}
@@ -198,6 +200,6 @@ def summarise_program(program: Program, file_bytes: int) -> Summary:
         shape = types[op.name].shape
         parameters, size = _parameters(op)
         width = max(KIND_BITS[types[source].kind] for source in op.inputs)
-        macs = _macs(op, shape[0] * shape[1])
+        macs = _macs(op, shape[0] * shape[1], width)
         layers.append(Layer(op.name, type(op).__name__, width, shape, parameters, size, macs))
     return Summary("Frostbit model", file_bytes, tuple(layers))

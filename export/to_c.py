@@ -77,8 +77,11 @@ def _level_type(program: Program) -> type[np.int16] | type[np.int32]:
     return np.int16 if max(levels, default=0) <= np.iinfo(np.int16).max else np.int32
 
 
-def _pads_with_zero(op: Op) -> bool:
-    return isinstance(op, BinaryConv) and op.pad_value == 0 and any(op.window.pads)
+def _pads_with_zero(op: Op, types: dict[str, ValueType]) -> bool:
+    """Whether ``op`` counts bits and has to leave out those in the padding."""
+    if not isinstance(op, BinaryConv) or types[op.inputs[0]].kind != "bits":
+        return False
+    return op.pad_value == 0 and any(op.window.pads)
 
 
 def _dimensions(value: ValueType) -> str:
@@ -220,7 +223,7 @@ def convert(program: Program) -> bytes:
         places=places(steps, types, result),
         pointers=pointers,
         level_type=_level_type(program),
-        masked=any(_pads_with_zero(op) for op in program.ops),
+        masked=any(_pads_with_zero(op, types) for op in program.ops),
     )
     for index, step in enumerate(steps):
         _write_step(file, index, step, {each.name: each for each in kept})

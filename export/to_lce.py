@@ -18,8 +18,11 @@ What TFLite cannot say as it stands is rewritten exactly, because a Program defi
 * Padded bits of a max-pool are -1, which never wins.
 * Pixels with a different zero point per channel are shifted by it, so that 0 pads them; the
   bias takes the shift back.
-* LCE's grouped kernels refuse or are wrong below 32 channels a group: a grouped convolution
-  becomes one convolution per group.
+* LCE's grouped kernels refuse or are wrong below 32 channels a group: a grouped binary
+  convolution becomes one convolution per group, a full-precision one as well unless it is
+  depthwise, which TFLite has.
+* Binary weights on real inputs become CONV_2D with fp32 weights ``+-mul``: LCE has no such
+  operator, so these weights are not compressed.
 
 Exactness: LCE evaluates the float epilogue as ``(2p) * (-mul) + (add + K * mul)``, p the
 popcount. On the grid 2^-s with ``K|mul| + |add| <= 2^(24-s)``, the condition under which the
@@ -44,12 +47,14 @@ import numpy as np
 from export.errors import ExportError
 from export.lce_graph import LCE_WORD_BITS, LceGraph, is_same, lce_words, reach, used_pads
 from export.lce_padding import zero_padded
+from kernels.binary_weights import as_conv
 from kernels.program import (
     INPUT,
     Add,
     Affine,
     AvgPool,
     BinaryConv,
+    Clip,
     Conv,
     Dense,
     GlobalSum,
@@ -71,18 +76,37 @@ def _conv(graph: LceGraph, op: Conv, sources: tuple[ValueType, ...], x: int) -> 
     if sources[0].kind == "bits":
         x = graph.dequantize(f"{op.name}/float", x, sources[0].shape[2])
     bias, zero = op.add.astype(np.float64), op.pad_value.astype(np.float64)
+    depth = op.weights.shape[3]
     pads = used_pads(op.window, *graph.size(x))
     if any(pads) and np.unique(zero).size > 1:
         x = graph.add_constant(f"{op.name}/shifted", x, -zero)
-        bias = bias + op.weights.astype(np.float64).sum(axis=(1, 2)) @ zero
+        per_group = np.repeat(zero.reshape(op.groups, depth), len(bias) // op.groups, axis=0)
+        bias = bias + (op.weights.astype(np.float64).sum(axis=(1, 2)) * per_group).sum(axis=1)
         zero = np.zeros_like(zero)
     same = zero[0] == 0 and is_same(op.window, *graph.size(x))
     if not same:
         x = graph.pad(op.name, x, pads, float(zero[0]), np.float32)
-    return graph.conv(op.name, x, op.weights, bias, op.window, same)
+    return _float_groups(graph, replace(op, add=bias.astype(np.float32)), x, same)
+
+
+def _float_groups(graph: LceGraph, op: Conv, x: int, same: bool) -> int:
+    """CONV_2D, DEPTHWISE_CONV_2D, or one CONV_2D a group."""
+    if op.groups == 1:
+        return graph.conv(op.name, x, op.weights, op.add, op.window, same)
+    per_input, per_output = op.weights.shape[3], len(op.weights) // op.groups
+    if per_input == 1:
+        return graph.depthwise(op.name, x, op.weights, op.add, op.window, same)
+    parts = []
+    for i in range(op.groups):
+        name, rows = f"{op.name}/group{i}", slice(i * per_output, (i + 1) * per_output)
+        part = graph.slice_depth(f"{name}/input", x, i * per_input, per_input, np.float32)
+        parts.append(graph.conv(name, part, op.weights[rows], op.add[rows], op.window, same))
+    return graph.concatenate(op.name, parts, np.float32)
 
 
 def _binary_conv(graph: LceGraph, op: BinaryConv, sources: tuple[ValueType, ...], x: int) -> int:
+    if sources[0].kind == "f32":
+        return _conv(graph, as_conv(op), sources, x)
     if op.groups == 1:
         return _one_group(graph, op, x)
     per_group = op.channels_out // op.groups
@@ -145,6 +169,10 @@ def _sign(graph: LceGraph, op: Sign, _: tuple[ValueType, ...], x: int) -> int:
     return graph.quantize(op.name, x)
 
 
+def _clip(graph: LceGraph, op: Clip, _: tuple[ValueType, ...], x: int) -> int:
+    return graph.clip(op.name, x)
+
+
 def _to_float(graph: LceGraph, op: ToFloat, sources: tuple[ValueType, ...], x: int) -> int:
     return graph.dequantize(op.name, x, sources[0].shape[2])
 
@@ -198,6 +226,7 @@ RULES: dict[type[Op], Callable[..., int]] = {
     Conv: _conv,
     BinaryConv: _binary_conv,
     Sign: _sign,
+    Clip: _clip,
     ToFloat: _to_float,
     Add: _add,
     MaxPool: _max_pool,

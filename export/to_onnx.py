@@ -11,6 +11,8 @@ float32 ``[N, classes]``; inside, maps are float32 NCHW and a sign is a map of +
   follows. ``2 * acc + 1 - 2T`` is odd, never 0, so the clip yields exactly the sign.
 * Convolution -> ``mul * acc + add``: a ``Clip(-K, K)``, an identity on accumulators, stands
   before ``Mul`` so that no optimizer folds the multiplier into the weights, which would round.
+* Binary weights on real inputs (f32) need no such clip: there is nothing to protect that
+  rounding could flip, or, where :mod:`kernels.exact` proves the sums, nothing that rounds.
 * Padding with +1 is a ``Pad`` of the +-1 map; pixels are padded with their zero point.
 * The float form, for tools that cannot fold constants, has plain +-1.0 initializers; a threshold
   is then the bias ``0.5 - T`` and ``Sign``, which never meets 0.
@@ -48,6 +50,7 @@ from kernels.program import (
     Affine,
     AvgPool,
     BinaryConv,
+    Clip,
     Conv,
     Dense,
     GlobalSum,
@@ -102,7 +105,10 @@ def conv(g: Graph, op: Conv, x: str) -> str:
     framed = bool(op.pad_value.any())
     if framed:
         x = _pixel_frame(g, op, x)
-    return g.node("Conv", [x, *inputs], op.name, **window_attributes(op.window, padded=framed))
+    attributes = window_attributes(op.window, padded=framed)
+    if op.groups > 1:
+        attributes["group"] = op.groups
+    return g.node("Conv", [x, *inputs], op.name, **attributes)
 
 
 def _pixel_frame(g: Graph, op: Conv, x: str) -> str:
@@ -137,8 +143,12 @@ def packed_conv(g: Graph, op: BinaryConv, x: str) -> str:
         return affine(g, op, op.epilogue, accumulator(g, op, x, unpacked(g, op, 1), []))
     bias = (1 - 2 * level(op, op.epilogue)).astype(np.float32)
     acc = accumulator(g, op, x, unpacked(g, op, 2), [g.constant(f"{op.name}/bias", bias)])
-    limits = [g.scalar("minus_one", -1.0), g.scalar("one", 1.0)]
-    return g.node("Clip", [acc, *limits], op.name)
+    return unit_clip(g, op.name, acc)
+
+
+def unit_clip(g: Graph, name: str, x: str) -> str:
+    """``Clip(-1, 1)``."""
+    return g.node("Clip", [x, g.scalar("minus_one", -1.0), g.scalar("one", 1.0)], name)
 
 
 def float_conv(g: Graph, op: BinaryConv, x: str) -> str:
@@ -151,6 +161,8 @@ def float_conv(g: Graph, op: BinaryConv, x: str) -> str:
 
 
 def affine(g: Graph, op: BinaryConv, epilogue: Affine, acc: str) -> str:
+    if g.types[op.inputs[0]].kind == "f32":
+        return scaled(g, op.name, epilogue, acc)
     limits = [g.scalar(f"minus_{op.taps}", -op.taps), g.scalar(f"plus_{op.taps}", op.taps)]
     held = g.node("Clip", [acc, *limits], f"{op.name}/held")
     return scaled(g, op.name, epilogue, held)
@@ -171,6 +183,10 @@ def positive(g: Graph, op: Sign, x: str) -> str:
 def sign(g: Graph, op: Sign, x: str) -> str:
     ones = [g.scalar("one", 1.0), g.scalar("minus_one", -1.0)]
     return g.node("Where", [positive(g, op, x), *ones], op.name)
+
+
+def _clip(g: Graph, op: Clip, x: str) -> str:
+    return unit_clip(g, op.name, x)
 
 
 def _to_float(g: Graph, op: ToFloat, x: str) -> str:
@@ -222,6 +238,7 @@ RULES: dict[type[Op], Rule] = {
     Conv: conv,
     BinaryConv: packed_conv,
     Sign: sign,
+    Clip: _clip,
     ToFloat: _to_float,
     Add: _add,
     MaxPool: _max_pool,

@@ -22,6 +22,7 @@ from kernels.program import (
     Add,
     AvgPool,
     BinaryConv,
+    Clip,
     Conv,
     Dense,
     GlobalSum,
@@ -80,10 +81,9 @@ class _Twin:
         weights = twin_weights(op, seed)
         inputs = [x[0], self.constant(f"{op.name}/w", weights)]
         inputs.append(self.constant(f"{op.name}/b", np.zeros(len(weights), np.float32)))
-        groups = op.groups if isinstance(op, BinaryConv) else 1
         relu = isinstance(op, BinaryConv) and isinstance(op.epilogue, Threshold)
         output = f"{op.name}/acc" if relu else op.name
-        self.node("Conv", inputs, output, group=groups, **_window(op.window))
+        self.node("Conv", inputs, output, group=op.groups, **_window(op.window))
         if relu:
             self.node("Relu", [output], op.name)
 
@@ -92,7 +92,7 @@ class _Twin:
         match op:
             case Conv() | BinaryConv():
                 self.convolution(op, x, seed)
-            case Sign():
+            case Sign() | Clip():
                 self.node("Relu", x, op.name)
             case ToFloat():
                 self.node("Identity", x, op.name)

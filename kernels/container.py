@@ -6,7 +6,8 @@ shape, data set, class names, the hash of the settled weights, and ``sha256``: t
 the whole file with those 64 digits replaced by zeros. So every bit of the file is covered.
 Binary weights are stored without padding, one bit each: uint8 ``[O, ceil(K / 8)]``, the K taps
 of an output channel in (kh, kw, I) order, least significant bit first; the loader makes words.
-A window is ten integers: kernel, stride, pads, dilation.
+A window is ten integers: kernel, stride, pads, dilation. A number that has its op's default value
+(one group of a full-precision convolution) is left out.
 Nothing in it depends on time, machine or folder: the same Program gives the same bytes.
 """
 
@@ -103,7 +104,7 @@ def _describe(owner: Any, prefix: str, tensors: dict[str, Any]) -> dict[str, Any
         elif isinstance(value, (Threshold, Affine)):
             fields[field.name] = type(value).__name__.lower()
             _describe(value, prefix, tensors)
-        else:
+        elif field.default is dataclasses.MISSING or value != field.default:
             fields[field.name] = value
     return fields
 
@@ -203,6 +204,8 @@ def _field(field: Any, prefix: str, entry: dict[str, Any], tensors: dict[str, An
         inner = dataclasses.fields(epilogue)
         return epilogue(*(_field(part, prefix, {}, tensors) for part in inner))
     if field.type == "int":
+        if name not in entry and field.default is not dataclasses.MISSING:
+            return field.default
         return _integers([entry.get(name)], 1, what)[0]
     tensor = tensors.pop(f"{prefix}/{name}", None)
     if tensor is None:

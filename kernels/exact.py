@@ -26,6 +26,7 @@ from kernels.program import (
     Add,
     AvgPool,
     BinaryConv,
+    Clip,
     Conv,
     Dense,
     GlobalSum,
@@ -68,12 +69,15 @@ class Exactness:
     """Verdict over a Program.
 
     Attributes:
-        body_exact: every value that some sign depends on is exact: sign bits cannot differ.
+        body_exact: every value that some sign depends on is exact: sign bits cannot differ (nor
+            where there are none).
         head_exact: the logits are exact too.
-        exponent: largest grid exponent s among the body's values.
+        exponent: largest grid exponent s among the body's values (of a network without signs:
+            of its first op's, which is then its whole body).
         bound: largest absolute value among the body's f32 values.
         bits_left: mantissa bits left over at the body's tightest value (negative: too few).
         tightest: name of that value.
+        has_signs: whether there is any sign bit at all (not in a binary-weight network).
     """
 
     body_exact: bool
@@ -82,6 +86,7 @@ class Exactness:
     bound: float
     bits_left: float
     tightest: str
+    has_signs: bool
 
 
 def grid_exponent(values: NDArray[Any]) -> int:
@@ -102,23 +107,32 @@ def _made(exponent: int, bound: F64, inputs_exact: bool) -> Grid:
     return Grid(exponent, bound, inputs_exact and grid.bits < MANTISSA_BITS)
 
 
-def _linear(weights: NDArray[Any], added: NDArray[Any], source: Grid, axes: str) -> Grid:
+def _linear(weights: NDArray[Any], added: NDArray[Any], source: Grid, groups: int = 1) -> Grid:
+    """Sums of products: ``weights`` is ``[O, ..., I]`` and reads ``I * groups`` channels."""
     exponent = max(source.exponent + grid_exponent(weights), grid_exponent(added))
-    bound = np.einsum(axes, np.abs(weights.astype(np.float64)), source.bound) + np.abs(added)
+    size = np.abs(weights.astype(np.float64)).reshape(
+        groups, len(weights) // groups, -1, weights.shape[-1]
+    )
+    per_group = source.bound.reshape(groups, -1)
+    bound = np.einsum("gohi,gi->go", size, per_group).ravel() + np.abs(added)
     return _made(exponent, bound, source.exact)
 
 
 def _conv(op: Conv, source: Grid) -> Grid:
-    return _linear(op.weights, op.add, source, "ohwi,i->o")
+    padded = np.maximum(source.bound, op.pad_value)
+    return _linear(op.weights, op.add, Grid(source.exponent, padded, source.exact), op.groups)
 
 
 def _binary_conv(op: BinaryConv, source: Grid) -> Grid:
     if isinstance(op.epilogue, Threshold):
         return Grid(0, np.ones(op.channels_out), source.exact)
-    mul, added = op.epilogue.mul, op.epilogue.add
-    exponent = max(grid_exponent(mul), grid_exponent(added))
-    bound = np.abs(mul.astype(np.float64)) * op.taps + np.abs(added)
-    return _made(exponent, bound, source.exact)
+    mul, added = op.epilogue.mul.astype(np.float64), op.epilogue.add
+    padded = np.maximum(source.bound, op.pad_value).reshape(op.groups, -1)
+    taps = op.window.kernel[0] * op.window.kernel[1]
+    acc = np.repeat(taps * padded.sum(axis=1), op.channels_out // op.groups)
+    exponent = max(source.exponent + grid_exponent(op.epilogue.mul), grid_exponent(added))
+    sums = _made(source.exponent, acc, source.exact)
+    return _made(exponent, np.abs(mul) * acc + np.abs(added), sums.exact)
 
 
 def _one(op: Sign | ToFloat, source: Grid) -> Grid:
@@ -144,13 +158,18 @@ def _repeat(op: Repeat, source: Grid) -> Grid:
 
 
 def _dense(op: Dense, source: Grid) -> Grid:
-    return _linear(op.weights, op.add, source, "oi,i->o")
+    return _linear(op.weights, op.add, source)
+
+
+def _clip(op: Clip, source: Grid) -> Grid:
+    return Grid(source.exponent, np.minimum(source.bound, 1.0), source.exact)
 
 
 RULES: dict[type[Op], Callable[..., Grid]] = {
     Conv: _conv,
     BinaryConv: _binary_conv,
     Sign: _one,
+    Clip: _clip,
     ToFloat: _one,
     Add: _add,
     MaxPool: _same,
@@ -196,13 +215,15 @@ def analyse(program: Program) -> Exactness:
         FormatError: if the program is malformed.
     """
     found = grids(program)
-    body = sorted(_feeds_a_sign(program) - {INPUT}) or [program.ops[0].name]
+    signs = _feeds_a_sign(program)
+    body = sorted(signs - {INPUT}) or [program.ops[0].name]
     tightest = max(body, key=lambda name: found[name].bits)
     return Exactness(
-        body_exact=all(found[name].exact for name in body),
+        body_exact=all(found[name].exact for name in signs),
         head_exact=found[program.ops[-1].name].exact,
         exponent=max(found[name].exponent for name in body),
         bound=max(float(found[name].bound.max()) for name in body),
         bits_left=MANTISSA_BITS - found[tightest].bits,
         tightest=tightest,
+        has_signs=bool(signs),
     )

@@ -12,8 +12,8 @@ from __future__ import annotations
 from kernels import table as t
 from kernels._jit import inlined, inner
 from kernels.epilogue import affine32, affine_tile, threshold_tile
-from kernels.floats import float_tile
-from kernels.pools import pool, repeat
+from kernels.floats import depthwise_tile, float_tile, grouped_float_tile
+from kernels.pools import clip, pool, repeat
 from kernels.vector import (
     BLOCK,
     LANES,
@@ -43,9 +43,14 @@ def accumulate(row, source, constants, block, pixels, counts):
         float_tile(source, pixels, offsets, taps, weights, counts)
     elif field(row, t.MICRO) == t.PORTABLE:
         portable_tile(source, pixels, offsets, taps, weights, counts)
+    elif field(row, t.MICRO) == t.DEPTHWISE:
+        depthwise_tile(source + block * BLOCK, pixels, offsets, taps, weights, counts)
     else:
         lanes = constants + field(row, t.LANES) + block * BLOCK
-        grouped_tile(source, pixels, offsets, taps, weights, counts, lanes)
+        if field(row, t.MICRO) == t.GROUPED:
+            grouped_tile(source, pixels, offsets, taps, weights, counts, lanes)
+        else:
+            grouped_float_tile(source, pixels, offsets, taps, weights, counts, lanes)
 
 
 @inlined
@@ -63,7 +68,7 @@ def one_pixel(row, arena, constants, block, pixel, entry, counts):
     add = constants + field(row, t.ADD) + block * BLOCK
     out = arena + field(row, t.OUT) + pixel * field(row, t.OUT_PIXEL)
     out += block * field(row, t.OUT_BLOCK)
-    if field(row, t.MICRO) == t.FLOAT:
+    if field(row, t.MICRO) >= t.FLOAT:
         word = sum32(counts, add, out)
     else:
         start = constants + field(row, t.START) + load_i32(entry + t.AT_START) + block * BLOCK
@@ -100,7 +105,7 @@ def one_tile(row, arena, constants, block, first, entry, counts):
 def epilogue(row, arena, constants, block, first, entry, counts):
     """From the accumulators of one tile to float32 and sign bits."""
     left = field(row, t.PIXELS) - first
-    is_float = field(row, t.MICRO) == t.FLOAT
+    is_float = field(row, t.MICRO) >= t.FLOAT
     if not is_float and field(row, t.MUL) < 0:
         limit = constants + field(row, t.START) + block * BLOCK
         bits = arena + field(row, t.BITS_OUT) + block * field(row, t.BITS_BLOCK)
@@ -238,5 +243,7 @@ def step(row, arena, constants, image):
         regroup(row, arena, constants)
     elif code == t.REPEAT:
         repeat(row, arena, constants)
+    elif code == t.CLIP:
+        clip(row, arena, constants)
     else:
         pool(row, arena, constants)

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from kernels import table as t
 from kernels import weights
+from kernels.columns import Lowering
 from kernels.memory import Layout, place
 from kernels.program import BinaryConv, FormatError, Program, ValueType
-from kernels.rules import RULES, Lowering
+from kernels.rules import RULES
 from kernels.schedule import Regroup, Step, Widen, lifetimes, schedule
 from kernels.vector import BLOCK
 from kernels.verify import infer_types

@@ -1,4 +1,4 @@
-"""Pooling, global sum and channel repetition: the steps that do no arithmetic worth tuning.
+"""Pooling, global sum, repetition and clip: the steps that do no arithmetic worth tuning.
 
 Same conventions as :mod:`kernels.layers`. A window is clipped to the map, so what lies outside
 adds nothing to a sum and never wins a maximum.
@@ -14,6 +14,7 @@ from kernels.vector import (
     BLOCK,
     accumulate32,
     clear,
+    clip32,
     copy,
     divide32,
     field,
@@ -97,3 +98,11 @@ def repeat(row, arena, constants):
         out = arena + field(row, t.OUT) + pixel * field(row, t.OUT_PIXEL)
         for i in range(field(row, t.DIVISOR)):
             copy(out + i * size, source, size)
+
+
+@inner
+def clip(row, arena, constants):
+    """clip(x, -1, 1) of a float map, which lies block after block."""
+    source, out = arena + field(row, t.SOURCE), arena + field(row, t.OUT)
+    for i in range(field(row, t.PIXELS) * field(row, t.BLOCKS)):
+        clip32(source + i * BLOCK, out + i * BLOCK)

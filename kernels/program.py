@@ -115,28 +115,32 @@ class Conv(Op):
     """Full-precision convolution of pixels or +-1 maps: ``y = sum(w * x) + add`` -> f32.
 
     Attributes:
-        weights: float32 OHWI.
+        weights: float32 OHWI, I the channels per group.
         add: float32 ``[O]``.
-        pad_value: uint8 ``[I]``, what a padded tap holds (the zero point of the pixels; all 0
-            for a ``bits`` or ``f32`` input).
+        pad_value: uint8 ``[C]``, what a padded tap holds per input channel (the zero point of
+            the pixels; all 0 for a ``bits`` or ``f32`` input).
+        groups: number of channel groups; the input has ``I * groups`` channels.
     """
 
     window: Window
     weights: F32
     add: F32
     pad_value: NDArray[np.uint8]
+    groups: int = 1
 
 
 @dataclass(frozen=True, eq=False)
 class BinaryConv(Op):
     """XNOR-popcount convolution of bits; a binary dense layer is one whose kernel is the map.
 
+    In a binary-weight network the input is f32: +-1 weights on real values, sums not exact.
+
     Attributes:
         words: uint64 ``[O, kh, kw, ceil(I / 64)]`` packed weights, I the channels per group.
         channels_in: I, channels per group.
         groups: number of channel groups; the input has ``I * groups`` channels.
         pad_value: 0 (padded taps contribute nothing) or 1 (padded taps are +1).
-        epilogue: :class:`Threshold` (output bits) or :class:`Affine` (output f32).
+        epilogue: :class:`Threshold` (output bits; of bits only) or :class:`Affine` (output f32).
     """
 
     window: Window
@@ -159,6 +163,11 @@ class BinaryConv(Op):
 @dataclass(frozen=True, eq=False)
 class Sign(Op):
     """f32 -> bits: +1 where x >= 0, else -1."""
+
+
+@dataclass(frozen=True, eq=False)
+class Clip(Op):
+    """f32 -> f32: clip(x, -1, 1), the activation of a binary-weight network."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,7 +217,7 @@ class Dense(Op):
 OP_TYPES: dict[str, type[Op]] = {
     cls.__name__: cls
     for cls in (
-        Conv, BinaryConv, Sign, ToFloat, Add, MaxPool, AvgPool, Repeat, GlobalSum, Dense
+        Conv, BinaryConv, Sign, Clip, ToFloat, Add, MaxPool, AvgPool, Repeat, GlobalSum, Dense
     )
 }  # fmt: skip
 

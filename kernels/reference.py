@@ -20,6 +20,7 @@ from kernels.program import (
     Add,
     AvgPool,
     BinaryConv,
+    Clip,
     Conv,
     Dense,
     FormatError,
@@ -77,21 +78,28 @@ def _taps(x: Array, window: Window, value: Any) -> Array:
 
 def conv(op: Conv, x: Array) -> Array:
     taps = _taps(x.astype(np.float64), op.window, op.pad_value.astype(np.float64))
-    out = np.tensordot(taps, op.weights.astype(np.float64), axes=([3, 4, 5], [1, 2, 3]))
-    return (out + op.add).astype(np.float32)
+    out = _grouped(taps, op.weights.astype(np.float64), op.groups)
+    return np.asarray(out + op.add, dtype=np.float32)
 
 
-def accumulate(op: BinaryConv, x: Array) -> NDArray[np.int64]:
-    """Integer accumulators ``[N, OH, OW, O]`` of a binary convolution, before its epilogue."""
+def _grouped(taps: Array, weights: Array, groups: int) -> NDArray[np.float64]:
+    """Sum products per group: ``[N, OH, OW, kh, kw, C]`` and OHWI -> ``[N, OH, OW, O]``."""
+    per_input, per_output = weights.shape[3], len(weights) // groups
+    parts = [
+        np.tensordot(
+            taps[..., group * per_input : (group + 1) * per_input],
+            weights[group * per_output : (group + 1) * per_output],
+            axes=([3, 4, 5], [1, 2, 3]),
+        )
+        for group in range(groups)
+    ]
+    return np.concatenate(parts, axis=-1)
+
+
+def accumulate(op: BinaryConv, x: Array) -> NDArray[np.float64]:
+    """Accumulators ``[N, OH, OW, O]`` before the epilogue: whole numbers if ``x`` is +-1."""
     taps = _taps(x.astype(np.float64), op.window, float(op.pad_value))
-    weights = bits.unpack(op.words, op.channels_in).astype(np.float64)
-    per_group = op.channels_out // op.groups
-    parts = []
-    for group in range(op.groups):
-        inside = taps[..., group * op.channels_in : (group + 1) * op.channels_in]
-        filters = weights[group * per_group : (group + 1) * per_group]
-        parts.append(np.tensordot(inside, filters, axes=([3, 4, 5], [1, 2, 3])))
-    return np.concatenate(parts, axis=-1).astype(np.int64)
+    return _grouped(taps, bits.unpack(op.words, op.channels_in).astype(np.float64), op.groups)
 
 
 def binary_conv(op: BinaryConv, x: Array) -> Array:
@@ -106,6 +114,10 @@ def sign(op: Sign, x: Array) -> Array:
     if np.isnan(x).any():
         raise ValueError(f"op '{op.name}': NaN has no sign")
     return np.where(x >= 0, 1, -1).astype(np.int8)
+
+
+def clip(op: Clip, x: Array) -> Array:
+    return np.asarray(np.clip(x, -1.0, 1.0), dtype=np.float32)
 
 
 def to_float(op: ToFloat, x: Array) -> Array:
@@ -147,6 +159,7 @@ RULES: dict[type[Op], Callable[..., Array]] = {
     Conv: conv,
     BinaryConv: binary_conv,
     Sign: sign,
+    Clip: clip,
     ToFloat: to_float,
     Add: add,
     MaxPool: max_pool,

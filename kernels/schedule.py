@@ -8,6 +8,7 @@ Fusions, each of which removes one pass over a map:
   else reads them;
 * ``ToFloat`` read by a sum or as a residual: that step reads the bits.
 
+Binary weights on a float map become a full-precision convolution (:mod:`kernels.binary_weights`).
 A bits value of the Program is always written, so nothing hides one.
 """
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 
+from kernels.binary_weights import as_conv
 from kernels.program import (
     INPUT,
     Add,
@@ -80,6 +82,8 @@ def _first_steps(op: Op, types: dict[str, ValueType]) -> list[Step]:
     """The steps of one op, helpers first."""
     source = op.inputs[0]
     kind = types[source].kind
+    if isinstance(op, BinaryConv) and kind == "f32":
+        op = as_conv(op)
     if isinstance(op, Conv) and (kind != "f32" or any(op.window.pads)):
         wide = f"{op.name}:wide"
         return [Step(Widen(wide, op.inputs, op), source, out=wide), Step(op, wide, out=op.name)]

@@ -8,10 +8,10 @@ number of arenas. The arena begins with a fixed head that every plan shares.
 from __future__ import annotations
 
 # Step codes.
-CONVOLVE, ELEMENTWISE, WIDEN, REGROUP, SUM, MAX_F32, MAX_BITS, REPEAT = range(8)
+CONVOLVE, ELEMENTWISE, WIDEN, REGROUP, SUM, MAX_F32, MAX_BITS, REPEAT, CLIP = range(9)
 
-# Micro-kernels of CONVOLVE.
-XNOR, PORTABLE, GROUPED, FLOAT = range(4)
+# Micro-kernels of CONVOLVE; from FLOAT on they sum floats.
+XNOR, PORTABLE, GROUPED, FLOAT, DEPTHWISE, GROUPED_FLOAT = range(6)
 
 # Kinds of a map that a step reads.
 U8, F32, BITS = range(3)
@@ -40,13 +40,13 @@ U8, F32, BITS = range(3)
     BLOCKS,  # output blocks of 32 channels
     PIXEL_TABLE,  # constants: int32 [PIXELS rounded up to TILE][4], columns below
     MICRO,  # micro-kernel
-    TAPS,  # tap words (FLOAT: tap values) per output
+    TAPS,  # tap words (from FLOAT on: tap values) per output
     OFFSETS,  # constants: int32 [TAPS]
     WEIGHTS,  # constants: [BLOCKS][TAPS][32] uint32 or float32
     START,  # constants: int32 [classes][BLOCKS * 32]: accumulator at 0 mismatches, or the limit
     MUL,  # constants: float32 [BLOCKS * 32]; -1 for a threshold
     ADD,  # constants: float32 [BLOCKS * 32]
-    LANES,  # constants: int32 [BLOCKS][32], distance of each lane's group (GROUPED)
+    LANES,  # constants: int32 [BLOCKS][32], distance of each lane's group (GROUPED, GROUPED_FLOAT)
     HEIGHT,  # of the source map, for the steps below
     WIDTH,
     CHANNELS,

@@ -179,6 +179,21 @@ def maximum32(builder: Any, source: Any, out: Any) -> None:
 
 
 @emitted(types.void)
+def clip32(builder: Any, source: Any, out: Any) -> None:
+    """``out = clip(source, -1, 1)`` over 32 floats."""
+    value, low, high = load(builder, source, V32F), constant(V32F, -1.0), constant(V32F, 1.0)
+    value = builder.select(builder.fcmp_ordered("<", value, low), low, value)
+    store(builder, builder.select(builder.fcmp_ordered(">", value, high), high, value), out)
+
+
+@emitted(types.void)
+def add_product(builder: Any, a: Any, b: Any, out: Any) -> None:
+    """``out += a * b``, one float each."""
+    product = builder.fmul(load(builder, a, F32), load(builder, b, F32))
+    store(builder, builder.fadd(load(builder, out, F32), product), out)
+
+
+@emitted(types.void)
 def scale32(builder: Any, exponent: Any, out: Any) -> None:
     """``out *= 2**exponent`` over 32 floats."""
     biased = builder.add(builder.trunc(exponent, I32), I32(127))

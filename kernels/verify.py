@@ -19,6 +19,7 @@ from kernels.program import (
     Add,
     AvgPool,
     BinaryConv,
+    Clip,
     Conv,
     Dense,
     FormatError,
@@ -74,7 +75,10 @@ def _conv(op: Conv, source: ValueType) -> ValueType:
     if op.weights.ndim != 4:
         raise _fail(op, "weights must have four axes (OHWI)")
     out = op.weights.shape[0]
-    _array(op, "weights", op.weights, np.float32, (out, *op.window.kernel, channels))
+    if op.groups < 1 or channels % op.groups or out % op.groups:
+        raise _fail(op, f"{op.groups} groups on {channels} input and {out} output channels")
+    per_group = channels // op.groups
+    _array(op, "weights", op.weights, np.float32, (out, *op.window.kernel, per_group))
     _array(op, "add", op.add, np.float32, (out,))
     _array(op, "pad_value", op.pad_value, np.uint8, (channels,))
     if source.kind != "u8" and op.pad_value.any():
@@ -97,6 +101,8 @@ def _binary_conv(op: BinaryConv, source: ValueType) -> ValueType:
     if not bits.tail_is_clear(op.words, op.channels_in):
         raise _fail(op, "tail bits beyond channels_in must be 0")
     if isinstance(op.epilogue, Threshold):
+        if source.kind != "bits":
+            raise _fail(op, "a threshold needs integer sums, so an input of bits")
         _array(op, "level", op.epilogue.level, np.int32, (out,))
         level = op.epilogue.level.astype(np.int64)
         if (level < -op.taps).any() or (level > op.taps + 1).any():
@@ -126,6 +132,8 @@ def output_type(op: Op, sources: tuple[ValueType, ...]) -> ValueType:
             return _binary_conv(op, source)
         case Sign():
             return ValueType("bits", source.shape)
+        case Clip():
+            return source
         case ToFloat():
             return ValueType("f32", source.shape)
         case Add():
@@ -153,8 +161,9 @@ def output_type(op: Op, sources: tuple[ValueType, ...]) -> ValueType:
 
 ACCEPTS: dict[type[Op], tuple[tuple[Kind, ...], ...]] = {
     Conv: (("u8", "bits", "f32"),),
-    BinaryConv: (("bits",),),
+    BinaryConv: (("bits", "f32"),),
     Sign: (("f32",),),
+    Clip: (("f32",),),
     ToFloat: (("bits",),),
     Add: (("f32",), ("f32",)),
     MaxPool: (("f32", "bits"),),

@@ -126,7 +126,10 @@ def threshold_limits(
     return padded.astype(np.int32)
 
 
-def lane_offsets(op: BinaryConv) -> NDArray[np.int32]:
-    """Distance in bytes of each output channel's group within a regrouped pixel."""
-    group = np.arange(op.channels_out) // (op.channels_out // op.groups)
-    return per_lane((4 * blocks_for(op.channels_in) * group).astype(np.int32))
+def lane_offsets(out: int, groups: int, values: int) -> NDArray[np.int32]:
+    """Distance in bytes of each output channel's group within a pixel.
+
+    A group of input channels takes ``values`` words of bits (in a regrouped map) or floats.
+    """
+    group = np.arange(out) // (out // groups)
+    return per_lane((4 * values * group).astype(np.int32))

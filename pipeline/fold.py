@@ -105,10 +105,10 @@ def _binary(
 
 def _kept_conv(name: str, conv: nn.Conv2d, norm: nn.Module | None) -> nn.Module:
     """A convolution that stayed full precision (downsample), on +-1 maps."""
-    if conv.groups != 1 or conv.padding_mode != "zeros" or isinstance(conv.padding, str):
+    if conv.padding_mode != "zeros" or isinstance(conv.padding, str):
         raise UserError(
-            f"'{name}': a full-precision convolution with groups, a padding mode or padding "
-            "given as a word cannot be packed; use groups=1 and padding as numbers"
+            f"'{name}': a full-precision convolution with a padding mode or padding given as a "
+            "word cannot be packed; use zeros and numbers"
         )
     fold = fold_batchnorm(norm, conv.bias, conv.out_channels)
     weight = conv.weight.detach().double() * fold.mul.view(-1, 1, 1, 1)
@@ -120,6 +120,7 @@ def _kept_conv(name: str, conv: nn.Conv2d, norm: nn.Module | None) -> nn.Module:
         _pair(conv.stride),
         _symmetric(conv.padding),
         _pair(conv.dilation),
+        conv.groups,
     )
 
 
@@ -154,6 +155,13 @@ class _Folder:
         setattr(self.gm.get_submodule(parent), leaf, module)
         self.modules[name] = module
 
+    def drop_nothing(self) -> None:
+        """Erase what does nothing in eval mode, so that what it parts stands together."""
+        for node in list(self.gm.graph.nodes):
+            if isinstance(self.module(node), _NOTHING):
+                node.replace_all_uses_with(node.all_input_nodes[0])
+                self.gm.graph.erase_node(node)
+
     def fold(self, node: fx.Node) -> None:
         """Replace what ``node`` calls by its settled form; UserError if there is none."""
         module = self.module(node)
@@ -161,26 +169,31 @@ class _Folder:
             self.replace(node, _stem(module, self.absorb_norm(node)))
         elif isinstance(module, (BinaryConv2d, BinaryLinear)):
             norm = self.absorb_norm(node)
-            activation = self.absorb(node, self.follower(node, (BinaryActivation,)))
-            self.replace(node, _binary(module, norm, activation is not None))
+            activation = self.follower(node, (BinaryActivation,))
+            to_bits = activation is not None and self.is_sign(activation)
+            if to_bits:
+                self.absorb(node, activation)
+            self.replace(node, _binary(module, norm, to_bits))
         elif isinstance(module, nn.Conv2d):
             self.replace(node, _kept_conv(str(node.target), module, self.absorb_norm(node)))
         elif isinstance(module, nn.AdaptiveAvgPool2d):
             self.global_pool(node, module)
         elif isinstance(module, BinaryActivation):
-            self.replace(node, st.SettledSign())
+            self.replace(node, st.SettledSign() if self.is_sign(node) else st.SettledClip())
         elif isinstance(module, nn.Linear):
             fold = fold_batchnorm(self.absorb_norm(node), module.bias, module.out_features)
             weight = module.weight.detach().double() * fold.mul[:, None]
             self.replace(node, st.SettledDense(weight, fold.add))
-        elif isinstance(module, _NOTHING):
-            node.replace_all_uses_with(node.all_input_nodes[0])
-            self.gm.graph.erase_node(node)
         elif module is not None and not isinstance(module, (*_AS_THEY_ARE, st.SettledDense)):
             raise UserError(
                 f"'{node.target}': a {type(module).__name__} here cannot be packed; put BatchNorm "
                 "directly behind a convolution and use modules that `pipeline train` offers"
             )
+
+    def is_sign(self, node: fx.Node) -> bool:
+        """Whether an activation is frozen (a sign) rather than a clip for good."""
+        activation = self.module(node)
+        return isinstance(activation, BinaryActivation) and activation.share >= 1
 
     def absorb_norm(self, node: fx.Node) -> nn.Module | None:
         return self.absorb(node, self.follower(node, BATCH_NORMS))
@@ -228,6 +241,7 @@ def structure(model: nn.Module, image_shape: tuple[int, int, int]) -> fx.GraphMo
     with torch.no_grad():
         ShapeProp(gm).propagate(torch.zeros(2, *image_shape))
     folder = _Folder(gm)
+    folder.drop_nothing()
     for node in list(gm.graph.nodes):
         if node in gm.graph.nodes and node.op == "call_module":
             folder.fold(node)

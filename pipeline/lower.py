@@ -24,6 +24,7 @@ from kernels.program import (
     Affine,
     AvgPool,
     BinaryConv,
+    Clip,
     Conv,
     Dense,
     GlobalSum,
@@ -97,7 +98,8 @@ def _float_conv(lo: _Lowering, name: str, module: st.SettledConv, source: _Value
     )
     weights = _numpy(module.weight.permute(0, 2, 3, 1))
     zero_point = _numpy(module.zero_point)
-    return lo.emit(Conv(name, (source.name,), window, weights, _numpy(module.add), zero_point))
+    add = _numpy(module.add)
+    return lo.emit(Conv(name, (source.name,), window, weights, add, zero_point, module.groups))
 
 
 def _dense(lo: _Lowering, name: str, module: st.SettledDense, source: _Value) -> _Value:
@@ -123,7 +125,6 @@ def _binary_conv(lo: _Lowering, name: str, module: st.SettledBinaryConv, source:
     weights = _numpy(module.weight.permute(0, 2, 3, 1))
     window = Window(_pair(weights.shape[1:3]), module.stride, module.pads, module.dilation)
     words, channels = bits.pack(weights), int(weights.shape[3])
-    source = _needs_bits(lo, name, source)
     return lo.emit(
         BinaryConv(
             name,
@@ -141,7 +142,6 @@ def _binary_conv(lo: _Lowering, name: str, module: st.SettledBinaryConv, source:
 def _binary_dense(
     lo: _Lowering, name: str, module: st.SettledBinaryLinear, source: _Value
 ) -> _Value:
-    source = _needs_bits(lo, name, source)
     weights = lo.map_weights(source, module.weight)
     window = Window(_pair(weights.shape[1:3]))
     words, channels = bits.pack(weights), int(weights.shape[3])
@@ -150,13 +150,8 @@ def _binary_dense(
     )
 
 
-def _needs_bits(lo: _Lowering, name: str, source: _Value) -> _Value:
-    if lo.types[source.name].kind != "bits":
-        raise UserError(
-            f"'{name}': a binary layer reads values that no sign has made +1/-1; "
-            "put an activation in front of it"
-        )
-    return source
+def _clip(lo: _Lowering, name: str, module: st.SettledClip, source: _Value) -> _Value:
+    return lo.emit(Clip(name, (lo.as_float(source).name,)))
 
 
 def _sign(lo: _Lowering, name: str, module: st.SettledSign, source: _Value) -> _Value:
@@ -213,6 +208,7 @@ RULES: dict[type[nn.Module], Callable[..., _Value]] = {
     st.SettledBinaryConv: _binary_conv,
     st.SettledBinaryLinear: _binary_dense,
     st.SettledSign: _sign,
+    st.SettledClip: _clip,
     st.GlobalSum: _global_sum,
     nn.MaxPool2d: _max_pool,
     nn.AvgPool2d: _avg_pool,

@@ -210,9 +210,13 @@ def maskable(model: nn.Module) -> Iterator[tuple[str, Maskable]]:
     return ((name, m) for name, m in model.named_modules() if isinstance(m, Maskable))
 
 
-def unfrozen_layers(model: nn.Module) -> dict[str, int]:
+def unfrozen_layers(model: nn.Module, activations: bool = True) -> dict[str, int]:
     """Entries not frozen yet by module name; empty when ``model`` is exactly binary."""
-    counts = {name: module.unfrozen() for name, module in maskable(model)}
+    counts = {
+        name: module.unfrozen()
+        for name, module in maskable(model)
+        if activations or not isinstance(module, BinaryActivation)
+    }
     return {name: count for name, count in counts.items() if count}
 
 

@@ -48,9 +48,9 @@ def _image_shape(run: Run) -> tuple[int, int, int]:
     return channels, height, width
 
 
-def refuse_unfrozen(model: nn.Module) -> None:
+def refuse_unfrozen(model: nn.Module, activations: bool = True) -> None:
     """UserError naming the layers, and how many entries, that are not binary yet."""
-    left = unfrozen_layers(model)
+    left = unfrozen_layers(model, activations)
     if left:
         some = ", ".join(f"{name} ({count} entries)" for name, count in list(left.items())[:4])
         more = f" and {len(left) - 4} more layers" if len(left) > 4 else ""
@@ -71,7 +71,7 @@ def load_settled(folder: Path, expected_hash: str | None = None) -> fx.GraphModu
 
 def _settled(run: Run, expected_hash: str | None = None) -> fx.GraphModule:
     model = network(run)
-    refuse_unfrozen(model)
+    refuse_unfrozen(model, activations=run.recipe.binarize == "both")
     module = structure(model, _image_shape(run))
     _fill(module, run.folder.settled)
     found = state_hash(module)

@@ -9,6 +9,7 @@ Steps, in order (``exactness.md``):
 3. Multipliers, addends and full-precision weights are rounded to a grid ``2**-s``, with the
    largest s for which :mod:`kernels.exact` proves that float32 rounds nothing before any sign.
    The head gets its own s if its sums can be exact too, else it keeps its float32 weights.
+   A binary-weight network has no signs to protect: it stays as folded, in float32.
 
 Everything runs on the CPU in float32 (no TF32, no Winograd there).
 """
@@ -132,13 +133,21 @@ def settle(model: nn.Module, images: Tensor) -> Settled:
     reestimate_batchnorm(model, images)
     shape = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
     gm = structure(model, shape)
+    verdict = analyse(lower(gm, shape))
+    if not verdict.has_signs:
+        return Settled(gm, state_hash(gm), _report(verdict, None, None))
     try:
         exponent, verdict = _round_body(gm, shape)
     except st.GridError as error:
         raise UserError(f"{error}; train with larger BatchNorm scales or fewer layers") from error
-    head_exponent = _round_head(gm, shape)
-    report = {
-        "body_exact": verdict.body_exact,
+    report = _report(verdict, exponent, _round_head(gm, shape))
+    return Settled(gm, state_hash(gm), report)
+
+
+def _report(verdict: Exactness, exponent: int | None, head_exponent: int | None) -> dict[str, Any]:
+    """Figures for run.json; without grid exponents nothing was rounded (binary weights only)."""
+    return {
+        "body_exact": verdict.body_exact and verdict.has_signs,
         "head_exact": head_exponent is not None,
         "grid_exponent": exponent,
         "head_exponent": head_exponent,
@@ -146,4 +155,3 @@ def settle(model: nn.Module, images: Tensor) -> Settled:
         "bits_left": round(verdict.bits_left, 3),
         "tightest": verdict.tightest,
     }
-    return Settled(gm, state_hash(gm), report)

@@ -54,8 +54,8 @@ class SettledConv(nn.Module):
 
     Attributes:
         weight: float32 ``[O, I, kh, kw]``; add: float32 ``[O]``.
-        zero_point: uint8 ``[I]``, the padding value (0 unless the input is pixels).
-        stride, dilation: pairs; pads: (top, left, bottom, right).
+        zero_point: uint8 ``[C]``, the padding value (0 unless the input is pixels).
+        stride, dilation: pairs; pads: (top, left, bottom, right); groups: channel groups.
     """
 
     weight: Tensor
@@ -70,10 +70,11 @@ class SettledConv(nn.Module):
         stride: tuple[int, int],
         pads: tuple[int, int, int, int],
         dilation: tuple[int, int],
+        groups: int = 1,
     ) -> None:
         super().__init__()
         self.raw = (weight.double(), add.double())
-        self.stride, self.pads, self.dilation = stride, pads, dilation
+        self.stride, self.pads, self.dilation, self.groups = stride, pads, dilation, groups
         self.register_buffer("weight", weight.float())
         self.register_buffer("add", add.float())
         self.register_buffer("zero_point", zero_point.to(torch.uint8))
@@ -84,7 +85,7 @@ class SettledConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         padded = pad_pixels(x, self.pads, self.zero_point)
-        return F.conv2d(padded, self.weight, self.add, self.stride, 0, self.dilation)
+        return F.conv2d(padded, self.weight, self.add, self.stride, 0, self.dilation, self.groups)
 
 
 class SettledDense(nn.Module):
@@ -170,7 +171,10 @@ def thresholds(folded: Folded, taps: int) -> Tensor:
 
 
 class SettledBinaryConv(_Binary):
-    """XNOR convolution of +-1 maps ``[N, I, H, W]``; pads (top, left, bottom, right)."""
+    """XNOR convolution of +-1 maps ``[N, I, H, W]``; pads (top, left, bottom, right).
+
+    In a binary-weight network the maps are real, and sums are not exact.
+    """
 
     def __init__(
         self,
@@ -208,6 +212,13 @@ class SettledSign(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return to_sign(x)
+
+
+class SettledClip(nn.Module):
+    """clip(x, -1, 1): an activation that stays real, in a binary-weight network."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.clamp(-1, 1)
 
 
 class GlobalSum(nn.Module):

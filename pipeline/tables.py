@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 def exactness_line(verdict: Exactness) -> str:
     """One sentence on what :mod:`kernels.exact` proves of a model."""
+    if not verdict.has_signs:
+        return "binary weights only: no sign bits; logits agree within 1e-4"
     if not verdict.body_exact:
         return f"not exact: float32 rounds at '{verdict.tightest}', runtimes may differ"
     head = "logits exact too" if verdict.head_exact else "logits within 1e-5"

@@ -21,6 +21,7 @@ from kernels.program import (
     Add,
     AvgPool,
     BinaryConv,
+    Clip,
     Conv,
     Dense,
     GlobalSum,
@@ -140,15 +141,14 @@ class _Twin(nn.Module):
     def _apply(self, op: Op, *x: Tensor) -> Tensor:
         match op:
             case Conv() | BinaryConv():
-                groups = op.groups if isinstance(op, BinaryConv) else 1
                 weight, window = self.weights[op.name], op.window
                 symmetric = window.pads[:2] == window.pads[2:]
                 source = x[0] if symmetric else _pad(x[0], window)
                 pads = window.pads[:2] if symmetric else 0
-                y = F.conv2d(source, weight, None, window.stride, pads, window.dilation, groups)
+                y = F.conv2d(source, weight, None, window.stride, pads, window.dilation, op.groups)
                 relu = isinstance(op, BinaryConv) and isinstance(op.epilogue, Threshold)
                 return F.relu_(y) if relu else y
-            case Sign():
+            case Sign() | Clip():
                 return F.relu(x[0])
             case Add():
                 return x[0] + x[1]

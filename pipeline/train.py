@@ -195,7 +195,7 @@ def _finish(trainer: Trainer, dataset: Dataset, folder: RunFolder, seconds: floa
     cpu = torch.device("cpu")
     model = trainer.model.to(cpu).to(memory_format=torch.contiguous_format)
     part(model)
-    unfrozen = unfrozen_layers(model)
+    unfrozen = unfrozen_layers(model, activations=trainer.recipe.binarize == "both")
     settling: dict[str, Any] = {}
     final = model
     if not unfrozen:

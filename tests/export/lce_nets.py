@@ -56,13 +56,23 @@ class Net:
     def pixels(self, count: int) -> Any:
         return self.rng.integers(0, 256, (count, *self.input_shape), dtype=np.uint8)
 
-    def conv(self, source: str, channels: int, window: Window, pad_value: Any = None) -> str:
+    def conv(
+        self, source: str, channels: int, window: Window, pad_value: Any = None, groups: int = 1
+    ) -> str:
         """A full-precision convolution to ``channels``, centred so that both signs occur."""
         depth = self.input_shape[2] if source == INPUT else self.type(source).shape[2]
-        weights = self.small(channels, *window.kernel, depth)
+        weights = self.small(channels, *window.kernel, depth // groups)
         middle = weights.sum(axis=(1, 2, 3)) * (127 if source == INPUT else 0)
         pads = np.zeros(depth, np.uint8) if pad_value is None else pad_value
-        return self.put(Conv, source, window=window, weights=weights, add=-middle, pad_value=pads)
+        return self.put(
+            Conv,
+            source,
+            window=window,
+            weights=weights,
+            add=-middle,
+            pad_value=pads,
+            groups=groups,
+        )
 
     def stem(self, channels: int) -> str:
         """Random bits of the input's size."""
@@ -81,7 +91,8 @@ class Net:
         depth = self.type(source).shape[2] // groups
         epilogue: Threshold | Affine
         if to_bits:
-            spread = max(2, window.kernel[0] * window.kernel[1] * depth // 8)
+            taps = window.kernel[0] * window.kernel[1] * depth
+            spread = min(taps, max(2, taps // 8))
             epilogue = Threshold(self.rng.integers(-spread, spread, channels).astype(np.int32))
         else:
             epilogue = Affine(self.small(channels, step=0.25), self.small(channels, step=0.5))

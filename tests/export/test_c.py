@@ -85,6 +85,35 @@ def test_other_machines_give_the_same_bits(
     assert_same(program, batch, run_on(TARGETS[target], program, batch, tmp_path))
 
 
+@pytest.mark.parametrize("source", ["u8", "bits", "f32"])
+@pytest.mark.parametrize(("channels", "out", "groups"), [(6, 6, 6), (6, 12, 3), (33, 33, 33)])
+def test_grouped_convolutions(source: str, channels: int, out: int, groups: int) -> None:
+    b = Builder((5, 6, channels if source == "u8" else 2), seed=out)
+    x = INPUT
+    if source != "u8":
+        x = b.sign(b.conv(INPUT, channels, SAME))
+        x = b.to_float(x) if source == "f32" else x
+    y = b.conv(x, out, Window((3, 2), (1, 2), (1, 0, 2, 1)), groups)
+    b.global_sum(b.conv(x, out, Window((2, 2), dilation=(2, 1)), groups))
+    assert_exact(b.finish(b.sign(y)))
+
+
+@pytest.mark.parametrize("groups", [1, 3, 36])
+@pytest.mark.parametrize("pad_value", [0, 1])
+@pytest.mark.parametrize("with_bits", [True, False])
+def test_binary_weights_on_floats(groups: int, pad_value: int, with_bits: bool) -> None:
+    """Beside binary convolutions of bits, and alone; one bit a weight in both."""
+    b = Builder((6, 5, 2), seed=groups)
+    x = b.conv(INPUT, 36, SAME)
+    if with_bits:
+        x = b.binary_conv(b.sign(x), 36, SAME, pad_value=1)
+    x = b.clip(x)
+    y = b.add(x, b.binary_conv(x, 36, SAME, groups=groups, pad_value=pad_value))
+    program = b.finish(b.sign(y))
+    assert b"fb_binary_real(fb_floats" in to_c.convert(program)
+    assert_exact(program)
+
+
 def test_channels_of_any_number() -> None:
     b = Builder((4, 3, 1))
     x = b.conv(INPUT, 1, SAME)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from dataclasses import replace
 
@@ -10,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export import lce_padding, to_lce
+from export import lce_graph, lce_padding, to_lce
 from export.errors import ExportError
+from export.lce_runtime import LceRuntime
 from export.lce_worker import KERNELS
-from kernels import bits
+from kernels import bits, reference
 from kernels.program import (
     INPUT,
     OP_TYPES,
@@ -21,6 +23,7 @@ from kernels.program import (
     Affine,
     AvgPool,
     BinaryConv,
+    Clip,
     Dense,
     FormatError,
     GlobalSum,
@@ -35,6 +38,8 @@ from kernels.program import (
 )
 from tests.export.lce_fixture import check, require_lce
 from tests.export.lce_nets import Net
+from tests.kernels.programs import exact_programs, random_images
+from tests.nets import every_op
 
 ONE = (1, 1)
 
@@ -192,6 +197,7 @@ def mixed() -> Net:
     z = net.binary(net.put(Sign, x), 24, Window((3, 3), ONE, (1, 1, 1, 1)), 1, to_bits=True)
     x = net.put(Add, x, net.put(ToFloat, z))
     x = net.put(MaxPool, x, window=Window((2, 2), (2, 2)))
+    x = net.put(Clip, net.put(Add, x, net.binary(x, 24, Window(ONE), 1, to_bits=False)))
     head = net.put(
         Dense, net.put(GlobalSum, x), weights=np.eye(40, 24, dtype="f4"), add=net.small(40)
     )
@@ -204,6 +210,63 @@ def test_all_ops_together() -> None:
     net = mixed()
     assert {type(op) for op in net.ops} == set(OP_TYPES.values())
     check(net.program(), net.pixels(20))
+
+
+@pytest.mark.parametrize(("groups", "per_group", "out"), [(6, 1, 6), (6, 1, 18), (2, 3, 10)])
+@pytest.mark.parametrize("pads", [(0, 0, 0, 0), (1, 1, 1, 1), (1, 0, 0, 2)])
+def test_grouped_float_convolutions(
+    groups: int, per_group: int, out: int, pads: tuple[int, int, int, int]
+) -> None:
+    """Of pixels with a zero point per channel, of bits and of floats."""
+    channels = groups * per_group
+    net = Net(out, 7, 8, channels)
+    bits_map = net.stem(channels)
+    pixel_zero = net.rng.integers(0, 256, channels).astype(np.uint8)
+    floats = net.binary(bits_map, channels, Window((3, 3)), 1, to_bits=False)
+    for source in (INPUT, bits_map, floats):
+        zero = pixel_zero if source == INPUT else None
+        for stride, dilation in ((ONE, ONE), ((2, 2), ONE), (ONE, (2, 1))):
+            window = Window((3, 2), stride, pads, dilation)
+            net.watch(net.conv(source, out, window, zero, groups))
+    check(net.program(), net.pixels(4))
+
+
+@pytest.mark.parametrize("groups", [1, 2, 6])
+@pytest.mark.parametrize("pad_value", [0, 1])
+def test_binary_weights_on_floats(groups: int, pad_value: int) -> None:
+    net = Net(groups, 6, 7)
+    floats = net.put(Clip, net.binary(net.stem(6), 6, Window(ONE), 1, to_bits=False))
+    for pads, stride in (((1, 1, 1, 1), ONE), ((1, 0, 0, 2), (2, 2)), ((0, 0, 0, 0), (1, 2))):
+        window = Window((3, 3), stride, pads)
+        net.watch(net.binary(floats, 12, window, pad_value, False, groups))
+    check(net.program(), net.pixels(4))
+
+
+@settings(max_examples=25, deadline=None)
+@given(exact_programs())
+def test_the_random_programs_of_the_other_formats(program: Program) -> None:
+    """The same strategy as ONNX, QONNX and C; what LCE cannot hold is refused by name."""
+    images = random_images(program, 2)
+    values = reference.trace(program, images)
+    pools = [op for op in program.ops if isinstance(op, (MaxPool, AvgPool))]
+    if any(lce_graph.reach(op.window) != op.window.kernel for op in pools):
+        with pytest.raises(ExportError, match="dilation"):
+            to_lce.convert(program)
+        return
+    runtime = LceRuntime(program)
+    try:
+        signs = runtime.signs(images)
+        assert set(signs) == {n for n, v in values.items() if v.dtype == np.int8}
+        for name, words in signs.items():
+            assert np.array_equal(words, bits.pack(values[name])), name
+        assert np.array_equal(runtime.logits(images), values[program.ops[-1].name][:, 0, 0])
+    finally:
+        runtime.close()
+
+
+def test_the_bytes_of_the_toy_network_are_known() -> None:
+    """A change here changes files that people have: it belongs in the changelog."""
+    assert hashlib.sha256(to_lce.convert(every_op())).hexdigest()[:16] == "52ecbaaab7e3d5c2"
 
 
 def test_every_op_type_has_a_rule() -> None:

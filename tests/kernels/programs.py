@@ -20,6 +20,7 @@ from kernels.program import (
     Affine,
     AvgPool,
     BinaryConv,
+    Clip,
     Conv,
     Dense,
     GlobalSum,
@@ -59,15 +60,15 @@ class Builder:
     def _name(self, op: str) -> str:
         return f"{op}{len(self.ops)}"
 
-    def conv(self, source: str, out: int, window: Window) -> str:
+    def conv(self, source: str, out: int, window: Window, groups: int = 1) -> str:
         """Full-precision convolution with random weights."""
         value = self.types[source]
         channels = value.shape[2]
         pad = np.zeros(channels, np.uint8)
         if value.kind == "u8":
             pad = self.rng.integers(0, 256, channels).astype(np.uint8)
-        weights = self.grid((out, *window.kernel, channels), 8)
-        op = Conv(self._name("conv"), (source,), window, weights, self.grid((out,)), pad)
+        weights = self.grid((out, *window.kernel, channels // groups), 8)
+        op = Conv(self._name("conv"), (source,), window, weights, self.grid((out,)), pad, groups)
         return self._append(op, "f32", (*window.output(*value.shape[:2]), out))
 
     def binary_conv(
@@ -103,6 +104,10 @@ class Builder:
     def sign(self, source: str) -> str:
         """Signs of a float map."""
         return self._append(Sign(self._name("sign"), (source,)), "bits", self.types[source].shape)
+
+    def clip(self, source: str) -> str:
+        """Float map clipped to -1 .. 1."""
+        return self._append(Clip(self._name("clip"), (source,)), "f32", self.types[source].shape)
 
     def to_float(self, source: str) -> str:
         """Bits as floats."""
@@ -201,6 +206,19 @@ def pool_windows(draw: st.DrawFn, size: tuple[int, int]) -> Window:
     return window if window.always_meets(*size) else Window(kernel, stride)
 
 
+def _groups(draw: st.DrawFn, channels: int) -> int:
+    """A number of groups of ``channels`` channels, often 1."""
+    return draw(st.sampled_from([g for g in (1, 1, 1, 2, 3, channels) if channels % g == 0]))
+
+
+def _conv(draw: st.DrawFn, b: Builder, x: str) -> str:
+    """Append a full-precision convolution, perhaps grouped."""
+    height, width, channels = b.types[x].shape
+    groups = _groups(draw, channels)
+    out = draw(st.integers(1, 2)) * groups if groups > 1 else draw(st.integers(1, 40))
+    return b.conv(x, out, draw(windows((height, width))), groups)
+
+
 def _block(draw: st.DrawFn, b: Builder, x: str, other: str) -> str:
     """Append sign, 3x3 binary convolution and Add of ``other``, which has the shape of ``x``."""
     same = Window((3, 3), pads=(1, 1, 1, 1))
@@ -216,7 +234,7 @@ def _next_from_floats(draw: st.DrawFn, b: Builder, x: str) -> str:
     value = b.types[x].shape
     size = value[:2]
     same = [n for n, v in b.types.items() if v.kind == "f32" and v.shape == value]
-    ops = ["block", "block", "sign", "sign", "add", "max", "avg", "repeat", "conv"]
+    ops = ["block", "block", "sign", "sign", "add", "max", "avg", "repeat", "conv", "clip", "real"]
     match draw(st.sampled_from(ops)):
         case "block":
             return _block(draw, b, x, draw(st.sampled_from(same)))
@@ -231,7 +249,11 @@ def _next_from_floats(draw: st.DrawFn, b: Builder, x: str) -> str:
         case "repeat" if value[2] <= 70:
             return b.repeat(x, draw(st.integers(1, 3)))
         case "conv" if value[2] <= 40:
-            return b.conv(x, draw(st.integers(1, 40)), draw(windows(size)))
+            return _conv(draw, b, x)
+        case "clip":
+            return b.clip(x)
+        case "real":
+            return _binary_conv(draw, b, b.clip(x))
     return b.sign(x)
 
 
@@ -239,10 +261,10 @@ def _binary_conv(draw: st.DrawFn, b: Builder, x: str) -> str:
     """Append a random binary convolution, often with a residual of its own output's shape."""
     height, width, channels = b.types[x].shape
     window = draw(windows((height, width)))
-    groups = draw(st.sampled_from([g for g in (1, 1, 1, 2, 3, channels) if channels % g == 0]))
+    groups = _groups(draw, channels)
     out = draw(st.integers(1, 3)) * groups if groups > 1 else draw(CHANNELS)
     pad_value = draw(st.sampled_from([0, 1]))
-    affine = draw(st.booleans())
+    affine = b.types[x].kind == "f32" or draw(st.booleans())
     name = b.binary_conv(x, out, window, groups=groups, pad_value=pad_value, affine=affine)
     same = [
         n
@@ -267,7 +289,7 @@ def _next_from_bits(draw: st.DrawFn, b: Builder, x: str) -> str:
         case "float":
             return b.to_float(x)
         case "conv" if channels <= 70:
-            return b.conv(x, draw(st.integers(1, 40)), draw(windows(size)))
+            return _conv(draw, b, x)
     return _binary_conv(draw, b, x)
 
 

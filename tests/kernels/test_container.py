@@ -68,6 +68,15 @@ def test_round_trip_keeps_everything(program: Program, data: bytes) -> None:
     assert container.dumps(again) == data
 
 
+def test_one_group_takes_no_place(program: Program, data: bytes) -> None:
+    """A number with its op's default value is left out: files from before it existed stay good."""
+    entries = json.loads(
+        json.loads(data[8:].split(b"}}", 1)[0] + b"}}")["__metadata__"]["frostbit"]
+    )
+    groups = {op["name"]: op.get("groups") for op in entries["ops"] if op["op"] == "Conv"}
+    assert groups == {"stem": None, "depth": 9}
+
+
 def test_every_flipped_bit_is_refused(data: bytes) -> None:
     rng = np.random.default_rng(0)
     header = range(0, 600, 7)

@@ -89,6 +89,36 @@ def test_convolution_of_bits_and_of_floats() -> None:
     check(b.finish(z))
 
 
+@pytest.mark.parametrize("kind", ["pixels", "bits", "f32"])
+@pytest.mark.parametrize(("channels", "out", "groups"), [(35, 35, 35), (64, 64, 64), (6, 12, 3)])
+def test_grouped_convolution(kind: str, channels: int, out: int, groups: int) -> None:
+    """Depthwise, and groups of several channels, with pads and without."""
+    b = Builder((6, 7, channels if kind == "pixels" else 2), seed=groups)
+    x = INPUT
+    if kind != "pixels":
+        x = b.sign(b.conv(INPUT, channels, SAME))
+        x = b.to_float(x) if kind == "f32" else x
+    y = b.conv(x, out, Window((3, 2), (1, 2), (1, 0, 2, 1)), groups)
+    b.global_sum(b.conv(x, out, Window((2, 2), dilation=(2, 1)), groups))
+    check(b.finish(b.sign(y)))
+
+
+@pytest.mark.parametrize("groups", [1, 3, 36])
+@pytest.mark.parametrize("pad_value", [0, 1])
+def test_binary_weights_on_floats(groups: int, pad_value: int) -> None:
+    b = Builder((6, 5, 2), seed=groups)
+    x = b.clip(b.conv(INPUT, 36, SAME))
+    y = b.binary_conv(x, 36, SAME, groups=groups, pad_value=pad_value)
+    z = b.binary_conv(b.add(x, y), 5, Window((3, 2)))
+    check(b.finish(b.sign(z)))
+
+
+def test_clip() -> None:
+    b = Builder((4, 4, 1))
+    x = b.max_pool(b.conv(INPUT, 37, SAME), Window((1, 1)))
+    check(b.finish(b.add(b.clip(x), x)))
+
+
 def test_average_over_nine() -> None:
     """The quotient is not on the grid, but the sum is: both sides round once."""
     b = Builder((7, 7, 1))

@@ -10,6 +10,7 @@ from kernels.program import (
     Affine,
     AvgPool,
     BinaryConv,
+    Clip,
     Conv,
     MaxPool,
     Sign,
@@ -69,6 +70,33 @@ def test_pixel_convolution_pads_with_its_zero_point(window: Window) -> None:
     expected = F.conv2d(padded, nchw(w), torch.arange(4.0).double(), window.stride, 0,
                         window.dilation)  # fmt: skip
     assert np.array_equal(reference.conv(op, x), nhwc(expected).astype(np.float32))
+
+
+@pytest.mark.parametrize("groups", [1, 3, 6])
+def test_grouped_convolution_matches_torch(groups: int) -> None:
+    rng = np.random.default_rng(2)
+    x = rng.integers(-8, 9, (2, 6, 7, 6)).astype(np.float32)
+    w = rng.integers(-64, 65, (12, 3, 2, 6 // groups)).astype(np.float32) / 64
+    op = Conv("c", ("x",), WINDOWS[1], w, np.zeros(12, np.float32), np.zeros(6, np.uint8), groups)
+    padded = torch_pad(nchw(x), WINDOWS[1], 0.0)
+    expected = F.conv2d(padded, nchw(w), None, WINDOWS[1].stride, groups=groups)
+    assert np.array_equal(reference.conv(op, x), nhwc(expected).astype(np.float32))
+
+
+@pytest.mark.parametrize("pad_value", [0, 1])
+def test_binary_weights_of_real_values_match_torch(pad_value: int) -> None:
+    rng = np.random.default_rng(3)
+    x = (rng.integers(-64, 65, (2, 6, 7, 5)) / 64).astype(np.float32)
+    w = rng.choice([-1, 1], (4, 3, 2, 5)).astype(np.int8)
+    mul, add = np.array([0.5, -2, 0, 1], np.float32), np.arange(4, dtype=np.float32)
+    op = BinaryConv("b", ("x",), WINDOWS[1], bits.pack(w), 5, 1, pad_value, Affine(mul, add))
+    acc = nhwc(F.conv2d(torch_pad(nchw(x), WINDOWS[1], pad_value), nchw(w), None, (2, 1)))
+    assert np.array_equal(reference.binary_conv(op, x), acc * mul + add)
+
+
+def test_clip() -> None:
+    x = np.array([-3, -1, -0.5, 0, 0.25, 1, 7], np.float32)
+    assert reference.clip(Clip("c", ("x",)), x).tolist() == [-1, -1, -0.5, 0, 0.25, 1, 1]
 
 
 def test_affine_epilogue_rounds_once() -> None:

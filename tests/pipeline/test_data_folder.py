@@ -90,6 +90,7 @@ def batches(root: Path, **options: object) -> list[np.ndarray]:
     return [images for epoch in epochs for images, _ in epoch]
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a single core
 def test_augmentation_is_a_function_of_seed_epoch_and_image(tmp_path: Path) -> None:
     fill(tmp_path)
     alone = batches(tmp_path)

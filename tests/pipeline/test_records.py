@@ -38,6 +38,36 @@ def test_means_are_those_of_the_runs() -> None:
     assert len(found["runs"]) == len(grid.runs)
 
 
+def test_best_against_best() -> None:
+    found, searched = record("2026-11-23-best"), record("2026-11-23-best-search")
+    assert found["means"] == experiment.means(found["runs"])
+    assert len(found["runs"]) == len(experiment.load("best").runs) == 9
+    assert len(searched["runs"]) == len(experiment.load("best-search").runs)
+    constant = [r for r in record(DEPTH)["runs"] if r["model"] == "plain-24" and r["seed"] == 0]
+    names = {"ste": "STE", "stompp": "StoMPP", "stompp-ste": "StoMPP+STE"}
+    for row in found["means"]:
+        tried = [r for r in (*searched["runs"], *constant) if r["method"] == row["method"]]
+        tried = [r for r in tried if r["binarize"] == "both"]
+        best = max(tried, key=lambda r: r["validation_accuracy"])
+        assert (best["optimizer"], best["lr_binary"]) == (row["optimizer"], row["lr_binary"])
+        cells = [names[row["method"]], f"Adam, {row['lr_binary']}"]
+        cells += [shown(row["validation_accuracy"]), shown(row["test_accuracy"])]
+        assert "| " + " | ".join(cells) + " |" in TRAINING
+
+
+def test_the_table_of_step_times() -> None:
+    ratios = record("2026-11-23-step-time")["ratios"]
+    titles = {"conv": "plain-24", "mlp": "mlp-30"}
+    for net, title in titles.items():
+        mine = {r["method"]: r for r in ratios if r["net"] == net}
+        for key, what in (("schedule", "whole schedule"), ("half", "middle of a window (p = 0.5)")):
+            cells = [f"{mine[m][key]:.2f}" for m in ("ste", "stompp", "stompp-ste", "global")]
+            assert f"| {title}, {what} | {' | '.join(cells)} |" in TRAINING
+        assert mine["stompp"]["schedule"] <= 0.85
+        assert mine["stompp-ste"]["schedule"] <= 1.10
+        assert max(mine[m]["half"] for m in ("stompp", "stompp-ste")) <= 1.10
+
+
 @pytest.mark.parametrize("depth", [6, 12, 18, 24, 36])
 def test_the_table_over_depth(depth: int) -> None:
     mine = {

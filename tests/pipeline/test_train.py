@@ -109,12 +109,6 @@ def test_a_float_run_says_that_it_is_not_binary(tmp_path: Path) -> None:
     assert not run.folder.settled.exists()
 
 
-def test_binary_weights_alone_name_the_activations(tmp_path: Path) -> None:
-    result = train(quick(binarize="weights"), tmp_path / "run")
-    activations = {"body.0.activation", "body.1.activation", "final_activation"}
-    assert result.unfrozen.keys() == activations
-
-
 def test_progress_and_warnings_are_shown(tmp_path: Path) -> None:
     text = io.StringIO()
     console = Console(file=text, width=160, force_terminal=True)

@@ -106,15 +106,17 @@ def test_recipes_name_them_with_patterns() -> None:
         build_from(recipe.load("digits", {"keep": "stem"}), facts)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "vgg11_bn"])
-def test_frozen_networks_settle_pack_and_run(name: str) -> None:
-    model = small(name)
+def frozen(model: nn.Module) -> nn.Module:
     layers = 1 + max(module.layer for _, module in maskable(model))
-    Freezer(
-        model, METHODS["stompp"], Schedule("start", "linear", layers, 1), 0, refresh=0.0
-    ).advance(0)
+    schedule = Schedule("start", "linear", layers, 1)
+    Freezer(model, METHODS["stompp"], schedule, 0, refresh=0.0).advance(0)
+    return model
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "vgg11_bn"])
+def test_frozen_networks_settle_pack_and_run(name: str) -> None:
     images = pixels(32)
-    settled = settle(model, images)
+    settled = settle(frozen(small(name)), images)
     program = lower(settled.module, (3, 32, 32))
     found = reference.run(program, images[:4].permute(0, 2, 3, 1).numpy().astype(np.uint8))
     with torch.no_grad():
