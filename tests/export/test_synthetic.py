@@ -43,6 +43,9 @@ def test_body_and_head_are_proven_exact(name: str) -> None:
         ("resnet34@224", 21_086_208, 9_408 + 172_032 + 512_000),
         ("resnet50@224", 20_676_608, 9_408 + 2_768_896 + 2_048_000),
         ("resnet18@32", 10_985_472, 1_728 + 172_032 + 5_120),
+        # 3,504,872 less 34,112 of BatchNorm and 1,000 biases
+        ("mobilenet_v2@224", 2_124_672, 864 + 64_224 + 1_280_000),
+        ("mobilenet_v2@32", 2_124_672, 864 + 64_224 + 12_800),
     ],
 )
 def test_weights_are_those_of_the_papers(name: str, binary: int, float_weights: int) -> None:
@@ -66,7 +69,9 @@ def test_maps_have_the_papers_sizes() -> None:
     assert not any(isinstance(op, MaxPool) for op in synthetic("resnet50@32").ops)
 
 
-@pytest.mark.parametrize("name", ["resnet18@32", "resnet34@32", "resnet50@32", "resnet18@224"])
+@pytest.mark.parametrize(
+    "name", ["resnet18@32", "resnet34@32", "resnet50@32", "mobilenet_v2@32", "resnet18@224"]
+)
 def test_no_layer_is_dead(name: str) -> None:
     """About half of the bits are +1, except where the maximum of nine bits follows."""
     program = synthetic(name)
@@ -79,7 +84,7 @@ def test_no_layer_is_dead(name: str) -> None:
         assert (words[0] != words[1]).any(), op
 
 
-@pytest.mark.parametrize("name", ["resnet18@32", "resnet50@32"])
+@pytest.mark.parametrize("name", ["resnet18@32", "resnet50@32", "mobilenet_v2@32"])
 def test_every_onnx_form_runs_it_exactly(name: str) -> None:
     program = synthetic(name)
     runtimes = [OrtRuntime(program, form=form) for form in FORMS]
