@@ -11,7 +11,8 @@ import numpy as np
 from export.errors import RuntimeMissing
 from export.parity import ParityReport, compare
 from export.runtimes import Runtime
-from kernels.program import Program
+from kernels.program import BinaryConv, Program
+from kernels.verify import infer_types
 from pipeline import run_folder
 from pipeline.bench import random_images
 from pipeline.errors import UserError
@@ -38,11 +39,12 @@ class Choices:
 
 @dataclass(frozen=True)
 class Format:
-    """One export format: file name, converter, and how to make its real runtime."""
+    """One export format: file name, converter, how to make its real runtime, and what to say."""
 
     file: str
     convert: Callable[[Program, Choices], bytes]
     runtime: Callable[[Program, bytes], Runtime]
+    remark: Callable[[Program], str] = lambda program: ""
 
 
 @dataclass(frozen=True)
@@ -109,9 +111,20 @@ def _compiled(program: Program, data: bytes) -> Runtime:
     return CRuntime(program, data)
 
 
+def _not_compressed(program: Program) -> str:
+    """What LCE keeps in 32 bits, if anything."""
+    types = infer_types(program)
+    count = sum(
+        op.channels_out * op.taps
+        for op in program.ops
+        if isinstance(op, BinaryConv) and types[op.inputs[0]].kind == "f32"
+    )
+    return f"; LCE keeps {count:,} binary weights on real inputs in fp32" if count else ""
+
+
 FORMATS = {
     "onnx": Format("model.onnx", _onnx("packed"), _ort("packed")),
-    "lce": Format("model.tflite", _tflite, _lce),
+    "lce": Format("model.tflite", _tflite, _lce, _not_compressed),
     "onnx-int8": Format("model.int8.onnx", _onnx("int8"), _ort("int8")),
     "onnx-float": Format("model.float.onnx", _onnx("float"), _ort("float")),
     "qonnx": Format("model.qonnx", _qonnx, _no_qonnx),
@@ -205,7 +218,7 @@ def export(
         data = _converted(form, program, choices)
         note = check(form, program, data) if checked else "not run"
         run_folder.write_bytes(out / form.file, data)
-        written.append(Exported(out / form.file, len(data), note))
+        written.append(Exported(out / form.file, len(data), note + form.remark(program)))
     return written
 
 

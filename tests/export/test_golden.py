@@ -1,0 +1,38 @@
+"""The toy network's files and answers, byte for byte: a change belongs in the changelog."""
+
+import hashlib
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from export import to_c, to_lce, to_onnx, to_onnx_int8, to_qonnx
+from kernels.container import dumps
+from kernels.engine import Engine
+from kernels.program import Program
+from tests.nets import every_op, images
+
+WRITERS: dict[str, tuple[Callable[[Program], bytes], str]] = {
+    "bnn": (dumps, "f7fc4ed47b14ac94"),
+    "onnx": (to_onnx.convert, "0278ac56603e71dd"),
+    "int8.onnx": (to_onnx_int8.convert, "a57e3230ab342680"),
+    "float.onnx": (lambda program: to_onnx.convert(program, packed=False), "7244f0695e072523"),
+    "qonnx": (to_qonnx.convert, "94bc03516871517d"),
+    "tflite": (to_lce.convert, "52ecbaaab7e3d5c2"),
+    "c": (to_c.convert, "d6772d966424f6ad"),
+}
+LOGITS = [
+    [18.18408203125, -2.767578125, 5.5498046875, 28.6240234375, 25.91455078125],
+    [8.42041015625, -1.189453125, -4.82958984375, 24.23583984375, 17.7763671875],
+]
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_the_bytes_are_known(name: str) -> None:
+    convert, expected = WRITERS[name]
+    assert hashlib.sha256(convert(every_op())).hexdigest()[:16] == expected
+
+
+def test_the_logits_are_known() -> None:
+    program = every_op()
+    assert np.array_equal(Engine(program).run(images(program, 2)), np.array(LOGITS, np.float32))
