@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,13 +10,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from safetensors import deserialize
 
-from export import to_lce, to_onnx, to_onnx_int8, to_qonnx
+from export import to_c, to_lce, to_onnx, to_onnx_int8, to_qonnx
 from export.ort_runtime import FORMS, OrtRuntime
 from export.parity import compare
+from export.summary_tflite import summarise_tflite
 from export.synthetic import NAMES, UnknownNetwork, synthetic
 from kernels import bits
-from kernels.container import program_hash
+from kernels.container import dumps, program_hash
 from kernels.engine import Engine
 from kernels.exact import analyse
 from kernels.program import BinaryConv, Conv, Dense, MaxPool, Program
@@ -113,6 +116,25 @@ def test_exported_weights_take_one_bit_each(resnet: Program, converter: object) 
     )
     assert 1.0 <= 8 * spent / binary_weights(resnet) <= 1.02
     assert len(data) * 10 <= len(to_onnx.convert(resnet, packed=False))
+
+
+def test_the_other_files_take_one_bit_each_too(resnet: Program) -> None:
+    count = binary_weights(resnet)
+    stored = {name: each["data"] for name, each in deserialize(dumps(resnet))}
+    binary = {op.name for op in resnet.ops if isinstance(op, BinaryConv)}
+    spent = sum(
+        len(data) for name, data in stored.items() if name in {f"{n}/words" for n in binary}
+    )
+    assert 1.0 <= 8 * spent / count <= 1.02
+    layers = summarise_tflite(to_lce.convert(resnet)).layers
+    spent = sum(
+        each.bytes - 4 * each.parameters.get(32, 0) for each in layers if 1 in each.parameters
+    )
+    assert 0.99 <= 8 * spent / count <= 1.02  # multipliers of one are stored once
+    said = re.search(rb"for ([\d,]+) binary weights, ([\d.]+) bits each", to_c.convert(resnet))
+    assert said is not None
+    assert int(said[1].replace(b",", b"")) == count
+    assert 1.0 <= float(said[2]) <= 1.02
 
 
 def test_the_tflite_file_is_a_tenth_of_fp32() -> None:
