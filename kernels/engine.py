@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -110,11 +111,19 @@ class Engine:
             images = images.copy()
         return images, np.empty((len(images), len(self.classes)), np.float32)
 
-    def _call(self, worker: int, images: Images, logits: Logits, first: int, stop: int) -> None:
-        """Run images ``first`` to ``stop - 1`` in the arena of ``worker``."""
+    def _call(
+        self,
+        worker: int,
+        images: Images,
+        logits: Logits,
+        first: int,
+        stop: int,
+        table: NDArray[np.int64] | None = None,
+    ) -> None:
+        """Run ``table`` (the whole plan) on images ``first`` to ``stop - 1`` in one arena."""
         plan = self._plan
         run_plan(
-            plan.table,
+            plan.table if table is None else table,
             self._addresses[worker],
             self._constants,
             plan.result,
@@ -150,6 +159,26 @@ class Engine:
         ]
         for job in jobs:
             job.result()
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """Name of the op whose work each step of the plan does."""
+        return self._plan.ops
+
+    def time_steps(self, first: int, stop: int, images: NDArray[np.uint8]) -> float:
+        """Seconds that steps ``first`` to ``stop - 1`` take for ``images``, in one call.
+
+        They find what the last run left in memory; :mod:`kernels.profile` is made of this.
+
+        Raises:
+            ValueError: if ``images`` is wrong.
+        """
+        images, logits = self._buffers(images)
+        table = np.ascontiguousarray(self._plan.table[first:stop])
+        with self._lock:
+            start = time.perf_counter()
+            self._call(0, images, logits, 0, len(images), table)
+            return time.perf_counter() - start
 
     def signs(self, images: NDArray[np.uint8]) -> dict[str, bits.Words]:
         """Every ``bits`` value by op name, uint64 ``[N, H, W, ceil(C / 64)]``.

@@ -3,6 +3,7 @@
 The ``xnor`` micro-kernel comes in two forms. ``words`` counts bits per 32-bit lane and needs
 an instruction for it (AVX-512 VPOPCNTDQ). ``bytes`` counts per byte (AVX2: two table look-ups
 of nibbles; NEON: ``cnt``), adds up in bytes and widens before they overflow.
+``lookup`` is for AVX2 without that instruction: :mod:`kernels.lookup`.
 ``portable`` is scalar code for any CPU, and the cross-check of the others.
 """
 
@@ -17,7 +18,7 @@ import llvmlite.binding as llvm
 
 from kernels._jit import config
 
-KERNELS = ("xnor", "portable")
+KERNELS = ("xnor", "lookup", "portable")
 VARIABLE = "FROSTBIT_KERNEL"
 
 
@@ -55,13 +56,25 @@ def host_form() -> Form:
     return form_for(target_features())
 
 
+def available() -> tuple[str, ...]:
+    """The micro-kernels that run on the CPU that Numba compiles for, the best one first."""
+    found = target_features()
+    if not found.get("avx2"):
+        return ("xnor", "portable")
+    if host_form().count == "words":
+        return ("xnor", "lookup", "portable")
+    return ("lookup", "xnor", "portable")
+
+
 def chosen_kernel() -> str:
     """Name of the micro-kernel to use: ``FROSTBIT_KERNEL`` or else the best one.
 
     Raises:
-        ValueError: if ``FROSTBIT_KERNEL`` is not a known name.
+        ValueError: if ``FROSTBIT_KERNEL`` is not a known name, or not for this CPU.
     """
-    name = os.environ.get(VARIABLE, "") or KERNELS[0]
-    if name not in KERNELS:
-        raise ValueError(f"{VARIABLE}={name!r} is unknown: use one of {', '.join(KERNELS)}")
+    best = available()
+    name = os.environ.get(VARIABLE, "") or best[0]
+    if name not in best:
+        reason = "needs AVX2" if name in KERNELS else "is unknown"
+        raise ValueError(f"{VARIABLE}={name!r} {reason}: use one of {', '.join(best)}")
     return name

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels import lookup, weights
 from kernels import table as t
-from kernels import weights
 from kernels.columns import Lowering
 from kernels.memory import Layout, place
 from kernels.program import BinaryConv, FormatError, Program, ValueType
@@ -21,7 +21,7 @@ from kernels.schedule import Regroup, Step, Widen, lifetimes, schedule
 from kernels.vector import BLOCK
 from kernels.verify import infer_types
 
-MICRO = {"xnor": t.XNOR, "portable": t.PORTABLE}
+MICRO = {"xnor": t.XNOR, "lookup": t.LOOKUP, "portable": t.PORTABLE}
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +33,7 @@ class Plan:
         constants: the constant block.
         arena_bytes: size of the arena.
         result: offset of the logits in the arena.
-        names: name of the last value that each step writes.
+        ops: name of the op whose work each step does (a helper's name ends in ``:what``).
         bits: offset and layout of each bits value of the Program.
     """
 
@@ -41,7 +41,7 @@ class Plan:
     constants: NDArray[np.uint8]
     arena_bytes: int
     result: int
-    names: tuple[str, ...]
+    ops: tuple[str, ...]
     bits: dict[str, tuple[int, Layout]]
 
 
@@ -71,6 +71,18 @@ def _layout(steps: list[Step], types: dict[str, ValueType], name: str) -> Layout
     return Layout((height, width), BLOCK * blocks, BLOCK)
 
 
+def _head_bytes(steps: list[Step], kernel: str) -> int:
+    """Bytes at the start of the arena that no value may take."""
+    if kernel != "lookup":
+        return t.HEAD_BYTES
+    words = [
+        op.words.shape[1] * op.words.shape[2] * weights.blocks_for(op.channels_in)
+        for op in (step.op for step in steps)
+        if isinstance(op, BinaryConv) and op.groups == 1
+    ]
+    return t.HEAD_BYTES + max(map(lookup.scratch_bytes, words), default=0)
+
+
 def _table(low: Lowering, steps: list[Step]) -> NDArray[np.int64]:
     rows = np.zeros((len(steps), t.COLUMNS), np.int64)
     for i, step in enumerate(steps):
@@ -84,7 +96,7 @@ def make_plan(program: Program, kernel: str, reuse: bool = True) -> Plan:
 
     Args:
         program: any Program.
-        kernel: ``xnor`` or ``portable``.
+        kernel: ``xnor``, ``lookup`` or ``portable``.
         reuse: whether values may share memory (False keeps every value until the end).
 
     Raises:
@@ -102,7 +114,7 @@ def make_plan(program: Program, kernel: str, reuse: bool = True) -> Plan:
     result = program.ops[-1].name
     spans = lifetimes(steps, result)
     layouts = {name: _layout(steps, types, name) for name in spans}
-    offsets, size = place(layouts, spans, t.HEAD_BYTES, reuse)
+    offsets, size = place(layouts, spans, _head_bytes(steps, kernel), reuse)
     low = Lowering(types, layouts, offsets, MICRO[kernel])
     rows = _table(low, steps)
     signs = [name for name in spans if types[name].kind == "bits"]
@@ -111,6 +123,6 @@ def make_plan(program: Program, kernel: str, reuse: bool = True) -> Plan:
         low.constants.block(),
         size,
         offsets[result],
-        tuple(step.writes[-1] for step in steps),
+        tuple(step.op.name for step in steps),
         {name: (offsets[name], layouts[name]) for name in signs},
     )

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from kernels import lookup, weights
 from kernels import table as t
-from kernels import weights
 from kernels.columns import (
     Lowering,
     Row,
@@ -58,7 +58,6 @@ def _convolve(low: Lowering, step: Step, window: Window, rows: Any, out: int, va
         t.SOURCE: low.origin(step.source) - padded[0] - padded[1],
         t.BLOCKS: weights.blocks_for(out),
         t.TAPS: rows.shape[1],
-        t.WEIGHTS: low.constants.add(weights.by_block(rows)),
         t.OFFSETS: low.constants.add(weights.tap_offsets(window, layout.row, layout.pixel, values)),
     }
 
@@ -87,6 +86,7 @@ def _float_conv(low: Lowering, step: Step, window: Window, op: Conv | Dense) -> 
         **_convolve(low, step, window, rows, out, channels),
         **_pixels(low, step, window, (height, width), np.zeros(height * width, np.int32)),
         t.MICRO: t.FLOAT,
+        t.WEIGHTS: low.constants.add(weights.by_block(rows)),
         t.ADD: low.constants.add(weights.per_lane(op.add)),
     }
 
@@ -117,6 +117,13 @@ def binary_conv(low: Lowering, step: Step, op: BinaryConv) -> Row:
     }
     if op.groups > 1:
         row[t.LANES] = low.constants.add(weights.lane_offsets(op.channels_out, op.groups, values))
+    elif low.micro == t.LOOKUP:
+        row[t.WEIGHTS] = low.constants.add(weights.by_block(lookup.nibble_rows(rows)))
+        row[t.TABLES] = low.constants.add(lookup.tables())
+        row[t.NIBBLES] = lookup.padded_nibbles(rows.shape[1])
+        row[t.INDEX_BYTES] = lookup.index_bytes(rows.shape[1])
+    if t.WEIGHTS not in row:
+        row[t.WEIGHTS] = low.constants.add(weights.by_block(rows))
     if isinstance(op.epilogue, Threshold):
         starts = weights.threshold_limits(op.epilogue, starts, op.taps)
         row[t.MUL] = -1

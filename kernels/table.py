@@ -11,7 +11,7 @@ from __future__ import annotations
 CONVOLVE, ELEMENTWISE, WIDEN, REGROUP, SUM, MAX_F32, MAX_BITS, REPEAT, CLIP = range(9)
 
 # Micro-kernels of CONVOLVE; from FLOAT on they sum floats.
-XNOR, PORTABLE, GROUPED, FLOAT, DEPTHWISE, GROUPED_FLOAT = range(6)
+XNOR, PORTABLE, LOOKUP, GROUPED, FLOAT, DEPTHWISE, GROUPED_FLOAT = range(7)
 
 # Kinds of a map that a step reads.
 U8, F32, BITS = range(3)
@@ -42,7 +42,10 @@ U8, F32, BITS = range(3)
     MICRO,  # micro-kernel
     TAPS,  # tap words (from FLOAT on: tap values) per output
     OFFSETS,  # constants: int32 [TAPS]
-    WEIGHTS,  # constants: [BLOCKS][TAPS][32] uint32 or float32
+    WEIGHTS,  # constants: [BLOCKS][TAPS][32] uint32 or float32; LOOKUP: [BLOCKS][nibbles][32] uint8
+    TABLES,  # constants: the tables of LOOKUP
+    NIBBLES,  # of LOOKUP, per output: 8 * TAPS rounded up to whole triples
+    INDEX_BYTES,  # of LOOKUP: distance between the indices of two pairs
     START,  # constants: int32 [classes][BLOCKS * 32]: accumulator at 0 mismatches, or the limit
     MUL,  # constants: float32 [BLOCKS * 32]; -1 for a threshold
     ADD,  # constants: float32 [BLOCKS * 32]
@@ -63,8 +66,8 @@ U8, F32, BITS = range(3)
     DIVISOR,  # of SUM (0: multiply by 2**EXPONENT); copies of REPEAT; group size of REGROUP
     EXPONENT,
     PAD,  # constants: float32 [channels of a pixel], what WIDEN writes around the map
-) = range(45)
-COLUMNS = 45
+) = range(48)
+COLUMNS = 48
 
 # Columns of PIXEL_TABLE, in bytes: distances from SOURCE, into START, from BITS_OUT and from
 # RESIDUAL. The first and last stand for bits (margins); float32 maps have none in ELEMENTWISE.
@@ -77,4 +80,4 @@ SCRATCH_A = 640  # a block of bits as floats
 SCRATCH_B = 768
 SINK = 896  # unwanted floats
 BITS_SINK = 1024  # unwanted signs
-HEAD_BYTES = 1088
+HEAD_BYTES = 1088  # then the working memory of LOOKUP, if a layer needs it

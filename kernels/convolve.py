@@ -1,0 +1,194 @@
+"""Convolutions: the loops over tiles, blocks and chunks around the micro-kernels and epilogues.
+
+Every function takes the addresses of a ``row`` (see :mod:`kernels.table`), of the ``arena`` and
+of the ``constants``, and returns nothing.
+"""
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+# reason: these bodies are typed by Numba, from int64 addresses alone
+
+from __future__ import annotations
+
+from kernels import table as t
+from kernels._jit import inlined, inner
+from kernels.epilogue import affine32, affine_tile, threshold_tile
+from kernels.floats import depthwise_tile, float_tile, grouped_float_tile
+from kernels.lookup import (
+    CHUNK,
+    COUNT_BYTES,
+    GROUP,
+    PAIRS,
+    TRIPLE,
+    index_tile,
+    lookup_one,
+    lookup_two,
+)
+from kernels.vector import BLOCK, LANES, clear, field, load_i32, store_u32, sum32, unpack32
+from kernels.xnor import PIXEL_BYTES, TILE, grouped_tile, portable_tile, xnor_tile
+
+
+@inlined
+def accumulate(row, source, constants, block, pixels, counts):
+    """Run the micro-kernel on one tile: TILE pixels x one block of output channels."""
+    taps = field(row, t.TAPS)
+    offsets = constants + field(row, t.OFFSETS)
+    weights = constants + field(row, t.WEIGHTS) + block * taps * BLOCK
+    if field(row, t.MICRO) == t.XNOR:
+        xnor_tile(source, pixels, offsets, taps, weights, counts)
+    elif field(row, t.MICRO) == t.FLOAT:
+        float_tile(source, pixels, offsets, taps, weights, counts)
+    elif field(row, t.MICRO) == t.PORTABLE:
+        portable_tile(source, pixels, offsets, taps, weights, counts)
+    elif field(row, t.MICRO) == t.DEPTHWISE:
+        depthwise_tile(source + block * BLOCK, pixels, offsets, taps, weights, counts)
+    else:
+        lanes = constants + field(row, t.LANES) + block * BLOCK
+        if field(row, t.MICRO) == t.GROUPED:
+            grouped_tile(source, pixels, offsets, taps, weights, counts, lanes)
+        else:
+            grouped_float_tile(source, pixels, offsets, taps, weights, counts, lanes)
+
+
+@inlined
+def operand(address, kind, scratch):
+    """Address of 32 floats: ``address`` itself, or ``scratch`` after unpacking its bits."""
+    if kind == t.BITS:
+        unpack32(address, scratch)
+        return scratch
+    return address
+
+
+@inlined
+def one_pixel(row, arena, constants, block, pixel, entry, counts):
+    """Epilogue to float32 and sign bits of one pixel and block."""
+    add = constants + field(row, t.ADD) + block * BLOCK
+    out = arena + field(row, t.OUT) + pixel * field(row, t.OUT_PIXEL)
+    out += block * field(row, t.OUT_BLOCK)
+    if field(row, t.MICRO) >= t.FLOAT:
+        word = sum32(counts, add, out)
+    else:
+        start = constants + field(row, t.START) + load_i32(entry + t.AT_START) + block * BLOCK
+        mul = constants + field(row, t.MUL) + block * BLOCK
+        residual = arena + field(row, t.RESIDUAL) + load_i32(entry + t.AT_RESIDUAL)
+        residual += pixel * field(row, t.RESIDUAL_PIXEL) + block * field(row, t.RESIDUAL_BLOCK)
+        residual = operand(residual, field(row, t.RESIDUAL_KIND), arena + t.SCRATCH_B)
+        word = affine32(counts, start, mul, add, residual, out)
+    bits = arena + field(row, t.BITS_OUT) + load_i32(entry + t.AT_BITS)
+    store_u32(bits + block * field(row, t.BITS_BLOCK), word)
+
+
+@inlined
+def one_tile(row, arena, constants, block, first, entry, counts):
+    """Affine epilogue of a whole tile whose residual is float32 or absent."""
+    residual_pixel, out_pixel = field(row, t.RESIDUAL_PIXEL), field(row, t.OUT_PIXEL)
+    residual = arena + field(row, t.RESIDUAL) + block * field(row, t.RESIDUAL_BLOCK)
+    out = arena + field(row, t.OUT) + block * field(row, t.OUT_BLOCK)
+    affine_tile(
+        counts,
+        entry,
+        constants + field(row, t.START) + block * BLOCK,
+        constants + field(row, t.MUL) + block * BLOCK,
+        constants + field(row, t.ADD) + block * BLOCK,
+        residual + first * residual_pixel,
+        residual_pixel,
+        out + first * out_pixel,
+        out_pixel,
+        arena + field(row, t.BITS_OUT) + block * field(row, t.BITS_BLOCK),
+    )
+
+
+@inlined
+def epilogue(row, arena, constants, block, first, entry, counts):
+    """From the accumulators of one tile to float32 and sign bits."""
+    left = field(row, t.PIXELS) - first
+    is_float = field(row, t.MICRO) >= t.FLOAT
+    if not is_float and field(row, t.MUL) < 0:
+        limit = constants + field(row, t.START) + block * BLOCK
+        bits = arena + field(row, t.BITS_OUT) + block * field(row, t.BITS_BLOCK)
+        threshold_tile(counts, entry, limit, bits)
+    elif left >= TILE and not is_float and field(row, t.RESIDUAL_KIND) == t.F32:
+        one_tile(row, arena, constants, block, first, entry, counts)
+    else:
+        for p in range(min(TILE, left)):
+            one_pixel(
+                row,
+                arena,
+                constants,
+                block,
+                first + p,
+                entry + p * PIXEL_BYTES,
+                counts + p * BLOCK,
+            )
+
+
+@inlined
+def count_group(row, arena, constants, block, tiles):
+    """Counts of ``tiles`` tiles and one or two blocks of output channels by table look-up."""
+    stride, nibbles = field(row, t.INDEX_BYTES), field(row, t.NIBBLES)
+    tables = constants + field(row, t.TABLES)
+    counts = arena + t.HEAD_BYTES
+    both = block + 1 < field(row, t.BLOCKS)
+    clear(counts, COUNT_BYTES)
+    for chunk in range(0, nibbles, CHUNK):
+        triples = min(CHUNK, nibbles - chunk) // TRIPLE
+        weights = constants + field(row, t.WEIGHTS) + (block * nibbles + chunk) * LANES
+        for tile in range(tiles):
+            indices = counts + COUNT_BYTES + tile * PAIRS * stride + 2 * chunk
+            out = counts + tile * TILE * BLOCK
+            if both:
+                lookup_two(
+                    tables,
+                    indices,
+                    stride,
+                    weights,
+                    nibbles * LANES,
+                    triples,
+                    out,
+                    COUNT_BYTES // 2,
+                )
+            else:
+                lookup_one(
+                    tables,
+                    indices,
+                    stride,
+                    weights,
+                    nibbles * LANES,
+                    triples,
+                    out,
+                    COUNT_BYTES // 2,
+                )
+
+
+@inner
+def convolve_by_lookup(row, arena, constants):
+    """Binary convolution by table look-up, with its fused epilogue."""
+    clear(arena + field(row, t.CLEAR), field(row, t.CLEAR_BYTES))
+    source, offsets = arena + field(row, t.SOURCE), constants + field(row, t.OFFSETS)
+    words, pixels = field(row, t.TAPS), field(row, t.PIXELS)
+    stride, counts = field(row, t.INDEX_BYTES), arena + t.HEAD_BYTES
+    for group in range(0, pixels, GROUP * TILE):
+        tiles = min(GROUP, (pixels - group + TILE - 1) // TILE)
+        table = constants + field(row, t.PIXEL_TABLE) + group * PIXEL_BYTES
+        for tile in range(tiles):
+            entry = table + tile * TILE * PIXEL_BYTES
+            indices = counts + COUNT_BYTES + tile * PAIRS * stride
+            index_tile(source, entry, offsets, words, indices, stride)
+        for block in range(0, field(row, t.BLOCKS), 2):
+            count_group(row, arena, constants, block, tiles)
+            for half in range(min(2, field(row, t.BLOCKS) - block)):
+                for tile in range(tiles):
+                    entry = table + tile * TILE * PIXEL_BYTES
+                    out = counts + half * (COUNT_BYTES // 2) + tile * TILE * BLOCK
+                    epilogue(row, arena, constants, block + half, group + tile * TILE, entry, out)
+
+
+@inner
+def convolve(row, arena, constants):
+    """Convolution or dense layer of bits or floats, with its fused epilogue."""
+    clear(arena + field(row, t.CLEAR), field(row, t.CLEAR_BYTES))
+    source = arena + field(row, t.SOURCE)
+    counts = arena + t.COUNTS
+    for block in range(field(row, t.BLOCKS)):
+        for first in range(0, field(row, t.PIXELS), TILE):
+            entry = constants + field(row, t.PIXEL_TABLE) + first * PIXEL_BYTES
+            accumulate(row, source, constants, block, entry, counts)
+            epilogue(row, arena, constants, block, first, entry, counts)

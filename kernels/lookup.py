@@ -1,0 +1,199 @@
+"""Micro-kernel of the binary convolution for AVX2: a table look-up in place of xor and popcount.
+
+``vpshufb`` looks up 32 nibbles at once. Weights lie one nibble (four input channels of one tap)
+to a byte, 32 output channels to a vector; the table of 16 bytes is chosen by the activations: for
+the nibbles a1, a2 of two output pixels, a *pair*, entry w is ``popcount(a1 ^ w) + 16 *
+popcount(a2 ^ w)``. One look-up counts 256 products: no xor, no mask, no sum across lanes.
+
+Three look-ups add up without a carry between the halves (3 * 4 < 16). Then ``total += s`` and
+``high += s >> 4``, both modulo 256; after at most ``CHUNK`` nibbles (63 * 4 = 252) ``high`` is
+the count of the second pixel and ``total - 16 * high`` that of the first.
+
+The work is ordered for the first-level cache, as one nibble a byte doubles the size of weights:
+``index_tile`` writes where the tables of a few tiles start, once for all output channels; then
+for every two blocks of output channels, for every chunk of taps, for every one of these tiles,
+``lookup_tile`` counts. Nine instructions of vectors for three look-ups, of which two blocks and
+two pairs share what is loaded.
+"""
+# mypy: disable-error-code="no-untyped-call"
+# reason: llvmlite's builder helpers in Numba have no annotations
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numpy.typing import NDArray
+
+from kernels import features
+from kernels.vector import (
+    BLOCK,
+    I8,
+    I32,
+    I64,
+    LANES,
+    V32I,
+    call,
+    constant,
+    emitted,
+    load,
+    offset,
+    splat,
+    store,
+)
+from kernels.xnor import TILE, pixel_bases, zeroed
+
+PAIRS = TILE // 2
+TRIPLE = 3
+CHUNK = 63
+GROUP = 8
+"""Tiles whose tables are looked up together: their indices and counts stay in the L1 cache."""
+COUNT_BYTES = GROUP * 2 * TILE * BLOCK
+"""Counts of a group, int32 ``[2 blocks][GROUP][TILE][32]``."""
+NIBBLES = 8  # in a tap word
+INDEX = ir.IntType(16)
+V8I, V8X = ir.VectorType(I32, NIBBLES), ir.VectorType(INDEX, NIBBLES)
+V32C, V16C, V16X = ir.VectorType(I8, 32), ir.VectorType(I8, 16), ir.VectorType(INDEX, 16)
+
+
+def tables() -> NDArray[np.uint8]:
+    """All tables, uint8 ``[256, 16]``: row ``a1 + 16 * a2``, column w."""
+    nibble = np.arange(16, dtype=np.uint8)
+    count = np.bitwise_count(nibble[:, None] ^ nibble)
+    both = count[None, :, :] + 16 * count[:, None, :]
+    return np.asarray(both.reshape(256, 16), np.uint8)
+
+
+def padded_nibbles(words: int) -> int:
+    """Nibbles of ``words`` tap words, rounded up to whole triples."""
+    return -(-NIBBLES * words // TRIPLE) * TRIPLE
+
+
+def index_bytes(words: int) -> int:
+    """Bytes of the indices of one pair: 16 bits a nibble, and zeros for the last triple."""
+    return 2 * NIBBLES * (words + 1)
+
+
+def scratch_bytes(words: int) -> int:
+    """Working memory of a layer with ``words`` tap words: counts, then indices of a group."""
+    return COUNT_BYTES + GROUP * PAIRS * index_bytes(words)
+
+
+def nibble_rows(rows: NDArray[np.uint32]) -> NDArray[np.uint8]:
+    """Weights uint32 ``[O, words]`` as uint8 ``[O, nibbles]``, padded to whole triples."""
+    shifts = np.arange(0, 32, 4, dtype=np.uint32)
+    split = ((rows[:, :, None] >> shifts) & np.uint32(15)).astype(np.uint8)
+    flat = split.reshape(len(rows), -1)
+    return np.pad(flat, [(0, 0), (0, padded_nibbles(rows.shape[1]) - flat.shape[1])])
+
+
+def _nibbles(builder: Any, word: Any, up: int) -> Any:
+    """The eight nibbles of a word in 32-bit lanes, each times ``2**up``."""
+    places = ir.Constant(V8I, [4 * i for i in range(NIBBLES)])
+    spread = builder.lshr(splat(builder, word, V8I), places)
+    return builder.shl(builder.and_(spread, constant(V8I, 15)), constant(V8I, up))
+
+
+@emitted(types.void)
+def index_tile(
+    builder: Any, source: Any, pixels: Any, offsets: Any, words: Any, indices: Any, stride: Any
+) -> None:
+    """Byte distance in the tables for every nibble: uint16 ``[PAIRS][stride / 2]``.
+
+    The first four arguments are those of the micro-kernels in :mod:`kernels.xnor`.
+    """
+    bases = pixel_bases(builder, source, pixels)
+    starts = [builder.add(indices, builder.mul(stride, I64(pair))) for pair in range(PAIRS)]
+    with cgutils.for_range(builder, words) as loop:
+        step = load(builder, builder.add(offsets, builder.mul(loop.index, I64(4))), I32)
+        distance, place = builder.sext(step, I64), builder.mul(loop.index, I64(2 * NIBBLES))
+        for pair, start in enumerate(starts):
+            one, two = (
+                load(builder, builder.add(base, distance), I32)
+                for base in bases[2 * pair : 2 * pair + 2]
+            )
+            both = builder.or_(_nibbles(builder, one, 4), _nibbles(builder, two, 8))
+            store(builder, builder.trunc(both, V8X), builder.add(start, place), 2)
+    for start in starts:
+        end = builder.add(start, builder.mul(words, I64(2 * NIBBLES)))
+        store(builder, constant(V8X, 0), end, 2)
+
+
+def _table(builder: Any, tables_at: Any, index: Any) -> Any:
+    """The table at the uint16 distance stored at ``index``, in both halves of a vector."""
+    distance = builder.zext(load(builder, index, INDEX, 2), I64)
+    half = load(builder, builder.add(tables_at, distance), V16C, 16)
+    twice = ir.Constant(ir.VectorType(I32, 32), [*range(16), *range(16)])
+    return builder.shuffle_vector(half, ir.Constant(V16C, ir.Undefined), twice)
+
+
+def _halves(builder: Any, sums: Any) -> Any:
+    """The upper four bits of every byte."""
+    shifted = builder.lshr(builder.bitcast(sums, V16X), constant(V16X, 4))
+    return builder.and_(builder.bitcast(shifted, V32C), constant(V32C, 15))
+
+
+def _flush(builder: Any, total: Any, high: Any, counts: Any) -> None:
+    """Add one pair's byte sums to int32 counts ``[2][32]``."""
+    sixteen = builder.shl(high, constant(V32C, 4))
+    for pixel, value in enumerate((builder.sub(total, sixteen), high)):
+        place = offset(builder, counts, BLOCK * pixel)
+        summed = builder.add(load(builder, place, V32I), builder.zext(value, V32I))
+        store(builder, summed, place)
+
+
+def _lookup(blocks: int) -> Any:
+    """The micro-kernel for one or two blocks of output channels."""
+
+    @emitted(types.void)
+    def tile(
+        builder: Any,
+        tables_at: Any,
+        indices: Any,
+        stride: Any,
+        weights: Any,
+        weight_stride: Any,
+        triples: Any,
+        counts: Any,
+        count_stride: Any,
+    ) -> None:
+        slots = zeroed(builder, V32C, 2 * PAIRS * blocks)
+        with cgutils.for_range(builder, triples) as loop:
+            at = builder.add(indices, builder.mul(loop.index, I64(2 * TRIPLE)))
+            row = builder.add(weights, builder.mul(loop.index, I64(LANES * TRIPLE)))
+            for pair in range(PAIRS):
+                start = builder.add(at, builder.mul(stride, I64(pair)))
+                chosen = [
+                    _table(builder, tables_at, offset(builder, start, 2 * j)) for j in range(TRIPLE)
+                ]
+                for block in range(blocks):
+                    stored = builder.add(row, builder.mul(weight_stride, I64(block)))
+                    sums = None
+                    for j, table in enumerate(chosen):
+                        nibbles = load(builder, offset(builder, stored, LANES * j), V32C)
+                        found = call(builder, "llvm.x86.avx2.pshuf.b", table, nibbles)
+                        sums = found if sums is None else builder.add(sums, found)
+                    slot = slots[2 * (pair * blocks + block) :]
+                    builder.store(builder.add(builder.load(slot[0]), sums), slot[0])
+                    high = builder.add(builder.load(slot[1]), _halves(builder, sums))
+                    builder.store(high, slot[1])
+        for pair in range(PAIRS):
+            for block in range(blocks):
+                slot = slots[2 * (pair * blocks + block) :]
+                out = builder.add(counts, builder.mul(count_stride, I64(block)))
+                place = offset(builder, out, 2 * BLOCK * pair)
+                _flush(builder, builder.load(slot[0]), builder.load(slot[1]), place)
+
+    return tile
+
+
+@emitted(types.void)
+def _absent(builder: Any, a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any) -> None:
+    """Stands for the micro-kernel on CPUs that have no AVX2; no plan asks for it there."""
+
+
+HAS_LOOKUP = "lookup" in features.available()
+lookup_one, lookup_two = (_lookup(1), _lookup(2)) if HAS_LOOKUP else (_absent, _absent)

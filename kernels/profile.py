@@ -1,0 +1,91 @@
+"""Where an engine's time goes: every step of the plan timed by itself.
+
+The steps run one after the other on one image, as in a whole run, so each finds its inputs and
+its caches as it would; a step shorter than ``SHORT`` is repeated within one call, and the time of
+an empty call is taken off. Repeating is harmless: a step never overwrites what it reads.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.engine import Engine
+from kernels.program import BinaryConv, Conv, Dense, Op, Program
+from kernels.verify import infer_types
+
+SHORT = 20e-6
+REPEATS = 32
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """One step of the plan.
+
+    Attributes:
+        name: the op whose work it is (of a helper that prepares its input: ``op:what``).
+        op: type of that op; ``Prepare`` for a helper.
+        seconds: median time for one image.
+        binary_macs, float_macs: multiply-accumulates for one image.
+    """
+
+    name: str
+    op: str
+    seconds: float
+    binary_macs: int
+    float_macs: int
+
+
+def macs(op: Op, program: Program) -> tuple[int, int]:
+    """``(binary, full precision)`` multiply-accumulates of one op for one image."""
+    if not isinstance(op, (BinaryConv, Conv, Dense)):
+        return 0, 0
+    types = infer_types(program)
+    height, width, _ = types[op.name].shape
+    if isinstance(op, BinaryConv):
+        count = height * width * op.channels_out * op.taps
+        return (count, 0) if types[op.inputs[0]].kind == "bits" else (0, count)
+    return 0, height * width * op.weights.size
+
+
+def profile(
+    engine: Engine, image: NDArray[np.uint8], rounds: int = 30
+) -> tuple[list[StepTime], float]:
+    """Median time of every step, and of a whole run of the same image beside it.
+
+    Args:
+        engine: any.
+        image: uint8 ``[H, W, C]``.
+        rounds: how often each step is timed.
+
+    Returns:
+        The steps in order, and seconds of a whole run.
+
+    Raises:
+        ValueError: if ``image`` is wrong.
+    """
+    batch = np.repeat(image[None], REPEATS, axis=0)
+    engine.run(batch[:2])
+    repeats = [1] * len(engine.steps)
+    times = np.zeros((rounds, len(engine.steps)))
+    whole = np.zeros(rounds)
+    for turn in range(rounds + 1):
+        empty = min(engine.time_steps(0, 0, batch[:1]) for _ in range(5))
+        for index, count in enumerate(repeats):
+            seconds = engine.time_steps(index, index + 1, batch[:count])
+            times[turn - 1, index] = (seconds - empty) / count
+            if turn == 0 and times[-1, index] < SHORT:
+                repeats[index] = REPEATS
+        start = time.perf_counter()
+        engine.run(batch[:1])
+        whole[turn - 1] = time.perf_counter() - start
+    ops = {op.name: op for op in engine.program.ops}
+    found = []
+    for name, median in zip(engine.steps, np.median(times, axis=0), strict=True):
+        binary, real = macs(ops[name], engine.program) if name in ops else (0, 0)
+        kind = type(ops[name]).__name__ if name in ops else "Prepare"
+        found.append(StepTime(name, kind, max(0.0, float(median)), binary, real))
+    return found, float(np.median(whole))
