@@ -18,7 +18,7 @@ from export import c_text
 from export.c_kernels import PATCHES
 from export.c_steps import BIT_WORD, Places, Step, words_for
 from kernels import bits
-from kernels.exact import grid_exponent
+from kernels.exact import LARGEST, as_int16
 from kernels.program import (
     Add,
     AvgPool,
@@ -36,9 +36,6 @@ from kernels.program import (
     ValueType,
     Window,
 )
-
-LARGEST = {"u8": 255, "bits": 1}
-"""Largest value of a map that is summed in int32."""
 
 PAIR = 2
 """Least words in an array that is read in pairs: GCC warns of smaller ones, though never read."""
@@ -132,24 +129,11 @@ def _window(file: CFile, step: Step, prefix: str, window: Window, extra: str = "
     return f"&{prefix}_window"
 
 
-def _as_int16(weights: NDArray[np.float32], largest: int) -> tuple[NDArray[np.int16], int] | None:
-    """Weights ``[O, taps]`` as multiples of ``2**-s``, and s; None if they do not fit.
-
-    A sum of products with values up to ``largest`` then fits int32, whatever the order.
-    """
-    exponent = grid_exponent(weights)
-    steps = np.abs(weights.astype(np.float64)) * 2.0**exponent
-    most_in_a_sum = float(steps.sum(axis=1).max()) * largest
-    if exponent > 100 or steps.max() > np.iinfo(np.int16).max or most_in_a_sum >= 2**31:
-        return None
-    return (weights.astype(np.float64) * 2.0**exponent).astype(np.int16), exponent
-
-
 def _values(
     file: CFile, prefix: str, weights: NDArray[np.float32], kind: str
 ) -> tuple[str, str, str]:
     """Add full-precision weights ``[O, taps]``: their number type, array name and scale."""
-    small = _as_int16(weights, LARGEST.get(kind, 1))
+    small = as_int16(weights, LARGEST.get(kind, 1))
     if small is None:
         return "f32", file.array(f"{prefix}_weights", weights), c_text.number(1.0)
     steps, exponent = small

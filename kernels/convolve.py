@@ -12,6 +12,7 @@ from kernels import table as t
 from kernels._jit import inlined, inner
 from kernels.epilogue import affine32, affine_tile, threshold_tile
 from kernels.floats import depthwise_tile, float_tile, grouped_float_tile
+from kernels.integers import integer_tile
 from kernels.lookup import (
     CHUNK,
     COUNT_BYTES,
@@ -36,6 +37,9 @@ def accumulate(row, source, constants, block, pixels, counts):
         xnor_tile(source, pixels, offsets, taps, weights, counts)
     elif field(row, t.MICRO) == t.FLOAT:
         float_tile(source, pixels, offsets, taps, weights, counts)
+    elif field(row, t.MICRO) == t.INTEGER:
+        exponent = field(row, t.EXPONENT)
+        integer_tile(source, pixels, offsets, taps, weights, counts, exponent)
     elif field(row, t.MICRO) == t.PORTABLE:
         portable_tile(source, pixels, offsets, taps, weights, counts)
     elif field(row, t.MICRO) == t.DEPTHWISE:

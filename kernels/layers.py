@@ -17,6 +17,7 @@ from kernels.vector import (
     BLOCK,
     LANES,
     clear,
+    convert16,
     convert32,
     copy,
     field,
@@ -24,8 +25,10 @@ from kernels.vector import (
     load_u32,
     store_u32,
     sum32,
+    unpack16,
     unpack32,
     widen_u8,
+    widen_u8_16,
 )
 from kernels.xnor import PIXEL_BYTES
 
@@ -77,8 +80,23 @@ def widen_row(row, source, out):
 
 
 @inner
+def widen_row_16(row, source, out):
+    """One row of a map to int16: from uint8 or bits."""
+    if field(row, t.KIND) == t.U8:
+        values = field(row, t.WIDTH) * field(row, t.CHANNELS)
+        whole = values - values % LANES
+        for i in range(0, whole, LANES):
+            convert16(source + i, out + 2 * i)
+        for i in range(whole, values):
+            widen_u8_16(source + i, out + 2 * i)
+    else:
+        for i in range(field(row, t.WIDTH) * field(row, t.BLOCKS)):
+            unpack16(source + 4 * i, out + BLOCK // 2 * i)
+
+
+@inner
 def widen(row, arena, constants, image):
-    """Any map to float32 with its padding written around it, for FLOAT convolutions."""
+    """Any map to float32 or int16 with its padding written around it."""
     origin = image if field(row, t.KIND) == t.U8 else arena + field(row, t.SOURCE)
     pad, pixel = constants + field(row, t.PAD), field(row, t.OUT_PIXEL)
     for y in range(field(row, t.OUT_HEIGHT)):
@@ -90,7 +108,11 @@ def widen(row, arena, constants, image):
             left = field(row, t.OUT_WIDTH)
             width = 0
         else:
-            widen_row(row, origin + inside * field(row, t.SOURCE_ROW), out + left * pixel)
+            start = origin + inside * field(row, t.SOURCE_ROW)
+            if field(row, t.MICRO) == t.INTEGER:
+                widen_row_16(row, start, out + left * pixel)
+            else:
+                widen_row(row, start, out + left * pixel)
         for x in range(left):
             copy(out + x * pixel, pad, pixel)
         for x in range(left + width, field(row, t.OUT_WIDTH)):

@@ -94,7 +94,7 @@ def place(
 
 def allocate(size: int) -> NDArray[np.uint8]:
     """``size`` zero bytes whose address is a multiple of ``ALIGNMENT``."""
-    raw = np.zeros(size + ALIGNMENT, np.uint8)
+    raw = np.zeros(size + 2 * ALIGNMENT, np.uint8)  # a kernel may read some bytes past a map
     start = -raw.ctypes.data % ALIGNMENT
     return raw[start : start + size]
 

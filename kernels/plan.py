@@ -65,7 +65,10 @@ def _layout(steps: list[Step], types: dict[str, ValueType], name: str) -> Layout
     if isinstance(op, Widen):
         tight = types[maker.source].kind == "u8"
         pixel = 4 * channels if tight else BLOCK * blocks
-        return Layout((height, width), pixel, BLOCK, op.reader.window.pads)
+        block = BLOCK
+        if op.to_int16:
+            pixel, block = pixel // 2, block // 2
+        return Layout((height, width), pixel, block, op.reader.window.pads)
     if types[name].kind == "bits":
         return Layout((height, width), 4 * blocks, 4, _margins(steps, name))
     return Layout((height, width), BLOCK * blocks, BLOCK)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels import lookup, weights
+from kernels import integers, lookup, weights
 from kernels import table as t
 from kernels.columns import (
     Lowering,
@@ -91,7 +91,29 @@ def _float_conv(low: Lowering, step: Step, window: Window, op: Conv | Dense) -> 
     }
 
 
+def _integer_conv(low: Lowering, step: Step, op: Conv, found: tuple[Any, int]) -> Row:
+    """``found`` is what :func:`kernels.integers.integer_weights` made of the weights."""
+    small, exponent = found
+    layout, channels = low.layouts[step.source], small.shape[3]
+    joined = integers.is_joined(op.window, layout.pixel, channels)
+    rows = integers.pair_rows(small, joined)
+    offsets = integers.pair_offsets(op.window, layout.row, layout.pixel, channels, joined)
+    height, width, out = low.types[op.name].shape
+    return {
+        **_convolve(low, step, op.window, rows, out, 1),
+        **_pixels(low, step, op.window, (height, width), np.zeros(height * width, np.int32)),
+        t.OFFSETS: low.constants.add(offsets),
+        t.WEIGHTS: low.constants.add(weights.by_block(rows)),
+        t.ADD: low.constants.add(weights.per_lane(op.add)),
+        t.MICRO: t.INTEGER,
+        t.EXPONENT: exponent,
+    }
+
+
 def conv(low: Lowering, step: Step, op: Conv) -> Row:
+    found = integers.integer_weights(op, low.types[op.inputs[0]].kind)
+    if found is not None:
+        return _integer_conv(low, step, op, found)
     row = _float_conv(low, step, op.window, op)
     out, per_group = op.weights.shape[0], op.weights.shape[-1]
     if op.groups == 1:
@@ -161,12 +183,15 @@ def elementwise(low: Lowering, step: Step, op: Add | Sign | ToFloat) -> Row:
 
 def widen(low: Lowering, step: Step, op: Widen) -> Row:
     layout = low.layouts[op.name]
-    pad = np.zeros(layout.pixel // 4, np.float32)
+    pad = np.zeros(
+        layout.pixel // (2 if op.to_int16 else 4), np.int16 if op.to_int16 else np.float32
+    )
     pad[: op.reader.pad_value.size] = op.reader.pad_value
     return {
         **source_map(low, step.source),
         **geometry(op.reader.window),
         t.CODE: t.WIDEN,
+        t.MICRO: t.INTEGER if op.to_int16 else t.FLOAT,
         t.OUT: low.offsets[op.name],
         t.OUT_ROW: layout.row,
         t.OUT_PIXEL: layout.pixel,

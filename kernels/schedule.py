@@ -18,6 +18,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 from kernels.binary_weights import as_conv
+from kernels.integers import integer_weights
 from kernels.program import (
     INPUT,
     Add,
@@ -36,9 +37,10 @@ from kernels.program import (
 
 @dataclass(frozen=True, eq=False)
 class Widen(Op):
-    """Any map to float32 with the padding of the convolution ``reader`` around it."""
+    """Any map with the padding of the convolution ``reader`` around it, as float32 or int16."""
 
     reader: Conv
+    to_int16: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +88,8 @@ def _first_steps(op: Op, types: dict[str, ValueType]) -> list[Step]:
         op = as_conv(op)
     if isinstance(op, Conv) and (kind != "f32" or any(op.window.pads)):
         wide = f"{op.name}:wide"
-        return [Step(Widen(wide, op.inputs, op), source, out=wide), Step(op, wide, out=op.name)]
+        widen = Widen(wide, op.inputs, op, integer_weights(op, kind) is not None)
+        return [Step(widen, source, out=wide), Step(op, wide, out=op.name)]
     if isinstance(op, BinaryConv):
         first = []
         if op.groups > 1:

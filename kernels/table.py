@@ -11,7 +11,7 @@ from __future__ import annotations
 CONVOLVE, ELEMENTWISE, WIDEN, REGROUP, SUM, MAX_F32, MAX_BITS, REPEAT, CLIP = range(9)
 
 # Micro-kernels of CONVOLVE; from FLOAT on they sum floats.
-XNOR, PORTABLE, LOOKUP, GROUPED, FLOAT, DEPTHWISE, GROUPED_FLOAT = range(7)
+XNOR, PORTABLE, LOOKUP, GROUPED, FLOAT, DEPTHWISE, GROUPED_FLOAT, INTEGER = range(8)
 
 # Kinds of a map that a step reads.
 U8, F32, BITS = range(3)
@@ -39,8 +39,8 @@ U8, F32, BITS = range(3)
     PIXELS,  # output pixels
     BLOCKS,  # output blocks of 32 channels
     PIXEL_TABLE,  # constants: int32 [PIXELS rounded up to TILE][4], columns below
-    MICRO,  # micro-kernel
-    TAPS,  # tap words (from FLOAT on: tap values) per output
+    MICRO,  # micro-kernel; of WIDEN: INTEGER if it writes int16
+    TAPS,  # tap words (from FLOAT on: tap values; INTEGER: pairs of values) per output
     OFFSETS,  # constants: int32 [TAPS]
     WEIGHTS,  # constants: [BLOCKS][TAPS][32] uint32 or float32; LOOKUP: [BLOCKS][nibbles][32] uint8
     TABLES,  # constants: the tables of LOOKUP
@@ -64,7 +64,7 @@ U8, F32, BITS = range(3)
     DILATION_H,
     DILATION_W,
     DIVISOR,  # of SUM (0: multiply by 2**EXPONENT); copies of REPEAT; group size of REGROUP
-    EXPONENT,
+    EXPONENT,  # of SUM; of the grid of INTEGER's weights
     PAD,  # constants: float32 [channels of a pixel], what WIDEN writes around the map
 ) = range(48)
 COLUMNS = 48

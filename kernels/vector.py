@@ -151,6 +151,27 @@ def widen_u8(builder: Any, source: Any, out: Any) -> None:
 
 
 @emitted(types.void)
+def convert16(builder: Any, source: Any, out: Any) -> None:
+    """32 uint8 at ``source`` to int16 at ``out``."""
+    kind = ir.VectorType(ir.IntType(16), LANES)
+    store(builder, builder.zext(load(builder, source, ir.VectorType(I8, LANES), 1), kind), out, 2)
+
+
+@emitted(types.void)
+def widen_u8_16(builder: Any, source: Any, out: Any) -> None:
+    """One uint8 at ``source`` to int16 at ``out``."""
+    store(builder, builder.zext(load(builder, source, I8, 1), ir.IntType(16)), out, 2)
+
+
+@emitted(types.void)
+def unpack16(builder: Any, word: Any, out: Any) -> None:
+    """One word of bits at ``word`` to 32 int16 +1 or -1 at ``out``."""
+    kind = ir.VectorType(ir.IntType(16), LANES)
+    negative = builder.bitcast(load(builder, word, I32), V32B)
+    store(builder, builder.select(negative, constant(kind, -1), constant(kind, 1)), out, 2)
+
+
+@emitted(types.void)
 def unpack32(builder: Any, word: Any, out: Any) -> None:
     """One word of bits at ``word`` to 32 floats +1.0 or -1.0 at ``out``."""
     negative = builder.bitcast(load(builder, word, I32), V32B)
