@@ -85,8 +85,8 @@ class ReferenceRuntime:
 class EngineRuntime:
     """Our Numba engine; its name carries the micro-kernel, e.g. ``engine:xnor``."""
 
-    def __init__(self, program: Program, threads: int = 1) -> None:
-        self._engine = Engine(program, threads=threads)
+    def __init__(self, program: Program, threads: int = 1, kernel: str = "") -> None:
+        self._engine = Engine(program, threads=threads, kernel=kernel)
         self._keeping: Engine | None = None
         self.name = f"engine:{self._engine.kernel}"
 
@@ -96,7 +96,8 @@ class EngineRuntime:
     def signs(self, images: Images) -> dict[str, Words]:
         if self._keeping is None:
             # a second plan: the timed one reuses buffers and hides fused signs
-            self._keeping = Engine(self._engine.program, keep=True)
+            kernel = self._engine.kernel
+            self._keeping = Engine(self._engine.program, keep=True, kernel=kernel)
         return self._keeping.signs(images)
 
     def latency(self, image: Images, repeats: int) -> Milliseconds:

@@ -76,24 +76,28 @@ class Engine:
         peak_bytes: working memory of all threads together, in bytes, weights excluded.
     """
 
-    def __init__(self, program: Program, *, threads: int = 1, keep: bool = False) -> None:
+    def __init__(
+        self, program: Program, *, threads: int = 1, keep: bool = False, kernel: str = ""
+    ) -> None:
         """Plan ``program`` and compile the engine if no cached code is found.
 
         Args:
             program: any Program.
             threads: how many images are computed at once; one image uses one thread.
             keep: give every value its own memory, which :meth:`signs` needs.
+            kernel: micro-kernel; the default is ``FROSTBIT_KERNEL``, else the CPU's best.
 
         Raises:
             FormatError: if the Program is malformed or an op has no rule here.
-            ValueError: if ``threads`` is less than 1 or ``FROSTBIT_KERNEL`` unknown.
+            ValueError: if ``threads`` is less than 1, or the micro-kernel unknown or not for
+                this CPU.
         """
         if threads < 1:
             raise ValueError(f"threads must be at least 1, got {threads}")
         self.program = program
         self.input_shape = program.input_shape
         self.classes = program.classes
-        self.kernel = features.chosen_kernel()
+        self.kernel = features.chosen_kernel(kernel)
         self._keep = keep
         self._plan = make_plan(program, self.kernel, reuse=not keep)
         self._arenas = [allocate(self._plan.arena_bytes) for _ in range(threads)]

@@ -66,15 +66,16 @@ def available() -> tuple[str, ...]:
     return ("lookup", "xnor", "portable")
 
 
-def chosen_kernel() -> str:
-    """Name of the micro-kernel to use: ``FROSTBIT_KERNEL`` or else the best one.
+def chosen_kernel(name: str = "") -> str:
+    """Micro-kernel to use: ``name``, else ``FROSTBIT_KERNEL``, else the best one.
 
     Raises:
-        ValueError: if ``FROSTBIT_KERNEL`` is not a known name, or not for this CPU.
+        ValueError: if that is not a known name, or not for this CPU.
     """
     best = available()
-    name = os.environ.get(VARIABLE, "") or best[0]
-    if name not in best:
-        reason = "needs AVX2" if name in KERNELS else "is unknown"
-        raise ValueError(f"{VARIABLE}={name!r} {reason}: use one of {', '.join(best)}")
-    return name
+    chosen = name or os.environ.get(VARIABLE, "") or best[0]
+    if chosen not in best:
+        what = f"micro-kernel {name!r}" if name else f"{VARIABLE}={chosen!r}"
+        reason = "needs AVX2" if chosen in KERNELS else "is unknown"
+        raise ValueError(f"{what} {reason}: use one of {', '.join(best)}")
+    return chosen

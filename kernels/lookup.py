@@ -160,32 +160,31 @@ def _lookup(blocks: int) -> Any:
         counts: Any,
         count_stride: Any,
     ) -> None:
-        slots = zeroed(builder, V32C, 2 * PAIRS * blocks)
+        places = [(pair, block) for pair in range(PAIRS) for block in range(blocks)]
+        slots = zeroed(builder, V32C, 2 * len(places))
         with cgutils.for_range(builder, triples) as loop:
             at = builder.add(indices, builder.mul(loop.index, I64(2 * TRIPLE)))
             row = builder.add(weights, builder.mul(loop.index, I64(LANES * TRIPLE)))
-            for pair in range(PAIRS):
-                start = builder.add(at, builder.mul(stride, I64(pair)))
-                chosen = [
-                    _table(builder, tables_at, offset(builder, start, 2 * j)) for j in range(TRIPLE)
-                ]
-                for block in range(blocks):
-                    stored = builder.add(row, builder.mul(weight_stride, I64(block)))
-                    sums = None
-                    for j, table in enumerate(chosen):
-                        nibbles = load(builder, offset(builder, stored, LANES * j), V32C)
-                        found = call(builder, "llvm.x86.avx2.pshuf.b", table, nibbles)
-                        sums = found if sums is None else builder.add(sums, found)
-                    slot = slots[2 * (pair * blocks + block) :]
-                    builder.store(builder.add(builder.load(slot[0]), sums), slot[0])
-                    high = builder.add(builder.load(slot[1]), _halves(builder, sums))
-                    builder.store(high, slot[1])
-        for pair in range(PAIRS):
-            for block in range(blocks):
-                slot = slots[2 * (pair * blocks + block) :]
-                out = builder.add(counts, builder.mul(count_stride, I64(block)))
-                place = offset(builder, out, 2 * BLOCK * pair)
-                _flush(builder, builder.load(slot[0]), builder.load(slot[1]), place)
+            rows = [builder.add(row, builder.mul(weight_stride, I64(b))) for b in range(blocks)]
+            starts = [builder.add(at, builder.mul(stride, I64(p))) for p in range(PAIRS)]
+            sums: dict[tuple[int, int], Any] = {}
+            for j in range(TRIPLE):
+                chosen = [_table(builder, tables_at, offset(builder, at, 2 * j)) for at in starts]
+                stored = [load(builder, offset(builder, at, LANES * j), V32C) for at in rows]
+                for pair, block in places:
+                    args = (chosen[pair], stored[block])
+                    found = call(builder, "llvm.x86.avx2.pshuf.b", *args)
+                    before = sums.get((pair, block))
+                    sums[pair, block] = found if before is None else builder.add(before, found)
+            for i, place in enumerate(places):
+                total = builder.add(builder.load(slots[2 * i]), sums[place])
+                high = builder.add(builder.load(slots[2 * i + 1]), _halves(builder, sums[place]))
+                builder.store(total, slots[2 * i])
+                builder.store(high, slots[2 * i + 1])
+        for i, (pair, block) in enumerate(places):
+            out = builder.add(counts, builder.mul(count_stride, I64(block)))
+            out = offset(builder, out, 2 * BLOCK * pair)
+            _flush(builder, builder.load(slots[2 * i]), builder.load(slots[2 * i + 1]), out)
 
     return tile
 

@@ -143,6 +143,7 @@ class Bench:
     parity: ParityReport | None
     dataset: str
     conditions: dict[str, Any]
+    profile: dict[str, Any] | None = None
 
     def to_json(self) -> str:
         parity = None
@@ -154,12 +155,14 @@ class Bench:
                 "head_exact": self.parity.head_exact,
                 "runtimes": [asdict(each) for each in self.parity.comparisons],
             }
-        document = {
+        document: dict[str, Any] = {
             "runtimes": [asdict(row) for row in self.rows],
             "parity": parity,
             "dataset": self.dataset,
             "conditions": self.conditions,
         }
+        if self.profile is not None:
+            document["profile"] = self.profile
         return json.dumps(document, indent=2) + "\n"
 
 

@@ -131,6 +131,7 @@ def export_command(
 @data_option
 @click.option("--json", "json_file", type=FILE, help="[default: bench.json beside the model]")
 @click.option("--markdown", type=FILE, help="Also write the table as Markdown.")
+@click.option("--profile", is_flag=True, help="Also show where the engine's time goes.")
 @click.option("--warm-cache", is_flag=True, help="Only compile the engine, e.g. in an image build.")
 def bench_command(
     model: Path | None,

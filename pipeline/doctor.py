@@ -59,8 +59,8 @@ def findings() -> list[str]:
     form = features.host_form()
     return [
         f"python: {platform.python_version()} on {platform.machine()}",
-        f"engine: micro-kernel {features.chosen_kernel()}, counting {form.count} in vectors of "
-        f"{form.width} bytes",
+        f"engine: micro-kernel {features.chosen_kernel()} of {', '.join(features.available())} "
+        f"({features.VARIABLE} chooses); xnor counts {form.count} in vectors of {form.width} bytes",
         *(_package(name) for name in EXTRAS),
         _lce(),
         *(_dataset(name) for name in data.NAMES if name != "folder"),

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from export.errors import RuntimeMissing
 from export.runtimes import EngineRuntime, ReferenceRuntime, Timed
+from kernels import features
 from kernels.program import Program
 from pipeline.errors import UserError
 
@@ -51,8 +52,13 @@ def _needs_extra(extra: str, error: ImportError) -> RuntimeMissing:
     return RuntimeMissing(f"{error.name} is not installed: pip install 'frostbit[{extra}]'")
 
 
-def _engine(source: Source) -> Timed:
-    return EngineRuntime(source.program, source.threads)
+def _engine(kernel: str) -> Callable[[Source], Timed]:
+    def make(source: Source) -> Timed:
+        if kernel and kernel not in features.available():
+            raise RuntimeMissing(f"the micro-kernel {kernel} needs a CPU with AVX2")
+        return EngineRuntime(source.program, source.threads, kernel)
+
+    return make
 
 
 def _reference(source: Source) -> Timed:
@@ -124,7 +130,8 @@ def _torch_twin(source: Source) -> Timed:
 
 
 FACTORIES: dict[str, Callable[[Source], Timed]] = {
-    "engine": _engine,
+    "engine": _engine(""),
+    **{f"engine:{kernel}": _engine(kernel) for kernel in features.KERNELS},
     "ort": _ort("all"),
     "ort:extended": _ort("extended"),
     "ort:basic": _ort("basic"),
@@ -160,6 +167,8 @@ def check_names(names: Sequence[str]) -> tuple[str, ...]:
     if not names:
         return DEFAULT
     plain = [name for name in chosen(names, (*FACTORIES, "lce"), "runtime") if name != "lce"]
+    if "engine" in plain:  # it is one of the others
+        plain = [name for name in plain if name != f"engine:{features.chosen_kernel()}"]
     fast = ["lce:default", "lce:indirect"] if "lce" in names else []
     return tuple(dict.fromkeys([*plain, *fast]))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -181,6 +182,7 @@ def bench_model(
     data_dir: Path | None,
     json_file: Path | None,
     markdown: Path | None = None,
+    profile: bool = False,
 ) -> Bench:
     """Measure, print the table, write JSON and, if asked for, Markdown."""
     from kernels.container import load_program
@@ -212,6 +214,8 @@ def bench_model(
     table, lines = bench_table(found, missing)
     console.print(table)
     console.print(*lines, sep="\n")
+    if profile:
+        found = replace(found, profile=_profiled(program, inputs.images[0], rounds))
     path = json_file or model.parent / "bench.json"
     written = {path: found.to_json()}
     if markdown is not None:
@@ -220,6 +224,20 @@ def bench_model(
         run_folder.write_bytes(each, text.encode())
         console.print(f"wrote {each}")
     return found
+
+
+def _profiled(program: Program, image: Any, rounds: int) -> dict[str, Any]:
+    """Print where the engine's time goes; returns it for the JSON."""
+    from kernels.engine import Engine
+    from pipeline import profiling
+
+    console = terminal()
+    with console.status("profiling"):
+        found = profiling.measure(Engine(program), image, rounds)
+    table, lines = profiling.table(found)
+    console.print(table)
+    console.print(*lines, sep="\n")
+    return found.to_json()
 
 
 def bench_synthetic(name: str, json_file: Path | None, **options: Any) -> Bench:

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from export.parity import Comparison, ParityReport, compare
 from export.runtimes import Images, Logits, Milliseconds, Runtime
+from kernels import features
 from kernels.bits import Words
 from pipeline import runtimes
 from pipeline.bench import Inputs, Progress
@@ -18,7 +19,7 @@ from pipeline.errors import UserError
 from pipeline.runtimes import Missing, Source
 
 BY_FORMAT = {
-    "bnn": ("reference", "engine"),
+    "bnn": ("reference", *(f"engine:{kernel}" for kernel in features.available())),
     "onnx": ("ort", "ort:extended", "ort:basic", "ort:disabled"),
     "onnx-int8": ("ort:int8",),
     "c": ("c",),

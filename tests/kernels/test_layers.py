@@ -7,12 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels import bits, reference
+from kernels import bits, features, reference
 from kernels.engine import Engine
+from kernels.integers import HAS_INTEGERS, integer_weights
 from kernels.memory import ALIGNMENT, Constants
 from kernels.program import (
     INPUT,
     BinaryConv,
+    Conv,
     MaxPool,
     Program,
     Window,
@@ -28,10 +30,11 @@ def check(program: Program, count: int = 2) -> None:
     """Logits and bits equal the reference's."""
     images = random_images(program, count)
     want = reference.trace(program, images)
-    for name, words in Engine(program, keep=True).signs(images).items():
-        np.testing.assert_array_equal(words, bits.pack(want[name]), err_msg=name)
-    logits = Engine(program).run(images)  # without keep: values share memory
-    np.testing.assert_array_equal(logits, want[program.ops[-1].name][:, 0, 0])
+    for kernel in features.available():
+        for name, words in Engine(program, keep=True, kernel=kernel).signs(images).items():
+            np.testing.assert_array_equal(words, bits.pack(want[name]), err_msg=name)
+        logits = Engine(program, kernel=kernel).run(images)  # without keep: values share memory
+        np.testing.assert_array_equal(logits, want[program.ops[-1].name][:, 0, 0])
 
 
 @settings(deadline=None, max_examples=40)
@@ -198,3 +201,39 @@ def test_equal_constants_are_stored_once() -> None:
     assert other % ALIGNMENT == 0
     assert block.size == 192 + 64
     np.testing.assert_array_equal(block[other : other + 12].view(np.int32), [0, 1, 2])
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    channels=st.integers(1, 70),
+    kind=st.sampled_from(["pixels", "bits"]),
+    kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    pads=st.tuples(*[st.integers(0, 2)] * 4),
+    stride=st.tuples(st.integers(1, 3), st.integers(1, 2)),
+    dilation=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    fine=st.booleans(),
+)
+def test_full_precision_convolution_geometry(
+    channels: int,
+    kind: str,
+    kernel: tuple[int, int],
+    pads: tuple[int, int, int, int],
+    stride: tuple[int, int],
+    dilation: tuple[int, int],
+    fine: bool,
+) -> None:
+    """In integers, and, with one weight too fine for 16 bits, in floats: both exact."""
+    b = Builder((6, 7, channels if kind == "pixels" else 1), seed=channels)
+    x = INPUT if kind == "pixels" else b.sign(b.conv(INPUT, channels, Window((1, 1))))
+    window = Window(kernel, stride, pads, dilation)
+    y = b.conv(x, 33, window)
+    op = b.ops[-1]
+    assert isinstance(op, Conv)
+    op.weights[...] = np.clip(op.weights * 64, -100, 100).round() / 64
+    op.add[...] = np.round(op.add)
+    if fine:
+        op.weights[0, 0, 0, 0] = 2.0**-9 * (1 + 2.0**-4)
+        op.weights[1, 0, 0, 0] = 4.0 if kind == "bits" else 0.5
+    is_integer = integer_weights(op, "u8" if kind == "pixels" else "bits") is not None
+    assert is_integer == (HAS_INTEGERS and not (fine and kind == "bits"))
+    check(b.finish(b.sign(y)))

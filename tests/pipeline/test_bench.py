@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from export.runtimes import Images, Milliseconds
 from export.twin_int8 import OrtInt8Twin, int8_twin
 from export.twins import OrtTwin
+from kernels import features
 from kernels.program import Program
 from pipeline import bench
 from pipeline.cli import main
@@ -104,6 +105,30 @@ def test_a_standard_network_with_its_peers(tmp_path: Path) -> None:
     assert table.count("\n| ") == 5
     assert "0 of" in table
     assert "- cpu: " in table
+
+
+def test_the_profile_is_shown_and_written(tmp_path: Path) -> None:
+    out = tmp_path / "bench.json"
+    names = [word for kernel in features.available() for word in ("--runtime", f"engine:{kernel}")]
+    arguments = ["bench", "--synthetic", "resnet18@32", *names, "--rounds", "2", "--profile"]
+    done = CliRunner().invoke(main, [*arguments, "--json", str(out)])
+    assert done.exit_code == 0, done.output
+    for words in ("where the time goes", "steps sum to"):
+        assert words in done.output
+    found = json.loads(out.read_text())
+    assert [row["kernel"] for row in found["runtimes"]] == list(features.available())
+    profile = found["profile"]
+    assert profile["kernel"] == features.chosen_kernel()
+    steps = {step["name"]: step for step in profile["steps"]}
+    assert steps["layer1.0.conv1"]["binary_macs"] == 32 * 32 * 64 * 64 * 9
+    assert steps["fc"]["float_macs"] == 512 * 10
+    assert sum(step["share"] for step in steps.values()) == pytest.approx(1, abs=0.01)
+    total = sum(step["microseconds"] for step in steps.values())
+    assert total == pytest.approx(profile["sum_microseconds"], rel=0.01)
+    for step in steps.values():
+        if step["of_limit"] is not None:
+            expected = step["macs_per_cycle"] / profile["limit"]["macs_per_cycle"]
+            assert step["of_limit"] == pytest.approx(expected, rel=0.01)
 
 
 def test_the_engine_can_be_compiled_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from kernels import features
 from tests.export.lce_fixture import require_lce
 
-RUNTIMES = ["engine:xnor", "ort", "lce:default", "lce:indirect", "torch", "ort-fp32", "torch-fp32"]
+ENGINE = f"engine:{features.chosen_kernel()}"
+RUNTIMES = [ENGINE, "ort", "lce:default", "lce:indirect", "torch", "ort-fp32", "torch-fp32"]
 
 
 def run(out: Path) -> str:

@@ -1,0 +1,110 @@
+"""The pair look-up alone: its tables, its counts against NumPy, and its place in the engine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from kernels import features, lookup, weights
+from kernels.vector import LANES
+from kernels.xnor import TILE
+
+Counts = NDArray[np.int32]
+pytestmark = pytest.mark.skipif(not lookup.HAS_LOOKUP, reason="the look-up needs AVX2")
+
+
+@numba.njit
+def indexed(source, pixels, offsets, words, indices, stride):
+    lookup.index_tile(source, pixels, offsets, words, indices, stride)
+
+
+@numba.njit
+def looked_up(tables, indices, stride, rows, step, triples, counts, apart, both):
+    if both:
+        lookup.lookup_two(tables, indices, stride, rows, step, triples, counts, apart)
+    else:
+        lookup.lookup_one(tables, indices, stride, rows, step, triples, counts, apart)
+
+
+def test_tables_hold_both_counts() -> None:
+    tables = lookup.tables()
+    for row in range(256):
+        for nibble in range(16):
+            one, two = (int(a ^ nibble).bit_count() for a in (row % 16, row // 16))
+            assert tables[row, nibble] == one + 16 * two
+
+
+def count(source: Any, starts: Any, offsets: Any, rows: Any) -> Counts:
+    """Counts int32 ``[2 blocks, TILE, 32]`` of weights uint32 ``[64, words]``."""
+    words, blocks = len(offsets), 2
+    pixels = np.zeros((TILE, 4), np.int32)
+    pixels[:, 0] = 4 * np.asarray(starts)
+    steps = (4 * np.asarray(offsets)).astype(np.int32)
+    stride = lookup.index_bytes(words)
+    indices = np.full((lookup.PAIRS, stride // 2), 0xFFFF, np.uint16)
+    indexed(
+        source.ctypes.data, pixels.ctypes.data, steps.ctypes.data, words, indices.ctypes.data,
+        stride,
+    )  # fmt: skip
+    nibbles = lookup.padded_nibbles(words)
+    stored = np.ascontiguousarray(weights.by_block(lookup.nibble_rows(rows)))
+    assert stored.shape == (blocks, nibbles, LANES)
+    tables, counts = lookup.tables(), np.zeros((blocks, TILE, LANES), np.int32)
+    alone = np.zeros_like(counts)
+    for first in range(0, nibbles, lookup.CHUNK):
+        triples = min(lookup.CHUNK, nibbles - first) // lookup.TRIPLE
+        for both, out in ((True, counts), (False, alone)):
+            looked_up(
+                tables.ctypes.data, indices.ctypes.data + 2 * first, stride,
+                stored.ctypes.data + first * LANES, nibbles * LANES, triples, out.ctypes.data,
+                counts[0].nbytes, both,
+            )  # fmt: skip
+    assert np.array_equal(alone[0], counts[0])
+    assert not alone[1].any()
+    return counts
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    words=st.one_of(st.integers(1, 60), st.sampled_from([7, 8, 9, 63, 64, 300])),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_counts(words: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    source = rng.integers(0, 2**32, 500, dtype=np.uint32)
+    rows = rng.integers(0, 2**32, (2 * LANES, words), dtype=np.uint32)
+    starts, offsets = rng.integers(0, 50, TILE), rng.integers(0, 400, words)
+    active = source[starts[:, None] + offsets]
+    want = np.bitwise_count(active[:, None, :] ^ rows).sum(axis=2, dtype=np.int32)
+    want = want.reshape(TILE, 2, LANES).transpose(1, 0, 2)
+    np.testing.assert_array_equal(count(source, starts, offsets, rows), want)
+
+
+@pytest.mark.parametrize("words", [1, 7, 8, 9, 3000])
+@pytest.mark.parametrize("weight", [0, 0xFFFFFFFF])
+def test_extremes(words: int, weight: int) -> None:
+    """All match gives 0; all mismatch every bit, in both halves of every byte."""
+    source = np.full(words, 0xFFFFFFFF, np.uint32)
+    rows = np.full((2 * LANES, words), weight, np.uint32)
+    found = count(source, [0] * TILE, np.arange(words), rows)
+    assert (found == (0 if weight else 32 * words)).all()
+
+
+def test_it_is_the_choice_for_avx2_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(features.VARIABLE, raising=False)
+    monkeypatch.setattr(features, "target_features", lambda: {"avx2": True})
+    assert features.available() == ("lookup", "xnor", "portable")
+    assert features.chosen_kernel() == "lookup"
+    counting = {"avx2": True, "avx512bw": True, "avx512vpopcntdq": True}
+    monkeypatch.setattr(features, "target_features", lambda: counting)
+    assert features.chosen_kernel() == "xnor"
+    monkeypatch.setattr(features, "target_features", dict)
+    assert features.available() == ("xnor", "portable")
+    with pytest.raises(ValueError, match=r"'lookup' needs AVX2: use one of xnor, portable"):
+        features.chosen_kernel("lookup")

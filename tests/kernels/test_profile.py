@@ -1,0 +1,44 @@
+"""The profile: every step once, MACs of the Program, times that are times."""
+
+import numpy as np
+import pytest
+
+from kernels.engine import Engine
+from kernels.profile import macs, profile
+from kernels.program import BinaryConv, Conv, Dense
+from tests.nets import every_op, images
+
+
+def test_every_step_once_and_all_macs() -> None:
+    program = every_op()
+    engine = Engine(program)
+    image = images(program, 1)[0]
+    before = engine.run(image[None])
+    steps, whole = profile(engine, image, rounds=3)
+    assert tuple(step.name for step in steps) == engine.steps
+    ops = {op.name: op for op in program.ops}
+    for step in steps:
+        assert step.op == (type(ops[step.name]).__name__ if step.name in ops else "Prepare")
+        assert 0 <= step.seconds < 1
+    assert whole > 0
+    assert sum(step.seconds for step in steps) > 0
+    counted = [op for op in program.ops if isinstance(op, (BinaryConv, Conv, Dense))]
+    expected = np.sum([macs(op, program) for op in counted], axis=0)
+    found = np.sum([(step.binary_macs, step.float_macs) for step in steps], axis=0)
+    assert tuple(found) == tuple(expected)
+    assert np.array_equal(engine.run(image[None]), before), "profiling leaves nothing behind"
+
+
+def test_macs_of_a_convolution() -> None:
+    program = every_op()
+    ops = {op.name: op for op in program.ops}
+    assert macs(ops["conv0"], program) == (6 * 7 * 33 * 9 * 9, 0)
+    assert macs(ops["weights_only"], program) == (0, 6 * 7 * 9 * 9 * 9)
+    assert macs(ops["depth"], program) == (0, 6 * 7 * 9 * 9)
+    assert macs(ops["sign"], program) == (0, 0)
+
+
+def test_a_wrong_image_is_refused() -> None:
+    program = every_op()
+    with pytest.raises(ValueError, match="shape"):
+        profile(Engine(program), np.zeros((3, 3, 2), np.uint8))
