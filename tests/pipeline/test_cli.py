@@ -19,6 +19,7 @@ from safetensors.numpy import load_file as load_tensors
 from safetensors.numpy import save_file as save_tensors
 
 import kernels
+from kernels import features
 from pipeline.cli import main
 
 PIPELINE = [sys.executable, "-m", "pipeline.cli"]
