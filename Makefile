@@ -1,5 +1,8 @@
 # make demo   train, pack, export and benchmark the digits network, from nothing
 # make test   lint, types, tests
+# make test-arm  the engine under aarch64 emulation (needs make system and apt's network)
+# make docker-test  build and run the images with buildah (root, packages buildah, debootstrap)
+# make reliability  kills, fuzzing, concurrency at full length; make fuzz  ten times the mutations
 # make setup  only install; make system (as root) adds Debian's packages; make lock renews the locks
 
 PYTHON ?= python3
@@ -10,13 +13,33 @@ LCE_STAMP := $(VENV)/.frostbit-lce-installed
 LOCK_FLAGS := --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --no-header --no-annotate --constraint requirements/constraints.txt -q
 
-.PHONY: demo test setup lint system lock clean
+.PHONY: demo test test-arm docker-test reliability fuzz setup lint system lock clean
 
 demo: setup
 	$(BIN)/pipeline run --recipe digits --out runs/digits --force
 
 test: setup lint
 	$(BIN)/python -m pytest
+
+ARM := .cache/arm
+PYTHON_ARM := $(ARM)/sysroot/usr/bin/python3.11
+EMULATED = FROSTBIT_CACHE=$(CURDIR)/$(ARM)/jit qemu-aarch64-static -cpu cortex-a72 -L $(ARM)/sysroot \
+	-E PYTHONPATH=$(CURDIR)/$(ARM)/packages
+test-arm: setup
+	tests/arm/root.sh $(ARM) $(BIN)/pip
+	$(BIN)/python -m tests.arm.cases $(ARM)/cases
+	$(EMULATED):$(CURDIR) $(PYTHON_ARM) tests/arm/check.py $(ARM)/cases
+	$(EMULATED):$(ARM)/cases/bundle/lib $(PYTHON_ARM) $(ARM)/cases/bundle/check.py \
+		--folder $(ARM)/cases/bundle --no-timing
+
+docker-test: setup
+	tests/docker/check.sh .cache/docker $(BIN)/python
+
+reliability: setup
+	$(BIN)/python -W ignore -m tests.reliability
+
+fuzz: setup
+	$(BIN)/python -W ignore -m tests.reliability --only-fuzz --models 200000 --others 20000
 
 lint: setup
 	$(BIN)/ruff check .
@@ -48,4 +71,4 @@ lock:
 	$(BIN)/uv pip compile pyproject.toml --extra export --extra train --extra dev $(LOCK_FLAGS) -o requirements/dev.txt
 
 clean:
-	rm -rf $(VENV) build dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) build dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .cache *.egg-info

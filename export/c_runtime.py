@@ -136,11 +136,13 @@ class CRuntime:
         return {each.name: words_of(rows, each) for each in self._kept}
 
     def latency(self, image: Images, repeats: int) -> Milliseconds:
-        """Milliseconds of ``repeats`` runs of the first image."""
+        """Milliseconds of ``repeats`` runs; several images are run one after the other."""
         check_images(image, self.program.input_shape)
-        image, logits = np.ascontiguousarray(image), np.empty(len(self.program.classes), np.float32)
-        run, pointers = self._shipped.code.frostbit_run, (_address(image), _address(logits))
-        return time_calls(lambda: run(*pointers), repeats)
+        logits = np.empty(len(self.program.classes), np.float32)
+        each = [np.ascontiguousarray(one) for one in image]
+        run = self._shipped.code.frostbit_run
+        calls = [(_address(x), _address(logits)) for x in each]
+        return time_calls(lambda: [run(*pointers) for pointers in calls], repeats)
 
     def close(self) -> None:
         """Unload the code and remove its files; the runtime must not be used afterwards."""

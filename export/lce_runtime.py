@@ -182,14 +182,18 @@ class LceRuntime:
         return [np.concatenate(column) for column in zip(*chunks, strict=True)]
 
     def latency(self, image: NDArray[np.uint8], repeats: int) -> NDArray[np.float64]:
-        """Milliseconds of ``repeats`` runs of the first image, measured inside the worker."""
+        """Milliseconds of ``repeats`` runs, measured inside the worker.
+
+        The file has batch 1: of several images the first is run as often as there are images.
+        """
         check_images(image, self.program.input_shape)
         times = [np.empty(0)]
-        for start in range(0, repeats, CHUNK):
-            count = min(CHUNK, repeats - start)
+        runs = repeats * len(image)
+        for start in range(0, runs, CHUNK):
+            count = min(CHUNK, runs - start)
             header = {"op": "time", "model": "shipped", "repeats": count}
             times += self._worker.ask(header, image[:1])
-        return np.concatenate(times)
+        return np.asarray(np.concatenate(times).reshape(repeats, len(image)).sum(axis=1))
 
     def close(self) -> None:
         """End the worker process."""

@@ -34,7 +34,10 @@ class Timed(Protocol):
         ...
 
     def latency(self, image: Images, repeats: int) -> Milliseconds:
-        """Time ``repeats`` runs of one image ``[1, H, W, C]``; milliseconds each."""
+        """Time ``repeats`` runs of a batch ``[N, H, W, C]``; milliseconds each.
+
+        A runtime whose model has batch 1 runs the images one after the other.
+        """
         ...
 
     def close(self) -> None:

@@ -16,17 +16,17 @@ sources, and stale code cannot be found.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import os
 import stat
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numba
-from numba.core.caching import FunctionCache
+from numba.core.caching import CompileResultCacheImpl, FunctionCache
 from numba.core.runtime.nrt import rtsys
 
 config: Any = importlib.import_module("numba.core.config")  # its names are made at run time
@@ -52,7 +52,10 @@ def _is_ours(folder: Path, forbidden: int) -> bool:
 
 
 def cache_folder() -> Path | None:
-    """Folder for compiled code, made if need be; None if there is no private writable one."""
+    """Folder for compiled code, made if need be; None if there is no private one.
+
+    It may be read-only, as in an image with a warm cache: then code is found and none is added.
+    """
     given = os.environ.get("FROSTBIT_CACHE")
     try:
         if given:
@@ -63,10 +66,8 @@ def cache_folder() -> Path | None:
         top.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder = top / f"numba-{numba.__version__}-{source_hash()}"
         folder.mkdir(mode=0o700, exist_ok=True)
-        if not _is_ours(top, 0o022) or not _is_ours(folder, 0o077):
-            return None
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
+        ours = _is_ours(top, 0o022) and _is_ours(folder, 0o077)
+        return folder if ours else None
     except (OSError, RuntimeError):  # RuntimeError: there is no home at all
         return None
 
@@ -81,30 +82,64 @@ def inlined(function: Callable[..., Any]) -> Any:
     return numba.njit(forceinline=True, **_OPTIONS)(function)
 
 
+class _Locator:
+    """Tells Numba where code is kept, and that only our own hash says whether it is stale.
+
+    Numba compares the time of the source file, which differs between an image's layers.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @classmethod
+    def from_function(cls, py_func: Any, py_file: str) -> _Locator | None:
+        folder = cache_folder()
+        return None if folder is None else cls(folder)
+
+    def ensure_cache_path(self) -> None:
+        """The folder was made when it was chosen."""
+
+    def get_cache_path(self) -> str:
+        return str(self._folder)
+
+    def get_source_stamp(self) -> str:
+        return source_hash()
+
+    def get_disambiguator(self) -> str:
+        return "entry"
+
+
+class _Files(CompileResultCacheImpl):
+    _locator_classes: Any = (_Locator,)
+
+
 class _QuickCache(FunctionCache):
-    """Numba's disk cache without what only compiling needs.
+    """Numba's disk cache without what only compiling needs, and never a reason to fail.
 
     Before it loads anything, Numba's own class imports every typing and lowering rule it has
     (and SciPy, if that is installed): half of a fresh process's time to its first result. Code
     that is compiled already needs none of them, only Numba's runtime, which unboxes arrays.
     """
 
+    _impl_class = _Files
+
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         rtsys.initialize(target_context)
-        with self._guard_against_spurious_io_errors():
+        try:
             return self._load_overload(sig, target_context)
+        except Exception:  # a damaged file can raise anything: begin anew
+            with contextlib.suppress(OSError):
+                self.flush()
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with contextlib.suppress(Exception):  # read-only folder, full disk, damaged index
+            self._save_overload(sig, data)
 
 
 def entry(function: Callable[..., Any]) -> Any:
     """Compile ``function`` on its first call, from the disk cache if there is a safe one."""
     compiled = numba.njit(**_OPTIONS)(function)
-    folder = cache_folder()
-    if folder is None or config.CACHE_LOCATOR_CLASSES:
-        return compiled
-    before = config.CACHE_DIR
-    config.CACHE_DIR = str(folder)  # read once, by the constructor; others keep their setting
-    try:
+    if cache_folder() is not None and not config.CACHE_LOCATOR_CLASSES:
         compiled._cache = _QuickCache(function)
-    finally:
-        config.CACHE_DIR = before
     return compiled

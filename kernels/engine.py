@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -102,11 +103,17 @@ class Engine:
         self._plan = make_plan(program, self.kernel, reuse=not keep)
         self._arenas = [allocate(self._plan.arena_bytes) for _ in range(threads)]
         self.peak_bytes = threads * self._plan.arena_bytes
-        self._lock = threading.Lock()
-        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+        self._begin()
+        _ENGINES.add(self)
         self._addresses = [arena.ctypes.data for arena in self._arenas]
         self._constants = self._plan.constants.ctypes.data
         self._call(0, *self._buffers(np.zeros((1, *self.input_shape), np.uint8)), 0, 0)
+
+    def _begin(self) -> None:
+        """Lock and threads, which belong to one process: a forked child makes its own."""
+        threads = len(self._arenas)
+        self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
 
     def _buffers(self, images: Images) -> tuple[Images, Logits]:
         """``images``, checked, contiguous and writeable (one type to compile for), and logits."""
@@ -200,6 +207,18 @@ class Engine:
                 for name, (offset, layout) in self._plan.bits.items():
                     found[name].append(_canonical(self._arenas[0], offset, layout))
         return {name: np.stack(maps) for name, maps in found.items()}
+
+
+_ENGINES: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for engine in list(_ENGINES):
+        engine._begin()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def load(path: str | os.PathLike[Any], *, threads: int = 1) -> Engine:

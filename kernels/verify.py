@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels import bits
+from kernels import bits, magnitude
 from kernels.program import (
     INPUT,
     MAX_DIM,
@@ -211,5 +211,5 @@ def infer_types(program: Program) -> dict[str, ValueType]:
 
 
 def verify(program: Program) -> None:
-    """Raise :class:`FormatError` unless ``program`` is well formed."""
-    infer_types(program)
+    """Raise :class:`FormatError` unless ``program`` is well formed and cannot overflow."""
+    magnitude.check(program, infer_types(program))

@@ -1,9 +1,8 @@
 """Latency, size, accuracy and parity of every runtime, measured side by side.
 
-Method: all runtimes live in one process (LCE in its worker, timed inside it), run the same
-images at batch 1, and take turns: each round times every runtime for a few milliseconds, in a
-new random order, so that a slow spell of the machine falls on all of them. Compare the medians
-as ratios; absolute times belong to the machine named under ``conditions``.
+Method: all runtimes live in one process (LCE in its worker, timed inside it) and take turns on the
+same images (:mod:`pipeline.timing`). Compare the ratios; absolute times belong to the machine named
+under ``conditions``.
 """
 
 from __future__ import annotations
@@ -12,9 +11,11 @@ import json
 import os
 import platform
 import resource
-from collections.abc import Callable, Iterable, Sequence
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -24,128 +25,80 @@ from numpy.typing import NDArray
 
 from export.parity import ParityReport, compare
 from export.runtimes import Images, Runtime, Timed
+from kernels.container import program_hash
 from kernels.program import Program
-from pipeline import data
+from pipeline import data, machine, timing
 from pipeline.errors import UserError
-from pipeline.machine import cpu_model
+from pipeline.timing import Latency, Progress, Ratio
 
 PICTURES = 2000
 """Pictures on disk that are compared at most (sets in memory are compared whole)."""
-WARM_UP_RUNS = 20
-SLOT_MS = 10.0
-MAX_REPEATS = 200
 FEATURES = ("avx2", "avx512bw", "avx512vpopcntdq", "avx512bitalg", "avx512vnni", "neon", "dotprod")
-PACKAGES = ("numpy", "numba", "llvmlite", "onnxruntime", "torch", "onnx")
-Progress = Callable[[Iterable[int]], Iterable[int]]
-
-
-@dataclass(frozen=True)
-class Latency:
-    """Milliseconds of one batch-1 run: minimum, median, 90th and 99th percentile, count."""
-
-    min: float
-    median: float
-    p90: float
-    p99: float
-    n: int
+COLD_STARTS = 3
+QUICK = 10
+"""With fewer rounds than this nobody asks for care: cold starts are left out."""
+_COLD_START = """
+import sys
+import numpy as np
+from kernels import load
+engine = load(sys.argv[1])
+engine.run(np.zeros((1, *engine.input_shape), np.uint8))
+"""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One runtime in the table and in bench.json; accuracy in percent, None if not measured."""
+    """One runtime in the table and in bench.json.
+
+    Attributes:
+        name: runtime as in tables, e.g. ``engine:xnor``.
+        model: label of the model it ran.
+        kernel: what is behind the colon of the name.
+        latency_ms: of one batch.
+        ratio: latency over that of the first engine, round by round; None without an engine.
+        accuracy: percent, None if not measured.
+        size_bytes: of what the runtime loads.
+    """
 
     name: str
+    model: str
     kernel: str
     latency_ms: Latency
+    ratio: Ratio | None
     accuracy: float | None
     size_bytes: int
 
 
-def summarise(times: NDArray[np.float64]) -> Latency:
-    """Statistics of ``times`` (milliseconds)."""
-    low, median, p90, p99 = np.percentile(times, [0, 50, 90, 99])
-    return Latency(float(low), float(median), float(p90), float(p99), len(times))
+@dataclass(frozen=True)
+class Model:
+    """One model of a benchmark: what to run, and what to compare it on.
 
-
-def measure(
-    runtimes: Sequence[Timed], images: Images, rounds: int, seed: int, progress: Progress = iter
-) -> list[Latency]:
-    """Time every runtime on single images, interleaved.
-
-    Args:
+    Attributes:
+        label: short name in tables.
+        path: its file.
+        program: the loaded file.
         runtimes: what to time.
-        images: uint8 ``[N, H, W, C]``; each round uses the next image.
-        rounds: number of rounds; a round times each runtime for about ``SLOT_MS``.
-        seed: of the order within a round.
-        progress: wraps the iterable of rounds.
-
-    Returns:
-        Statistics in the order of ``runtimes``.
+        inputs: images, with labels if they come from the data set.
     """
-    repeats = []
-    for runtime in runtimes:
-        typical = float(np.median(runtime.latency(images[:1], WARM_UP_RUNS)))
-        repeats.append(int(np.clip(SLOT_MS / max(typical, 1e-3), 1, MAX_REPEATS)))
-    rng = np.random.default_rng(seed)
-    times: list[list[NDArray[np.float64]]] = [[] for _ in runtimes]
-    for turn in progress(range(rounds)):
-        image = images[turn % len(images)][None]
-        for index in rng.permutation(len(runtimes)):
-            times[index].append(runtimes[index].latency(image, repeats[index]))
-    return [summarise(np.concatenate(each)) for each in times]
 
-
-def sizes(runtimes: Sequence[Timed], model: Path) -> list[int]:
-    """Bytes of what each runtime loads: its file, or its parameters where it has no file."""
-    return [int(getattr(runtime, "size_bytes", 0)) or model.stat().st_size for runtime in runtimes]
-
-
-def _cpu_features() -> list[str]:
-    """What matters to our kernels among the features that LLVM sees."""
-    host = llvm.get_host_cpu_features()
-    return [name for name in FEATURES if host.get(name)]
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def conditions(rounds: int, threads: int, seed: int) -> dict[str, Any]:
-    """Where and how a benchmark ran."""
-    versions = {name: _version(name) for name in ("frostbit", *PACKAGES)}
-    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {
-        "cpu": cpu_model(),
-        "cpu_features": _cpu_features(),
-        "cores": os.cpu_count(),
-        "machine": platform.machine(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "versions": {name: version for name, version in versions.items() if version},
-        "threads": threads,
-        "batch": 1,
-        "rounds": rounds,
-        "seed": seed,
-        "warm_up_runs": WARM_UP_RUNS,
-        "load_average": round(os.getloadavg()[0], 2),
-        "peak_rss_mib": round(peak_kib / 1024, 1),
-    }
+    label: str
+    path: Path
+    program: Program
+    runtimes: tuple[Timed, ...]
+    inputs: Inputs
 
 
 @dataclass(frozen=True)
-class Bench:
-    """Everything one benchmark found; :meth:`to_json` is what ``bench.json`` holds."""
+class Checked:
+    """What is known of one model besides times; ``parity`` is None if nothing could be compared."""
 
-    rows: tuple[Row, ...]
-    parity: ParityReport | None
+    label: str
+    program_sha256: str
     dataset: str
-    conditions: dict[str, Any]
-    profile: dict[str, Any] | None = None
+    parity: ParityReport | None
 
-    def to_json(self) -> str:
+    def document(self) -> dict[str, Any]:
+        """As in bench.json."""
         parity = None
         if self.parity is not None:
             parity = {
@@ -155,10 +108,35 @@ class Bench:
                 "head_exact": self.parity.head_exact,
                 "runtimes": [asdict(each) for each in self.parity.comparisons],
             }
+        return {
+            "model": self.label,
+            "program_sha256": self.program_sha256,
+            "dataset": self.dataset,
+            "parity": parity,
+        }
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Everything one benchmark found; :meth:`to_json` is what ``bench.json`` holds."""
+
+    rows: tuple[Row, ...]
+    models: tuple[Checked, ...]
+    conditions: dict[str, Any]
+    profile: dict[str, Any] | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether no bit differs in anything that was compared."""
+        return all(each.parity is None or each.parity.passed for each in self.models)
+
+    def to_json(self) -> str:
+        """A single model's facts stand at the top, those of several in a list ``models``."""
+        documents = [each.document() for each in self.models]
+        facts = documents[0] if len(documents) == 1 else {"models": documents}
         document: dict[str, Any] = {
             "runtimes": [asdict(row) for row in self.rows],
-            "parity": parity,
-            "dataset": self.dataset,
+            **facts,
             "conditions": self.conditions,
         }
         if self.profile is not None:
@@ -183,13 +161,13 @@ class Inputs:
     remedy: str = ""
 
 
-def random_images(program: Program, seed: int, count: int = 64) -> Images:
+def random_images(program: Program, seed: int, count: int) -> Images:
     """Seeded random images uint8 ``[count, H, W, C]`` of the program's input shape."""
     rng = np.random.default_rng(seed)
     return rng.integers(0, 256, (count, *program.input_shape), dtype=np.uint8)
 
 
-def inputs_for(program: Program, data_dir: Path | None, seed: int) -> Inputs:
+def inputs_for(program: Program, data_dir: Path | None, seed: int, randoms: int = 64) -> Inputs:
     """The test split of the data set that ``program`` was trained on, else random images."""
     remedy = "the model names no data set"
     if program.dataset:
@@ -203,39 +181,114 @@ def inputs_for(program: Program, data_dir: Path | None, seed: int) -> Inputs:
                 count = len(test) if isinstance(test, data.Split) else min(len(test), PICTURES)
                 return Inputs(test.take(range(count)), test.labels[:count], program.dataset)
             remedy = f"the images of {program.dataset} do not fit the model's {program.input_shape}"
-    return Inputs(random_images(program, seed), None, "", remedy)
+    return Inputs(random_images(program, seed, randoms), None, "", remedy)
+
+
+def size(runtime: Timed, model: Path) -> int:
+    """Bytes of what a runtime loads: its file, or its parameters where it has no file."""
+    return int(getattr(runtime, "size_bytes", 0)) or model.stat().st_size
+
+
+def cold_start(model: Path) -> list[float]:
+    """Seconds of fresh processes from their start to the engine's first result, cached code."""
+    found = []
+    for _ in range(COLD_STARTS):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", _COLD_START, str(model)], check=True)
+        found.append(time.perf_counter() - start)
+    return found
+
+
+def conditions() -> dict[str, Any]:
+    """Where a benchmark ran."""
+    host = llvm.get_host_cpu_features()
+    return {
+        "cpu": machine.cpu_model(),
+        "cpu_features": [name for name in FEATURES if host.get(name)],
+        "cores": os.cpu_count(),
+        "affinity": machine.affinity(),
+        "machine": platform.machine(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "versions": machine.versions(),
+        "commit": machine.git_commit(),
+    }
+
+
+def _checked(model: Model, progress: Progress) -> Checked:
+    comparable = [runtime for runtime in model.runtimes if isinstance(runtime, Runtime)]
+    images, labels = model.inputs.images, model.inputs.labels
+    report = None
+    if comparable:
+        report = compare(model.program, comparable, images, labels, progress=progress)
+    return Checked(model.label, program_hash(model.program), model.inputs.dataset, report)
+
+
+def _rows(
+    models: Sequence[Model], checked: Sequence[Checked], latencies: Sequence[Latency]
+) -> tuple[Row, ...]:
+    owners = [(m, c, r) for m, c in zip(models, checked, strict=True) for r in m.runtimes]
+    engines = [i for i, (_, _, r) in enumerate(owners) if r.name.startswith("engine")]
+    rows = []
+    for (model, check, runtime), latency in zip(owners, latencies, strict=True):
+        comparisons = () if check.parity is None else check.parity.comparisons
+        right = {c.name: c.correct for c in comparisons}.get(runtime.name)
+        accuracy = None if right is None else 100 * right / len(model.inputs.images)
+        ratio = timing.paired_ratio(latency, latencies[engines[0]]) if engines else None
+        kernel = runtime.name.partition(":")[2]
+        rows.append(
+            Row(
+                runtime.name,
+                model.label,
+                kernel,
+                latency,
+                ratio,
+                accuracy,
+                size(runtime, model.path),
+            )
+        )
+    return tuple(rows)
+
+
+def _noise(rows: Sequence[Row]) -> dict[str, Any]:
+    """How far rounds spread, and of which runtime: the noisiest one."""
+    worst = max(rows, key=lambda row: timing.noise(row.latency_ms))
+    return {"noise": round(timing.noise(worst.latency_ms), 4), "noisiest": worst.name}
 
 
 def run(
-    program: Program,
-    model: Path,
-    runtimes: Sequence[Timed],
-    inputs: Inputs,
+    models: Sequence[Model],
     *,
     rounds: int,
     threads: int,
     seed: int,
     progress: Callable[[str], Progress],
+    batch: int = 1,
 ) -> Bench:
-    """Check parity over the whole test set, then time every runtime.
+    """Check parity over each model's whole test set, then time every runtime of all models.
 
     Runtimes without ``logits`` (full-precision twins) are timed only.
 
     Raises:
         ParityError: if the comparison is void (constant outputs).
     """
-    comparable = [runtime for runtime in runtimes if isinstance(runtime, Runtime)]
-    report = None
-    if comparable:
-        report = compare(
-            program, comparable, inputs.images, inputs.labels, progress=progress("parity")
-        )
-    correct = {} if report is None else {c.name: c.correct for c in report.comparisons}
-    latencies = measure(runtimes, inputs.images, rounds, seed, progress("timing"))
-    rows = []
-    for runtime, latency, size in zip(runtimes, latencies, sizes(runtimes, model), strict=True):
-        right = correct.get(runtime.name)
-        accuracy = None if right is None else 100 * right / len(inputs.images)
-        kernel = runtime.name.partition(":")[2]
-        rows.append(Row(runtime.name, kernel, latency, accuracy, size))
-    return Bench(tuple(rows), report, inputs.dataset, conditions(rounds, threads, seed))
+    checked = [_checked(model, progress("parity")) for model in models]
+    pairs = [(runtime, model.inputs.images) for model in models for runtime in model.runtimes]
+    before, load = machine.sensors(), os.getloadavg()[0]
+    latencies = timing.measure(pairs, rounds, seed, batch, progress("timing"))
+    rows = _rows(models, checked, latencies)
+    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    facts = {
+        **conditions(),
+        "sensors": {"before": before, "after": machine.sensors()},
+        "threads": threads,
+        "batch": batch,
+        "rounds": rounds,
+        "seed": seed,
+        "load_average": round(load, 2),
+        **_noise(rows),
+        "peak_rss_mib": round(peak_kib / 1024, 1),
+    }
+    if rounds >= QUICK and any(row.name.startswith("engine") for row in rows):
+        facts["cold_start_s"] = cold_start(models[0].path)
+    return Bench(rows, tuple(checked), facts)

@@ -54,6 +54,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
     digest = hashlib.sha256(data).hexdigest()
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        _sweep(folder)
     path = folder / f"step-{checkpoint.step:09d}-{digest}.safetensors"
     write_bytes(path, data)
     with writing(folder):
@@ -96,6 +97,12 @@ def _load(path: Path) -> Checkpoint:
     return Checkpoint(int(facts["step"]), load(data), facts)
 
 
+def _sweep(folder: Path) -> None:
+    """Remove what a process left that was killed while it wrote a checkpoint."""
+    for left in folder.glob(".step-*"):
+        left.unlink(missing_ok=True)
+
+
 def remove(folder: Path) -> None:
     """Remove the checkpoints of a run that is finished, and their folder if nothing else is there.
 
@@ -103,6 +110,7 @@ def remove(folder: Path) -> None:
         UserError: if a file cannot be removed.
     """
     with writing(folder):
+        _sweep(folder)
         for path in _files(folder):
             path.unlink(missing_ok=True)
         if folder.is_dir() and not any(folder.iterdir()):

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from pipeline import stages
+from pipeline import bench_stage, stages
 from pipeline.cli_options import (
     EXISTING_FILE,
     EXISTING_FOLDER,
@@ -19,10 +19,12 @@ from pipeline.cli_options import (
     data_option,
     force_option,
     progress,
+    remote_options,
     split_training,
     terminal,
     training_options,
 )
+from pipeline.cli_tools import COMMANDS
 
 INTERRUPTED = 130
 
@@ -121,24 +123,37 @@ def export_command(
 
 
 @main.command(name="bench")
-@click.argument("model", type=EXISTING_FILE, required=False)
-@click.option("--synthetic", help="Instead of MODEL: random weights, e.g. resnet18@224.")
+@click.argument("models", type=EXISTING_FILE, nargs=-1)
+@click.option("--synthetic", help="Instead of MODELS: random weights, e.g. resnet18@224.")
 @click.option("--runtime", "names", multiple=True, help="Only these (repeat the option).")
 @click.option("--peers", is_flag=True, help="Add ort-fp32, ort-int8, torch-fp32, lce:indirect.")
 @click.option("--run", type=FOLDER, help="Run folder of the model [default: the model's].")
 @bench_options
+@click.option("--batch", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--pin", type=click.IntRange(0), metavar="CPU", help="Stay on this CPU.")
 @data_option
 @click.option("--json", "json_file", type=FILE, help="[default: bench.json beside the model]")
 @click.option("--markdown", type=FILE, help="Also write the table as Markdown.")
+@click.option("--baseline", type=FILE, help="Compare with this earlier bench.json.")
+@click.option(
+    "--allowed",
+    type=click.FloatRange(0),
+    default=5.0,
+    show_default=True,
+    help="Percent slower than the baseline before the exit status is 1.",
+)
 @click.option("--profile", is_flag=True, help="Also show where the engine's time goes.")
+@remote_options
 @click.option("--warm-cache", is_flag=True, help="Only compile the engine, e.g. in an image build.")
 def bench_command(
-    model: Path | None,
+    models: tuple[Path, ...],
     synthetic: str | None,
-    names: tuple[str, ...],
     peers: bool,
     warm_cache: bool,
+    remote: str | None,
+    remote_python: str,
+    ssh_config: Path | None,
     **options: Any,
 ) -> None:
     """Compare latency, size, accuracy and sign bits of every runtime; exit 1 if a bit differs.
@@ -148,17 +163,22 @@ def bench_command(
     if warm_cache:
         stages.warm_cache()
         return
-    if (model is None) == (synthetic is None):
-        raise Failure("name either a model file or --synthetic NETWORK, as in --help")
+    if bool(models) == (synthetic is not None):
+        raise Failure("name either model files or --synthetic NETWORK, as in --help")
     if peers:
         from pipeline.runtimes import PEERS
 
-        names = (*(names or ("engine",)), *PEERS)
-    if model is not None:
-        found = stages.bench_model(model, names=names, **options)
+        options["names"] = (*(options["names"] or ("engine",)), *PEERS)
+    wishes = bench_stage.Wishes(**options)
+    if remote is not None:
+        if len(models) != 1:
+            raise Failure("--remote takes one model file")
+        well = bench_stage.bench_remote(models[0], remote, remote_python, ssh_config, wishes)
+    elif models:
+        _, well = bench_stage.bench_models(models, wishes)
     else:
-        found = stages.bench_synthetic(str(synthetic), names=names, **options)
-    if found.parity is not None and not found.parity.passed:
+        _, well = bench_stage.bench_synthetic(str(synthetic), wishes)
+    if not well:
         sys.exit(1)
 
 
@@ -173,23 +193,16 @@ def run_command(rounds: int, threads: int, **options: Any) -> None:
     from kernels.container import load_program
     from pipeline.tables import summary
 
-    seed, data_dir = options["seed"], options["data_dir"]
+    wishes = bench_stage.Wishes(
+        rounds=rounds, threads=threads, seed=options["seed"] or 0, data_dir=options["data_dir"]
+    )
     folder = stages.train_run(**split_training(options))
     model = stages.pack_run(folder, None, force=True)
     stages.export_model(model, force=True)
-    found = stages.bench_model(
-        model,
-        names=(),
-        run=None,
-        rounds=rounds,
-        threads=threads,
-        seed=seed,
-        data_dir=data_dir,
-        json_file=None,
-    )
+    found, well = bench_stage.bench_models([model], wishes)
     click.echo("")
     click.echo("\n".join(summary(found, model, load_program(model))))
-    if found.parity is not None and not found.parity.passed:
+    if not well:
         sys.exit(1)
 
 
@@ -246,32 +259,8 @@ def experiment(name: str, out: Path | None, jobs: int | None, data_dir: Path | N
     stages.run_experiment(name, out, jobs, data_dir)
 
 
-@main.command(name="summary")
-@click.argument("file", type=click.Path(exists=True, path_type=Path))
-def summary_command(file: Path) -> None:
-    """Show layers, parameters, memory and MACs of a .bnn, .onnx, .tflite or run folder.
-
-    Example: pipeline summary runs/digits/model.onnx
-    """
-    from pipeline.summary import summary_of
-
-    table, lines = summary_of(file)
-    terminal().print(table, *lines, sep="\n")
-
-
-@main.command()
-@click.option("--install-lce", is_flag=True, help="Make LCE's own small environment.")
-def doctor(install_lce: bool) -> None:
-    """Say what is installed; make Larq Compute Engine's environment.
-
-    Example: pipeline doctor --install-lce
-    """
-    from pipeline.doctor import findings, install
-
-    if install_lce:
-        install(click.echo)
-    for line in findings():
-        click.echo(line)
+for command in COMMANDS:
+    main.add_command(command)
 
 
 if __name__ == "__main__":

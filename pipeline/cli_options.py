@@ -97,6 +97,7 @@ training_options = options(
         default=0,
         help="Steps between checkpoints [default: 20 a run, and every 10 minutes].",
     ),
+    click.option("--detect-anomaly", is_flag=True, help="Name where a NaN appears first; slow."),
     click.option("-o", "--out", type=FOLDER, help="Run folder [default: runs/RECIPE]."),
     force_option,
     data_option,
@@ -111,6 +112,7 @@ _HOW = (
     "checkpoint_every",
     "skip_corrupt",
     "cache",
+    "detect_anomaly",
 )
 
 
@@ -124,4 +126,9 @@ def split_training(options: dict[str, Any]) -> dict[str, Any]:
 bench_options = options(
     click.option("--rounds", type=click.IntRange(1), default=50, show_default=True),
     click.option("--threads", type=click.IntRange(1), default=1, show_default=True),
+)
+remote_options = options(
+    click.option("--remote", metavar="USER@HOST", help="Measure on this machine, over ssh."),
+    click.option("--remote-python", default="python3", show_default=True, help="Python there."),
+    click.option("--ssh-config", type=EXISTING_FILE, help="Configuration file for ssh and scp."),
 )

@@ -21,10 +21,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
+from pipeline import pictures
 from pipeline.errors import UserError
 from pipeline.split import (
     Dataset,
@@ -79,7 +79,11 @@ class FolderSplit:
 
     def evaluated(self, index: int) -> Tensor:
         """Picture ``index`` resized and cropped in the centre, uint8 ``[H, W, 3]``."""
-        return _square(self.pixels(index), self.size).permute(1, 2, 0)
+        if self.decoded is None:
+            found = pictures.evaluated(self.paths[index], self.size)
+        else:
+            found = pictures.centre(self.decoded[index], (self.size, self.size))
+        return torch.from_numpy(found.copy())
 
     def take(self, indices: Sequence[int]) -> Images:
         """Pictures by number, uint8 ``[n, H, W, 3]``."""
@@ -120,30 +124,9 @@ class Augmented(torch.utils.data.Dataset[Tensor | UserError]):
 
 def decode(path: Path) -> Tensor:
     """A picture as uint8 ``[3, h, w]``; UserError naming it if it cannot be decoded."""
-    try:
-        with Image.open(path) as image:
-            pixels: Tensor = v2.functional.pil_to_tensor(image.convert("RGB"))
-            return pixels
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"cannot decode image '{path}' ({reason}); remove it or pass --skip-corrupt"
-        ) from error
-
-
-def _side(size: int) -> int:
-    return round(size * 256 / 224)
-
-
-def _square(pixels: Tensor, size: int) -> Tensor:
-    """Resize so that the shorter side is 256/224 of ``size``, then crop the centre."""
-    return _centre(v2.functional.resize(pixels, [_side(size)], antialias=True), size)
-
-
-def _centre(pixels: Tensor, size: int) -> Tensor:
-    """The middle ``size`` x ``size`` of ``[3, h, w]``; cropping twice gives the same pixels."""
-    top, left = (pixels.shape[1] - size) // 2, (pixels.shape[2] - size) // 2
-    return pixels[:, top : top + size, left : left + size]
+    picture = pictures.open_picture(path)
+    pixels: Tensor = v2.functional.pil_to_tensor(picture)
+    return pixels
 
 
 def _listed(root: Path, classes: tuple[str, ...] | None) -> tuple[list[Path], Labels, list[str]]:
@@ -259,7 +242,7 @@ def _cached(split: FolderSplit) -> FolderSplit:
     middle of a picture and not from its edges; the file has 3 * R * R bytes a picture. It is
     named by a hash of the files' names, sizes and times.
     """
-    side = _side(split.size)
+    side = pictures.side_for(split.size)
     digest = hashlib.sha256(f"{side}".encode())
     for path in split.paths:
         state = path.stat()
@@ -285,6 +268,4 @@ def _cached(split: FolderSplit) -> FolderSplit:
 
 
 def _square_of(path: Path, side: int) -> Images:
-    resized = v2.functional.resize(decode(path), [side], antialias=True)
-    square: Images = _centre(resized, side).permute(1, 2, 0).numpy()
-    return square
+    return pictures.centre(pictures.resized(pictures.open_picture(path), side), (side, side))

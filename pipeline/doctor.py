@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
+import json
+import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
 from importlib import metadata
 
 from export import lce_env
 from export.errors import RuntimeMissing
 from kernels import features
-from pipeline import data
+from kernels._jit import cache_folder
+from pipeline import data, machine
 from pipeline.errors import UserError
 
 EXTRAS = {"torch": "train", "torchvision": "train", "onnx": "export", "onnxruntime": "export"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that Frostbit can use.
+
+    Attributes:
+        name: what.
+        text: version, choice or place.
+        remedy: what to do if it is missing; "" if it is there.
+    """
+
+    name: str
+    text: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name}: {'; '.join(part for part in (self.text, self.remedy) if part)}"
 
 
 def install(echo: Callable[[str], None]) -> None:
@@ -32,36 +54,75 @@ def install(echo: Callable[[str], None]) -> None:
         raise UserError(str(error)) from error
 
 
-def _package(name: str) -> str:
+def _package(name: str) -> Finding:
     try:
-        return f"{name}: {metadata.version(name)}"
+        return Finding(name, metadata.version(name))
     except metadata.PackageNotFoundError:
-        return f"{name}: not installed; pip install 'frostbit[{EXTRAS[name]}]'"
+        return Finding(name, "not installed", f"pip install 'frostbit[{EXTRAS[name]}]'")
 
 
-def _lce() -> str:
+def _cuda() -> Finding:
     try:
-        return f"lce: {lce_env.require_python()}"
+        import torch
+    except ImportError:
+        return Finding("cuda", "not known without torch", "pip install 'frostbit[train]'")
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        return Finding("cuda", ", ".join(names))
+    if torch.backends.mps.is_available():
+        return Finding("cuda", "none, but Apple's MPS: --device mps")
+    return Finding("cuda", "none", "training runs on the CPU; a GPU needs NVIDIA's driver")
+
+
+def _lce() -> Finding:
+    try:
+        return Finding("lce", str(lce_env.require_python()))
     except RuntimeMissing as error:
-        return f"lce: {error}"
+        return Finding("lce", "not here", str(error))
 
 
-def _dataset(name: str) -> str:
+def _dataset(name: str) -> Finding:
     try:
         found = data.load(name)
     except UserError as error:
-        return f"data {name}: {error}"
-    return f"data {name}: {len(found.train):,} training and {len(found.test):,} test images"
+        return Finding(f"data {name}", "not here", str(error))
+    return Finding(
+        f"data {name}", f"{len(found.train):,} training and {len(found.test):,} test images"
+    )
 
 
-def findings() -> list[str]:
-    """One line per thing that Frostbit can use here."""
+def _engine() -> Finding:
     form = features.host_form()
-    return [
-        f"python: {platform.python_version()} on {platform.machine()}",
-        f"engine: micro-kernel {features.chosen_kernel()} of {', '.join(features.available())} "
+    return Finding(
+        "engine",
+        f"micro-kernel {features.chosen_kernel()} of {', '.join(features.available())} "
         f"({features.VARIABLE} chooses); xnor counts {form.count} in vectors of {form.width} bytes",
+    )
+
+
+def _cache() -> Finding:
+    folder = cache_folder()
+    if folder is not None:
+        return Finding("cache", str(folder))
+    return Finding("cache", "no private folder", "name one with FROSTBIT_CACHE; it saves compiling")
+
+
+def findings() -> list[Finding]:
+    """Everything that Frostbit can use here."""
+    usable = len(machine.affinity() or []) or os.cpu_count()
+    return [
+        Finding("python", f"{platform.python_version()} on {platform.machine()}"),
+        Finding("cpu", machine.cpu_model()),
+        Finding("threads", f"{usable} usable; one is used unless --threads asks for more"),
+        _engine(),
+        _cache(),
         *(_package(name) for name in EXTRAS),
+        _cuda(),
         _lce(),
         *(_dataset(name) for name in data.NAMES if name != "folder"),
     ]
+
+
+def to_json(found: Iterable[Finding]) -> str:
+    """A list of name, text, remedy."""
+    return json.dumps([asdict(each) for each in found], indent=2) + "\n"

@@ -9,6 +9,10 @@ class UserError(Exception):
     """A mistake in what was asked for: one line that ends with the remedy (exit status 2)."""
 
 
+class Diverged(UserError):
+    """The loss is NaN, infinite or absurdly large."""
+
+
 class Interrupted(Exception):
     """Training was stopped by a signal; its state is in a checkpoint.
 

@@ -16,6 +16,7 @@ from pipeline.recipe import Recipe
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from pipeline.metrics import Metrics
 
@@ -31,10 +32,19 @@ def draw(history: Sequence[Metrics], recipe: Recipe) -> bytes:
         recipe: named in the title.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    made = figure(history, recipe)
+    FigureCanvasAgg(made)
+    buffer = io.BytesIO()
+    made.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def figure(history: Sequence[Metrics], recipe: Recipe) -> Figure:
+    """The picture as a figure that has no canvas yet; arguments as of :func:`draw`."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 8.5), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
     curves, freezing, flipping = figure.subplots(3, 1, sharex=True, height_ratios=(3, 2, 2))
     figure.suptitle(
         f"{recipe.name}: {recipe.model} on {recipe.dataset}, method {recipe.method}, "
@@ -45,9 +55,7 @@ def draw(history: Sequence[Metrics], recipe: Recipe) -> bytes:
     _freezing(freezing, history)
     _flipping(flipping, history)
     flipping.set_xlabel("epoch")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    return figure
 
 
 def _curves(axes: Axes, history: Sequence[Metrics]) -> None:
@@ -74,7 +82,9 @@ def _map(axes: Axes, history: Sequence[Metrics], values: NDArray[np.float64], **
     from matplotlib.ticker import MaxNLocator
 
     edges = np.array([0.0, *(row.epoch for row in history)])
-    mesh = axes.pcolormesh(edges, np.arange(len(values) + 1) - 0.5, values, cmap="cividis", **scale)
+    mesh = axes.pcolormesh(
+        edges, np.arange(len(values) + 1) - 0.5, values, cmap="cividis", rasterized=True, **scale
+    )
     axes.set_ylabel("layer (0 = input side)")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     return mesh

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cli_options import Failure, progress, terminal
+from pipeline.cli_options import Failure, terminal
 
 if TYPE_CHECKING:
     from kernels.program import Program
-    from pipeline.bench import Bench
     from pipeline.exporting import Choices
     from pipeline.recipe import Recipe
 
@@ -169,92 +167,6 @@ def _export(
         written = export(program, names, out, choices, force=force, checked=checked)
     for each in written:
         console.print(f"wrote {each.path} ({each.bytes:,} bytes); {each.check}")
-
-
-def bench_model(
-    model: Path,
-    *,
-    names: tuple[str, ...],
-    run: Path | None,
-    rounds: int,
-    threads: int,
-    seed: int | None,
-    data_dir: Path | None,
-    json_file: Path | None,
-    markdown: Path | None = None,
-    profile: bool = False,
-) -> Bench:
-    """Measure, print the table, write JSON and, if asked for, Markdown."""
-    from kernels.container import load_program
-    from pipeline import bench, run_folder, runtimes
-    from pipeline.tables import bench_markdown, bench_table
-
-    chosen = runtimes.check_names(names)
-    program = load_program(model)
-    console = terminal()
-    inputs = bench.inputs_for(program, data_dir, seed or 0)
-    if inputs.labels is None:
-        console.print(f"accuracy: not measured, random images; {inputs.remedy}")
-    source = runtimes.Source(program, model.parent, run or model.parent, threads)
-    ready, missing = runtimes.make(chosen, source, asked=bool(names))
-    try:
-        found = bench.run(
-            program,
-            model,
-            ready,
-            inputs,
-            rounds=rounds,
-            threads=threads,
-            seed=seed or 0,
-            progress=progress(),
-        )
-    finally:
-        for runtime in ready:
-            runtime.close()
-    table, lines = bench_table(found, missing)
-    console.print(table)
-    console.print(*lines, sep="\n")
-    if profile:
-        found = replace(found, profile=_profiled(program, inputs.images[0], rounds))
-    path = json_file or model.parent / "bench.json"
-    written = {path: found.to_json()}
-    if markdown is not None:
-        written[markdown] = bench_markdown(found)
-    for each, text in written.items():
-        run_folder.write_bytes(each, text.encode())
-        console.print(f"wrote {each}")
-    return found
-
-
-def _profiled(program: Program, image: Any, rounds: int) -> dict[str, Any]:
-    """Print where the engine's time goes; returns it for the JSON."""
-    from kernels.engine import Engine
-    from pipeline import profiling
-
-    console = terminal()
-    with console.status("profiling"):
-        found = profiling.measure(Engine(program), image, rounds)
-    table, lines = profiling.table(found)
-    console.print(table)
-    console.print(*lines, sep="\n")
-    return found.to_json()
-
-
-def bench_synthetic(name: str, json_file: Path | None, **options: Any) -> Bench:
-    """Measure a standard network with random weights; its model lives in a temporary folder."""
-    import tempfile
-
-    from export.synthetic import UnknownNetwork, synthetic
-    from kernels.container import save_program
-
-    try:
-        program = synthetic(name)
-    except UnknownNetwork as error:
-        raise Failure(str(error)) from error
-    with tempfile.TemporaryDirectory() as folder:
-        model = Path(folder) / "model.bnn"
-        save_program(program, model)
-        return bench_model(model, json_file=json_file or Path(f"{name}.json"), **options)
 
 
 def warm_cache() -> None:

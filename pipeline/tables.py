@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import html
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from export.parity import ParityReport
 from export.summary import summarise_program
 from kernels.exact import Exactness, analyse
 from kernels.program import Program
-from pipeline.bench import Bench
+from pipeline.bench import Bench, Row
 from pipeline.runtimes import Missing
 from pipeline.summary import layer_table
+from pipeline.timing import NOISY
 
 if TYPE_CHECKING:
     from pipeline.train import RunResult
@@ -69,41 +73,64 @@ def _accuracy(value: float | None) -> str:
     return "" if value is None else f"{value:.2f} %"
 
 
+HEAD = ("runtime", "median", "min", "p90", "p99", "x engine (95 % interval)", "accuracy", "bytes")
+
+
+def _cells(bench: Bench, row: Row) -> tuple[str, ...]:
+    """One row of the table, as under :data:`HEAD`."""
+    ms = row.latency_ms
+    numbers = [f"{value:.4f}" for value in (ms.median, ms.min, ms.p90, ms.p99)]
+    name = row.name if len(bench.models) == 1 else f"{row.model} {row.name}"
+    ratio = "" if row.ratio is None else str(row.ratio)
+    return (name, *numbers, ratio, _accuracy(row.accuracy), f"{row.size_bytes:,}")
+
+
 def bench_table(bench: Bench, missing: list[Missing]) -> tuple[Table, list[str]]:
-    """Runtime table of a benchmark and the lines under it (parity, what is missing)."""
-    table = Table(title="latency at batch 1 (ms)", title_justify="left")
-    table.add_column("runtime")
-    for name in ("median", "min", "p90", "p99", "x engine", "accuracy", "bytes"):
-        table.add_column(name, justify="right")
-    base = next((r.latency_ms.median for r in bench.rows if r.name.startswith("engine")), None)
+    """Runtime table of a benchmark and the lines under it (parity, noise, what is missing)."""
+    title = f"latency at batch {bench.conditions['batch']} (ms)"
+    table = Table(title=title, title_justify="left")
+    for name in HEAD:
+        table.add_column(name, justify="left" if name == "runtime" else "right")
     for row in bench.rows:
-        ms = row.latency_ms
-        ratio = f"{ms.median / base:.2f}" if base else ""
-        numbers = [f"{value:.4f}" for value in (ms.median, ms.min, ms.p90, ms.p99)]
-        table.add_row(row.name, *numbers, ratio, _accuracy(row.accuracy), f"{row.size_bytes:,}")
-    return table, [*_parity_lines(bench), *(f"{m.name}: {m.remedy}" for m in missing)]
+        table.add_row(*_cells(bench, row))
+    lines = [*_parity_lines(bench), *_noise_lines(bench)]
+    return table, [*lines, *(f"{m.name}: {m.remedy}" for m in missing)]
+
+
+def markdown_cell(value: Any) -> str:
+    """Text that cannot leave its cell of a Markdown table, nor be markup there."""
+    text = html.escape(" ".join(str(value).split()), quote=False)
+    return re.sub(r"([\\`*_{}\[\]|~])", r"\\\1", text)
 
 
 def bench_markdown(bench: Bench) -> str:
     """The benchmark as a Markdown table with its conditions, for records and issues."""
-    head = ("runtime", "median ms", "min", "p90", "p99", "x engine", "accuracy", "bytes")
-    engine = next((row for row in bench.rows if row.name.startswith("engine")), None)
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    for row in bench.rows:
-        ms = row.latency_ms
-        ratios = ""
-        if engine is not None:
-            medians = ms.median / engine.latency_ms.median
-            ratios = f"{medians:.2f} (minima {ms.min / engine.latency_ms.min:.2f})"
-        numbers = [f"{value:.4f}" for value in (ms.median, ms.min, ms.p90, ms.p99)]
-        cells = (row.name, *numbers, ratios, _accuracy(row.accuracy), f"{row.size_bytes:,}")
-        lines.append("| " + " | ".join(cells) + " |")
-    conditions = (f"- {key}: {value}" for key, value in bench.conditions.items())
+    lines = ["| " + " | ".join(HEAD) + " |", "|---" * len(HEAD) + "|"]
+    rows = (map(markdown_cell, _cells(bench, row)) for row in bench.rows)
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    conditions = (f"- {key}: {markdown_cell(value)}" for key, value in bench.conditions.items())
     return "\n".join([*lines, "", *_parity_lines(bench), "", *conditions]) + "\n"
 
 
+def _noise_lines(bench: Bench) -> list[str]:
+    noise = bench.conditions["noise"]
+    if noise <= NOISY:
+        return []
+    return [
+        f"noisy: rounds of {bench.conditions['noisiest']} spread by {100 * noise:.0f} % of their "
+        "median (quartiles); trust the intervals, or stop what else runs, use --pin, more --rounds"
+    ]
+
+
 def _parity_lines(bench: Bench) -> list[str]:
-    report = bench.parity
+    return [
+        line if len(bench.models) == 1 else f"{each.label}: {line}"
+        for each in bench.models
+        for line in _report_lines(each.parity)
+    ]
+
+
+def _report_lines(report: ParityReport | None) -> list[str]:
     if report is None:
         return ["parity: not checked, no runtime of the model itself was asked for"]
     total = report.total
@@ -140,13 +167,13 @@ def summary(bench: Bench, model: Path, program: Program) -> list[str]:
         median = engine.latency_ms.median
         lines.append(f"latency    {median:.3f} ms median on one core ({engine.name})")
         versus = [
-            f"{rows[name].latency_ms.median / median:.1f}x {label}"
+            f"{ratio.value:.1f}x {label}"
             for name, label in (
                 ("ort-fp32", "ONNX Runtime fp32"),
                 ("torch-fp32", "torch fp32"),
                 ("lce:indirect", "LCE"),
             )
-            if name in rows
+            if name in rows and (ratio := rows[name].ratio) is not None
         ]
         lines.append(f"faster     {', '.join(versus) or 'no peer was measured'}")
     lines.append(_parity_lines(bench)[0].replace("parity ", "parity     ", 1))

@@ -16,9 +16,10 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from pipeline import checkpoint, data, freeze_plot, run_folder
+from pipeline.anomaly import watched
 from pipeline.binary import unfrozen_layers
 from pipeline.data import AnySplit, Dataset, Photographs
-from pipeline.errors import UserError
+from pipeline.errors import Diverged, UserError
 from pipeline.keeper import Keeper, stopping
 from pipeline.loss import Teacher
 from pipeline.metrics import to_lines
@@ -46,6 +47,7 @@ class Options:
         checkpoint_every: steps between checkpoints; 0: 20 in a run, and every ten minutes.
         workers: processes that decode images.
         skip_corrupt, cache: see :class:`pipeline.data.Photographs`.
+        detect_anomaly: see :mod:`pipeline.anomaly`.
     """
 
     device: str = "auto"
@@ -58,6 +60,7 @@ class Options:
     workers: int = 0
     skip_corrupt: bool = False
     cache: bool = False
+    detect_anomaly: bool = False
 
 
 @dataclass(frozen=True)
@@ -152,7 +155,13 @@ def _loop(trainer: Trainer, folder: RunFolder, options: Options, console: Consol
         keeper = Keeper(trainer, folder, progress, stop, options.checkpoint_every)
         if options.resume:
             keeper.restore(trainer, console)
-        trainer.run(keeper)
+        try:
+            with watched(trainer.model, options.detect_anomaly):
+                trainer.run(keeper)
+        except Diverged as error:
+            kept, _ = checkpoint.newest(folder.checkpoints)
+            good = "there is no checkpoint" if kept is None else f"step {kept.step} is kept"
+            raise Diverged(f"{error}; last good checkpoint: {good}") from error
         return keeper.elapsed()
 
 

@@ -2,7 +2,7 @@
 
 The loop is short on purpose: before a step the :class:`~pipeline.freezer.Freezer` sets the masks,
 after it frozen latents are held. A step depends on the state and on (recipe, seed, step) alone,
-so a run that stops anywhere and goes on from its :meth:`Trainer.state` ends bit for bit the same.
+so a run that stops and goes on from its :meth:`Trainer.state` ends bit for bit the same.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipeline import data
 from pipeline.batches import Batches
 from pipeline.binary import BinaryActivation, maskable
 from pipeline.data import Dataset
-from pipeline.errors import UserError
+from pipeline.errors import Diverged, UserError
 from pipeline.freezer import Freezer
 from pipeline.loss import Teacher, loss_of
 from pipeline.metrics import Metrics, from_json
@@ -45,7 +45,7 @@ class Setting:
         ranks: this process among those that train together.
         teacher: whose answers are matched too, if there is one.
         compile_backend: of torch.compile (``inductor``); None runs as written.
-        workers: processes that decode images, for data sets that lie on disk.
+        workers: processes that decode images on disk.
     """
 
     device: torch.device
@@ -64,8 +64,7 @@ class Trainer:
         setting: device, ranks and the like.
 
     Attributes:
-        step: steps done; steps: steps of the whole run.
-        model: the network, not wrapped.
+        step, steps: done, and of the whole run; model: the network, not wrapped.
         history: one entry per interval.
     """
 
@@ -196,9 +195,11 @@ class Trainer:
         bad = torch.nonzero(~(values < DIVERGED))  # NaN compares false
         if len(bad):
             at = self.step - len(values) + int(bad[0])
-            raise UserError(
+            early = "in the first epoch most likely a learning rate is too high; "
+            cause = early if at < self.batches.steps_per_epoch else ""
+            raise Diverged(
                 f"training diverged: the loss is {values[bad[0]].item()} at step {at} "
-                f"({self.schedule.in_words(at)}); use smaller learning rates"
+                f"({self.schedule.in_words(at)}); {cause}use smaller learning rates"
             )
         right = float(ranks.mean(torch.stack(self._correct).sum())) * ranks.count
         signs = self._latent_signs()
@@ -295,6 +296,5 @@ def _by_prefix(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
 def as_pixels(images: data.Images, device: torch.device) -> Tensor:
     """uint8 ``[N, H, W, C]`` -> float32 pixels ``[N, C, H, W]`` (0..255) on ``device``."""
     raw = torch.from_numpy(images)
-    if device.type == "cuda":  # pinned memory is copied while the GPU computes
-        raw = raw.pin_memory()
+    raw = raw.pin_memory() if device.type == "cuda" else raw  # copied while the GPU computes
     return raw.to(device, non_blocking=True).permute(0, 3, 1, 2).float()

@@ -14,9 +14,10 @@ from export.runtimes import Images, Logits, Milliseconds, Runtime
 from kernels import features
 from kernels.bits import Words
 from pipeline import runtimes
-from pipeline.bench import Inputs, Progress
+from pipeline.bench import Inputs
 from pipeline.errors import UserError
 from pipeline.runtimes import Missing, Source
+from pipeline.timing import Progress
 
 BY_FORMAT = {
     "bnn": ("reference", *(f"engine:{kernel}" for kernel in features.available())),

@@ -1,4 +1,8 @@
-"""What the README shows is run: its shell commands in order, then its Python."""
+"""What README and docs show is run: their shell commands in order, then their Python.
+
+A fenced ``sh`` block is run as it stands; what cannot run here (ssh, torchrun on many machines,
+Android) stands in indented blocks.
+"""
 
 import os
 import re
@@ -6,27 +10,31 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+DOCS = ("deploy-pi", "bench", "your-data")
+"""Pages with commands; they use the run that the README's commands made."""
 
 
-def blocks(language: str) -> list[str]:
+def blocks(language: str, text: str = README) -> list[str]:
     """Fenced code blocks of one language, in order."""
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which every shell command of the README has run."""
-    where = tmp_path_factory.mktemp("readme")
+def page(name: str) -> str:
+    return (ROOT / "docs" / f"{name}.md").read_text()
+
+
+def run_commands(text: str, where: Path) -> None:
+    """Run every command of the shell blocks of ``text`` in the folder ``where``."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    commands = [line for block in blocks("sh") for line in block.splitlines()]
-    assert len(commands) >= 4
-    for line in commands:
+    for line in (line for block in blocks("sh", text) for line in block.splitlines()):
         program, *arguments = shlex.split(line, comments=True)
         assert program == "pipeline", line
         command = [sys.executable, "-m", "pipeline.cli", *arguments]
@@ -34,7 +42,44 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             command, cwd=where, env=environment, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which every shell command of the README has run."""
+    where = tmp_path_factory.mktemp("readme")
+    assert sum(block.count("\n") for block in blocks("sh")) >= 4
+    run_commands(README, where)
     return where
+
+
+@pytest.mark.parametrize("name", DOCS)
+def test_commands_of_the_docs_run(folder: Path, name: str) -> None:
+    rng = np.random.default_rng(0)
+    for kind, tint in (("apple", 40), ("pear", 200)):
+        (folder / "pictures" / kind).mkdir(parents=True, exist_ok=True)
+        for i in range(20):
+            pixels = rng.integers(tint - 40, tint + 40, (70, 90, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / "pictures" / kind / f"{i}.png")
+    run_commands(page(name), folder)
+
+
+def test_no_page_with_commands_is_forgotten() -> None:
+    pages = {path.stem for path in (ROOT / "docs").glob("*.md") if blocks("sh", path.read_text())}
+    assert pages == set(DOCS)
+
+
+def test_the_python_of_the_method_runs() -> None:
+    (code,) = blocks("python", page("method"))
+    names: dict[str, Any] = {}
+    exec(compile(code, "method", "exec"), names)
+    assert tuple(names["logits"].shape) == (2, 10)
+
+
+def test_links_to_files_lead_somewhere() -> None:
+    for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
+            assert (path.parent / target).exists(), f"{path.name}: {target}"
 
 
 def test_the_python_example_runs(folder: Path) -> None:

@@ -23,13 +23,13 @@ print(sum(run_plan.stats.cache_hits.values()), logits.tobytes().hex())
 """
 
 
-def fresh_process(cache: Path) -> list[str]:
+def fresh_process(cache: Path, script: str = RUN_ONCE, root: Path = ROOT) -> list[str]:
     """Cache hits and logits of an engine in a new process."""
-    environment = {**os.environ, "FROSTBIT_CACHE": str(cache)}
+    environment = {**os.environ, "FROSTBIT_CACHE": str(cache), "PYTHONPATH": str(root)}
     done = subprocess.run(
-        [sys.executable, "-c", RUN_ONCE],
+        [sys.executable, "-c", script],
         env=environment,
-        cwd=ROOT,
+        cwd=root,
         capture_output=True,
         text=True,
         check=True,
@@ -49,6 +49,35 @@ def test_second_process_finds_the_code_and_no_folder_is_needed(tmp_path: Path) -
     (folder,) = cache.iterdir()
     assert folder.stat().st_mode & 0o777 == 0o700
     assert len(list(folder.rglob("*.nbc"))) == 1  # one entry point
+
+
+def test_a_damaged_or_unwritable_cache_only_costs_the_compilation(tmp_path: Path) -> None:
+    first = fresh_process(tmp_path / "cache")
+    for path in (tmp_path / "cache").rglob("*.nb?"):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert fresh_process(tmp_path / "cache") == first
+    full = FULL_DISK + RUN_ONCE
+    assert fresh_process(tmp_path / "other", full) == first
+    assert not list((tmp_path / "other").rglob("*.nbc"))
+
+
+FULL_DISK = """
+from numba.core.caching import IndexDataCacheFile
+def save(self, key, data):
+    raise OSError(28, "No space left on device")
+IndexDataCacheFile.save = save
+"""
+
+
+def test_the_time_of_a_source_file_does_not_matter(tmp_path: Path) -> None:
+    """Layers of an image are given other times after the code was compiled."""
+    copy = tmp_path / "lib"
+    for name in ("kernels", "tests"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    assert fresh_process(tmp_path / "cache", root=copy)[0] == "0"
+    for path in copy.rglob("*.py"):
+        os.utime(path, (0, 0))
+    assert fresh_process(tmp_path / "cache", root=copy)[0] == "1"
 
 
 def test_folder_is_made_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,49 +8,15 @@ import onnx
 import pytest
 from click.testing import CliRunner
 
-from export.runtimes import Images, Milliseconds
 from export.twin_int8 import OrtInt8Twin, int8_twin
 from export.twins import OrtTwin
 from kernels import features
 from kernels.program import Program
-from pipeline import bench
+from pipeline import bench, timing
 from pipeline.cli import main
-from pipeline.tables import bench_table
+from pipeline.tables import bench_markdown, bench_table
 from pipeline.torch_runtime import TorchTwin
 from tests.nets import every_op, images
-
-
-class Clock:
-    """A runtime that takes a stated time and notes when it was called."""
-
-    def __init__(self, name: str, ms: float, log: list[tuple[str, int]]) -> None:
-        self.name, self.ms, self.log = name, ms, log
-
-    def latency(self, image: Images, repeats: int) -> Milliseconds:
-        self.log.append((self.name, repeats))
-        return np.full(repeats, self.ms)
-
-    def close(self) -> None:
-        pass
-
-
-def test_runtimes_take_turns() -> None:
-    log: list[tuple[str, int]] = []
-    clocks = [Clock("fast", 0.01, log), Clock("slow", 25.0, log)]
-    program = every_op()
-    found = bench.measure(clocks, images(program, 3), rounds=4, seed=0)
-    assert [name for name, _ in log[:2]] == ["fast", "slow"]  # warm-up
-    for turn in range(4):
-        pair = log[2 + 2 * turn : 4 + 2 * turn]
-        assert {name for name, _ in pair} == {"fast", "slow"}
-    assert [latency.median for latency in found] == [0.01, 25.0]
-    assert [latency.n for latency in found] == [4 * bench.MAX_REPEATS, 4]
-
-
-def test_statistics() -> None:
-    latency = bench.summarise(np.arange(1.0, 102.0))
-    assert (latency.min, latency.median, latency.p90, latency.p99) == (1.0, 51.0, 91.0, 100.0)
-    assert latency.n == 101
 
 
 def test_twins_have_the_architecture_and_run() -> None:
@@ -62,18 +28,36 @@ def test_twins_have_the_architecture_and_run() -> None:
         assert twin.size_bytes >= weights + binary
 
 
+def row(name: str, ms: list[float], accuracy: float | None = None) -> bench.Row:
+    """A measured runtime, one run a round, beside an engine of 1 ms."""
+    latency = timing.summarise([np.array([each]) for each in ms])
+    engine = timing.summarise([np.array([1.0])] * len(ms))
+    ratio = timing.paired_ratio(latency, engine)
+    return bench.Row(name, "toy", name.partition(":")[2], latency, ratio, accuracy, 1234)
+
+
+def benchmark(*rows: bench.Row, noise: float = 0.0) -> bench.Bench:
+    checked = bench.Checked("toy", "", "", None)
+    conditions = {"batch": 1, "noise": noise, "noisiest": "engine:xnor", "cpu": "a CPU"}
+    return bench.Bench(rows, (checked,), conditions)
+
+
 def test_the_table_is_relative_to_the_engine() -> None:
-    latency = bench.Latency(1.0, 2.0, 3.0, 4.0, 10)
-    slower = bench.Latency(2.0, 5.0, 6.0, 8.0, 10)
-    rows = (
-        bench.Row("engine:xnor", "xnor", latency, 91.25, 1234),
-        bench.Row("ort-fp32", "", slower, None, 5678),
-    )
-    table, lines = bench_table(bench.Bench(rows, None, "", {}), [])
+    found = benchmark(row("engine:xnor", [1.0] * 9, 91.25), row("ort-fp32", [2.0, 3.0, 2.5] * 3))
+    table, lines = bench_table(found, [])
     columns = {column.header: list(column.cells) for column in table.columns}
-    assert columns["x engine"] == ["1.00", "2.50"]
+    assert columns["x engine (95 % interval)"] == ["1", "2.5 (2 to 3)"]
     assert columns["accuracy"] == ["91.25 %", ""]
     assert "not checked" in lines[0]
+    assert "| ort-fp32 | 2.5000 |" in bench_markdown(found)
+
+
+def test_a_noisy_machine_is_named() -> None:
+    quiet, noisy = (benchmark(row("engine:xnor", [1.0]), noise=n) for n in (0.01, 0.3))
+    assert not any("noisy" in line for line in bench_table(quiet, [])[1])
+    assert any(
+        "noisy: rounds of engine:xnor spread by 30 %" in line for line in bench_table(noisy, [])[1]
+    )
 
 
 def test_random_images_stand_in_for_a_missing_data_set() -> None:

@@ -72,7 +72,15 @@ def test_pack_export_bench(run: Path) -> None:
     rows = {row["name"].split(":")[0]: row for row in found["runtimes"]}
     assert set(rows) == {"engine", "ort", "torch", "ort-fp32"}
     for row in rows.values():
-        assert set(row) == {"name", "kernel", "latency_ms", "accuracy", "size_bytes"}
+        assert set(row) == {
+            "name",
+            "model",
+            "kernel",
+            "ratio",
+            "latency_ms",
+            "accuracy",
+            "size_bytes",
+        }
         ms = row["latency_ms"]
         assert 0 < ms["min"] <= ms["median"] <= ms["p90"] <= ms["p99"]
         assert ms["n"] >= 2

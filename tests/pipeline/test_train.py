@@ -18,6 +18,7 @@ from rich.console import Console
 
 from pipeline import checkpoint, data, models, recipe
 from pipeline import train as training
+from pipeline.anomaly import watched
 from pipeline.batches import Batches
 from pipeline.binary import unfrozen_layers
 from pipeline.errors import UserError
@@ -145,13 +146,29 @@ def refused(*words: str, out: Path, chosen: Recipe | None = None, **options: Any
 def test_divergence_names_step_and_layer(tmp_path: Path) -> None:
     chosen = quick(optimizer="sgd", lr_binary=1e30, lr_other=1e30, lr_warmup_steps=0)
     refused(
-        "diverged", "at step ", "(", "smaller learning rates", out=tmp_path / "run", chosen=chosen
-    )
+        "diverged", "at step ", "(", "first epoch", "smaller learning rates", "checkpoint: step ",
+        out=tmp_path / "run", chosen=chosen,
+    )  # fmt: skip
     kept, damaged = checkpoint.newest(tmp_path / "run" / "checkpoints")
     assert damaged == []
     assert kept is not None
     assert all(torch.isfinite(value).all() for value in kept.tensors.values())
     assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_an_anomaly_is_named_where_it_appears(tmp_path: Path) -> None:
+    chosen = quick(optimizer="sgd", lr_binary=1e38, lr_other=3e38, lr_warmup_steps=0)
+    place = {"out": tmp_path / "run", "chosen": chosen}
+    refused("anomaly: layer '", "of ", "values", **place, detect_anomaly=True)
+
+
+def test_an_anomaly_in_the_backward_pass_is_named() -> None:
+    x = torch.zeros(1, requires_grad=True)
+    with pytest.raises(UserError, match="backward pass: Function 'SqrtBackward0'"):  # noqa: SIM117
+        with watched(torch.nn.Identity(), True):
+            (torch.sqrt(x) * 0).sum().backward()
+    with pytest.raises(RuntimeError, match="other"), watched(torch.nn.Identity(), True):
+        raise RuntimeError("other")
 
 
 def test_a_later_divergence_names_the_layer_that_froze(
@@ -164,7 +181,9 @@ def test_a_later_divergence_names_the_layer_that_froze(
         return (loss * float("nan") if number == 7 else loss), right
 
     monkeypatch.setattr(Trainer, "_step", broken)
-    refused("nan at step 7 (freezing layer 1, 2)", out=tmp_path / "run", chosen=quick())
+    refused(
+        "nan at step 7 (freezing layer 1, 2)", "checkpoint", out=tmp_path / "run", chosen=quick()
+    )
 
 
 def test_a_used_folder_is_refused_and_force_clears_the_old_run(tmp_path: Path) -> None:

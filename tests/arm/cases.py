@@ -1,0 +1,82 @@
+"""Programs, images and the results they must give on ARM: ``python -m tests.arm.cases FOLDER``.
+
+Runs on x86, where the reference and every micro-kernel must agree first. The ARM side
+(:mod:`tests.arm.check`) has only the base install, so what Hypothesis draws is written to files.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from hypothesis import given, settings
+
+from export.synthetic import synthetic
+from kernels import bits, features, reference
+from kernels.container import load_program, save_program
+from kernels.engine import Engine
+from kernels.program import Program
+from pipeline import bundle
+from tests import nets
+from tests.kernels.programs import exact_programs, random_images
+
+IMAGES = 3
+RANDOM = 12
+TRAINED = Path(__file__).parents[2] / "pipeline" / "records" / "fashion-best.bnn"
+
+
+def drawn_programs() -> list[Program]:
+    """The same ``RANDOM`` Programs every time, spread over what Hypothesis draws."""
+    found: list[Program] = []
+
+    @settings(max_examples=20 * RANDOM, derandomize=True, database=None, deadline=None)
+    @given(exact_programs())
+    def collect(program: Program) -> None:
+        found.append(program)
+
+    collect()
+    return found[:: len(found) // RANDOM][:RANDOM]
+
+
+def write_case(folder: Path, name: str, program: Program) -> None:
+    """Write ``NAME.bnn`` and ``NAME.npz``: images, logits and every sign tensor."""
+    images = random_images(program, IMAGES)
+    values = reference.trace(program, images)
+    logits = values[program.ops[-1].name][:, 0, 0]
+    for kernel in features.available():
+        found = Engine(program, kernel=kernel).run(images)
+        np.testing.assert_array_equal(found, logits, f"{name} {kernel}")
+    save_program(program, folder / f"{name}.bnn")
+    signs = {f"sign:{n}": bits.pack(v) for n, v in values.items() if v.dtype == np.int8}
+    np.savez(folder / f"{name}.npz", images=images, logits=logits, **signs)
+
+
+def write_bundle(folder: Path, program: Program) -> None:
+    """What a board gets, unpacked, its wheel in ``lib`` (there is no pip under emulation)."""
+    with zipfile.ZipFile(io.BytesIO(bundle.build(program, "fashion-best", None, 0))) as archive:
+        archive.extractall(folder)
+    with zipfile.ZipFile(next(folder.glob("*.whl"))) as archive:
+        archive.extractall(folder / "lib")
+
+
+def main(folder: Path) -> None:
+    """Write every case into ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.iterdir():
+        shutil.rmtree(old) if old.is_dir() else old.unlink()
+    write_case(folder, "every-op", nets.every_op())
+    write_case(folder, "resnet18-32", synthetic("resnet18@32"))
+    write_case(folder, "mobilenet-v2-32", synthetic("mobilenet_v2@32"))
+    trained = load_program(TRAINED)
+    write_case(folder, "fashion-best", trained)
+    write_bundle(folder / "bundle", trained)
+    for i, program in enumerate(drawn_programs()):
+        write_case(folder, f"random-{i:02}", program)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

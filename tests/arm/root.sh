@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# A folder with an aarch64 Debian's libraries and Python, and the base install's wheels, for
+# qemu-user: no chroot, no binfmt, no root rights. Made again when this or the lock changes: root.sh FOLDER PIP
+set -euo pipefail
+folder=$(realpath -m "$1")
+pip=$2
+stamp=$(cat "$0" requirements/base.txt | sha256sum)
+split() { # megabytes of the base install, the largest packages first
+    echo "base install, aarch64, MB:"
+    du -m -d 1 "$folder"/packages | sed "s#$folder/##" | sort -rn | head -8
+}
+[ "$(cat "$folder/ready" 2>/dev/null)" = "$stamp" ] && { split; exit 0; }
+rm -rf "$folder"
+mkdir -p "$folder"/{state/lists/partial,cache/archives/partial,debs,sysroot/proc,packages}
+touch "$folder/state/status"
+apt=(apt-get -q -o APT::Architecture=arm64 -o APT::Architectures=arm64 -o APT::Sandbox::User=
+     -o Dir::State="$folder/state" -o Dir::State::status="$folder/state/status"
+     -o Dir::Cache="$folder/cache")
+"${apt[@]}" update
+(cd "$folder/debs" && "${apt[@]}" download libc6 libgcc-s1 libstdc++6 libgomp1 zlib1g libexpat1 \
+    libssl3 libffi8 libbz2-1.0 liblzma5 libuuid1 libsqlite3-0 libcrypt1 libpython3.11-minimal \
+    libpython3.11-stdlib python3.11-minimal media-types)
+for each in "$folder"/debs/*.deb; do dpkg-deb -x "$each" "$folder/sysroot"; done
+"$pip" install --quiet --target "$folder/packages" --require-hashes --no-deps --no-compile \
+    --platform manylinux2014_aarch64 --platform manylinux_2_17_aarch64 \
+    --platform manylinux_2_27_aarch64 --platform manylinux_2_28_aarch64 \
+    --python-version 311 --implementation cp --abi cp311 --only-binary=:all: \
+    -r requirements/base.txt
+# Some libraries ask for the CPU here; this one is a Cortex-A72.
+printf 'processor\t: 0\nFeatures\t: fp asimd evtstrm crc32 cpuid\nCPU implementer\t: 0x41\nCPU architecture: 8\nCPU variant\t: 0x0\nCPU part\t: 0xd08\nCPU revision\t: 3\n' \
+    > "$folder/sysroot/proc/cpuinfo"
+rm -r "$folder"/{state,cache,debs}
+echo "$stamp" > "$folder/ready"
+split

@@ -1,0 +1,135 @@
+"""``python -m tests.reliability``: everything at full length, into ``docs/reliability.md``."""
+
+from __future__ import annotations
+
+import platform
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from pipeline import machine
+from tests.reliability import ROOT, engines, fuzz, kills
+
+HEAD = """# Behaviour under fault
+
+Written by `make reliability` on {cpu}, {system}, Python {python}. The tests run shorter versions of
+all of it (`tests/reliability/`).
+
+| what | tried | result | time |
+|---|---|---|---|
+"""
+TAIL = """
+**Kills.** A training of the digits recipe (8 channels, 6 epochs, a checkpoint every 2 steps) gets
+SIGKILL at random moments, every second one as soon as a checkpoint's temporary file is seen. The
+same command with `--resume` follows, until one ends by itself. Equal means: trained and settled
+weights, metrics and `model.bnn` have the bytes of the training that nobody killed.
+
+**Mutations.** `model.bnn`: flipped bits, cuts, insertions, and edits of header fields and weights
+whose checksum was made right again, so that they reach the checks behind it. "Right" means loaded
+and equal to the original, or another valid model on which the engine agrees with
+the NumPy reference, bit for bit where it is exact. Memory growth and the slowest single
+file are part of the result.
+
+**Together.** Processes start on an empty shared cache folder, so that all compile at once; in
+each, half of the threads share one engine and half have their own.
+
+**One engine.** A machine whose clock changes within the run moves the first of the two ratios; the
+second compares with a fresh engine in turns, so both meet the same clock.
+
+Also tested: SIGTERM and Ctrl-C write a checkpoint (exit status 143 and 130), a full disk leaves
+the last good files, a damaged checkpoint gives way to the older one, and a killed worker of
+`torchrun` is restarted and goes on from the checkpoint (`tests/pipeline/test_resume.py`,
+`test_train.py`, `test_elastic.py`).
+"""
+
+
+@click.command()
+@click.option("--kills", "killed", default=30, show_default=True)
+@click.option("--models", default=20_000, show_default=True, help="Mutated model.bnn.")
+@click.option("--others", default=2_000, show_default=True, help="Mutated recipes, and pictures.")
+@click.option("--seconds", default=60.0, show_default=True, help="Of many engines at once.")
+@click.option("--inferences", default=1_000_000, show_default=True)
+@click.option("--seed", default=0, show_default=True)
+@click.option("--only-fuzz", is_flag=True, help="Only the mutations, and write nothing.")
+def main(
+    killed: int,
+    models: int,
+    others: int,
+    seconds: float,
+    inferences: int,
+    seed: int,
+    only_fuzz: bool,
+) -> None:
+    """Run everything; the page is written only if nothing failed.
+
+    Example: python -m tests.reliability --kills 4 --models 2000
+    """
+    rows: list[str] = []
+
+    def row(what: str, tried: str, run: Callable[[], str]) -> None:
+        start = time.monotonic()
+        result = run()
+        rows.append(f"| {what} | {tried} | {result} | {time.monotonic() - start:.0f} s |")
+        click.echo(rows[-1])
+
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        row("mutated `model.bnn`", f"{models:,}", lambda: _fuzzed(fuzz.fuzz_models(models, seed)))
+        row("mutated recipes", f"{others:,}", lambda: _fuzzed(fuzz.fuzz_recipes(others, seed)))
+        row(
+            "mutated pictures",
+            f"{others:,}",
+            lambda: _fuzzed(fuzz.fuzz_pictures(others, place, seed)),
+        )
+        if only_fuzz:
+            return
+        row("SIGKILL while training", f"{killed}", lambda: _killed(place, killed, seed))
+        what = f"{engines.THREADS} threads x {engines.PROCESSES} processes at once"
+        row(what, f"{seconds:.0f} s", lambda: _together(place / "cache", seconds))
+        row("fork after use, 1 and 2 threads", "2", engines.after_fork)
+        row("one engine, one image at a time", f"{inferences:,}", lambda: _long(inferences))
+    head = HEAD.format(
+        cpu=machine.cpu_model(), system=platform.machine(), python=platform.python_version()
+    )
+    (ROOT / "docs" / "reliability.md").write_text(head + "\n".join(rows) + "\n" + TAIL)
+
+
+def _fuzzed(found: fuzz.Fuzzed) -> str:
+    assert found.wrong == 0, found
+    assert found.slowest < fuzz.SECONDS, found
+    assert found.grown < fuzz.MEGABYTES, found
+    return (
+        f"{found.rejected:,} refused, {found.accepted:,} right, {found.wrong} wrong; slowest "
+        f"{found.slowest:.2f} s, memory +{found.grown:.0f} MB"
+    )
+
+
+def _killed(place: Path, count: int, seed: int) -> str:
+    found = kills.survive(place / "kills", count, seed)
+    assert found.equal == found.trainings, found
+    return (
+        f"{found.tried} kills ({found.in_writing} while a checkpoint was written) in "
+        f"{found.trainings} trainings, {found.equal} of {found.trainings} equal byte for byte"
+    )
+
+
+def _together(cache: Path, seconds: float) -> str:
+    found = engines.together(cache, seconds)
+    assert found.answers == 1, found
+    return f"{found.inferences:,} inferences, one answer"
+
+
+def _long(count: int) -> str:
+    found = engines.long_run(count)
+    assert found.leak_mb < 1, found
+    return (
+        f"memory {found.leak_mb:+.2f} MB; median of the last tenth over the first "
+        f"{found.last_over_first:.3f}, over a fresh engine's beside it {found.old_over_fresh:.3f}"
+    )
+
+
+if __name__ == "__main__":
+    main()
