@@ -13,6 +13,7 @@ Nothing in it depends on time, machine or folder: the same Program gives the sam
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -26,7 +27,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from kernels import bits
+from kernels import bits, limits
+from kernels.limits import MAX_FILE_BYTES, check_name, check_names, read_header
 from kernels.program import (
     MAX_DIM,
     OP_TYPES,
@@ -41,14 +43,17 @@ from kernels.program import (
 from kernels.verify import verify
 
 FORMAT_VERSION = 1
-MAX_FILE_BYTES = 1 << 30
+_AT_ONCE = 1 << 26
+"""Bits that are widened to bytes at a time while weights are read."""
 _KEY = "frostbit"
 _BLANK = "0" * 64
 _EPILOGUES = {"threshold": Threshold, "affine": Affine}
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write ``data`` to a temporary file beside ``path``, fsync, and rename it into place.
+    """Write ``data`` to a temporary file beside ``path``, fsync, rename it, fsync the folder.
+
+    After a power cut there is the old file or the new one, whole.
 
     Raises:
         OSError: if the folder is missing or read-only or the disk is full; ``path`` is then
@@ -67,6 +72,19 @@ def write_atomically(path: Path, data: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in ``folder`` last, where the file system can."""
+    if os.name != "posix":
+        return
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _rows_of_bits(op: BinaryConv) -> Any:
@@ -77,17 +95,23 @@ def _rows_of_bits(op: BinaryConv) -> Any:
 
 def _words(rows: Any, window: Window, channels: int, what: str) -> bits.Words:
     """Inverse of :func:`_rows_of_bits`; checks sizes before it allocates."""
-    taps = window.kernel[0] * window.kernel[1] * channels
-    limits = (*window.kernel, channels)
-    if min(limits) < 1 or max(limits) > MAX_DIM or rows.ndim != 2 or rows.dtype != np.uint8:
+    sizes = (*window.kernel, channels)
+    if min(sizes) < 1 or max(sizes) > MAX_DIM or rows.ndim != 2 or rows.dtype != np.uint8:
         raise FormatError(f"{what} has an impossible shape or dtype")
+    taps = window.kernel[0] * window.kernel[1] * channels
+    row = window.kernel[0] * window.kernel[1] * bits.words_for(channels)
+    limits.check_words(len(rows), taps, row, what)
     if rows.shape[1] != -(-taps // 8):
         raise FormatError(f"{what} has {rows.shape[1]} bytes a row, expected {-(-taps // 8)}")
-    negative = np.unpackbits(rows, axis=1, bitorder="little")
-    if negative[:, taps:].any():
-        raise FormatError(f"{what} has bits set beyond its last weight")
-    values = 1 - 2 * negative[:, :taps].astype(np.int8)
-    return bits.pack(values.reshape(len(rows), *window.kernel, channels))
+    words = np.empty((len(rows), *window.kernel, bits.words_for(channels)), np.uint64)
+    step = max(1, _AT_ONCE // (row * bits.WORD_BITS))
+    for start in range(0, len(rows), step):
+        ones = np.unpackbits(rows[start : start + step], axis=1, bitorder="little")
+        if ones[:, taps:].any():
+            raise FormatError(f"{what} has bits set beyond its last weight")
+        signs = np.negative(ones[:, :taps].view(np.int8))
+        words[start : start + step] = bits.pack(signs.reshape(-1, *window.kernel, channels))
+    return words
 
 
 def _describe(owner: Any, prefix: str, tensors: dict[str, Any]) -> dict[str, Any]:
@@ -134,27 +158,27 @@ def dumps(program: Program) -> bytes:
 
 def _document(data: bytes) -> dict[str, Any]:
     """Read and check the metadata: format version first, then the checksum over everything."""
-    if len(data) < 8:
-        raise FormatError("the file is too short to be a model")
-    length = int.from_bytes(data[:8], "little")
-    if length > len(data) - 8:
-        raise FormatError("the file is truncated or not a model")
+    header = read_header(data)
     try:
-        header = json.loads(data[8 : 8 + length])
         document = json.loads(header["__metadata__"][_KEY])
         version, digest = document["format"], document["sha256"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise FormatError("the file is not a Frostbit model or its header is damaged") from error
     if version != FORMAT_VERSION:
         raise FormatError(
-            f"the file has format version {version!r}, this Frostbit reads {FORMAT_VERSION}: "
-            "pack the run again with this version"
+            f"the file has format version {str(version)[:20]!a}, this Frostbit reads "
+            f"{FORMAT_VERSION}: pack the run again with this version"
         )
-    quoted = f'\\"sha256\\":\\"{digest}\\"'.encode()
-    if not isinstance(digest, str) or len(digest) != 64 or data.count(quoted) != 1:
+    quoted = f'\\"sha256\\":\\"{digest}'.encode(errors="replace")
+    at = data.find(quoted)
+    if not isinstance(digest, str) or len(digest) != 64 or at < 0 or data.find(quoted, at + 1) >= 0:
         raise FormatError("the checksum is missing or damaged")
-    blank = data.replace(quoted, quoted.replace(digest.encode(), _BLANK.encode()))
-    if hashlib.sha256(blank).hexdigest() != digest:
+    at += len(quoted) - 64
+    whole = memoryview(data)
+    found = hashlib.sha256(whole[:at])
+    found.update(_BLANK.encode())
+    found.update(whole[at + 64 :])
+    if found.hexdigest() != digest:
         raise FormatError("the checksum does not match: the file is damaged")
     if not isinstance(document, dict):
         raise FormatError("the header is not an object")
@@ -217,9 +241,10 @@ def _op(entry: Any, tensors: dict[str, Any]) -> Op:
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
         raise FormatError("an op has no name")
     name = entry["name"]
+    check_name(name)
     kind = OP_TYPES.get(str(entry.get("op")))
     if kind is None:
-        raise FormatError(f"op '{name}': unknown op {entry.get('op')!r}")
+        raise FormatError(f"op '{name}': unknown op {str(entry.get('op'))[:80]!a}")
     fields = [field for field in dataclasses.fields(kind) if field.name != "name"]
     values = {field.name: _field(field, name, entry, tensors) for field in fields}
     if kind is BinaryConv:
@@ -254,6 +279,7 @@ def loads(data: bytes) -> Program:
     if tensors:
         raise FormatError(f"the file holds tensors that no op uses: {sorted(tensors)[:3]}")
     verify(program)
+    check_names(program)
     return program
 
 
@@ -272,10 +298,10 @@ def load_program(path: str | Path) -> Program:
         OSError: if it cannot be read.
     """
     source = Path(path)
-    if source.stat().st_size > MAX_FILE_BYTES:
-        raise FormatError(f"{source}: larger than {MAX_FILE_BYTES} bytes")
+    with source.open("rb") as stream:
+        data = stream.read(MAX_FILE_BYTES + 1)
     try:
-        return loads(source.read_bytes())
+        return loads(data)
     except FormatError as error:
         raise FormatError(f"{source}: {error}") from error
 

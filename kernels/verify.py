@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels import bits, magnitude
+from kernels import bits, limits, magnitude
 from kernels.program import (
     INPUT,
     MAX_DIM,
@@ -91,6 +91,7 @@ def _binary_conv(op: BinaryConv, source: ValueType) -> ValueType:
         raise _fail(op, "words must have four axes (OHWI)")
     if op.groups < 1 or op.channels_in < 1 or op.pad_value not in (0, 1):
         raise _fail(op, "groups, channels_in or pad_value out of range")
+    limits.check_words(op.channels_out, op.taps, op.words[0].size, f"op '{op.name}'")
     if source.shape[2] != op.channels_in * op.groups or op.channels_out % op.groups:
         raise _fail(
             op, f"{op.channels_in} channels x {op.groups} groups on an input of {source.shape[2]}"

@@ -84,17 +84,24 @@ def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
 
 
 def _load(path: Path) -> Checkpoint:
+    """Read one file; UserError saying what is wrong with it."""
+    from safetensors import SafetensorError
     from safetensors.torch import load
 
     match = _NAME.fullmatch(path.name)
     data = path.read_bytes()
     if match is None or hashlib.sha256(data).hexdigest() != match[2]:
         raise UserError("its checksum is wrong")
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    facts = json.loads(header["__metadata__"]["frostbit"])
-    if facts["version"] != VERSION:
-        raise UserError(f"it has version {facts['version']}, not {VERSION}")
-    return Checkpoint(int(facts["step"]), load(data), facts)
+    try:
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        facts = json.loads(header["__metadata__"]["frostbit"])
+        if facts["version"] != VERSION:
+            raise UserError(f"it has version {str(facts['version'])[:20]}, not {VERSION}")
+        if facts["step"] != int(match[1]) or not facts["seconds"] >= 0:
+            raise ValueError
+        return Checkpoint(int(match[1]), load(data), facts)
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError("it is no checkpoint") from error
 
 
 def _sweep(folder: Path) -> None:

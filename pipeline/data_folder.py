@@ -268,4 +268,4 @@ def _cached(split: FolderSplit) -> FolderSplit:
 
 
 def _square_of(path: Path, side: int) -> Images:
-    return pictures.centre(pictures.resized(pictures.open_picture(path), side), (side, side))
+    return pictures.centre(pictures.resized(pictures.open_picture(path), side, path), (side, side))

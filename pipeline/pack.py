@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import fx, nn
 
+from kernels.limits import check_names
 from kernels.program import Program
 from kernels.verify import verify
 from pipeline import models, run_folder
@@ -19,12 +20,14 @@ from pipeline.binary import unfrozen_layers
 from pipeline.errors import UserError
 from pipeline.fold import structure
 from pipeline.lower import lower
+from pipeline.recipe import require_trust
 from pipeline.run_folder import Run
 from pipeline.settle import state_hash
 
 
 def network(run: Run) -> nn.Module:
     """The network of a run as it was trained: rebuilt, with its latent weights and masks."""
+    require_trust(run.recipe, run.folder.recipe)
     model = models.build_from(run.recipe, run.facts["dataset"])
     _fill(model, run.folder.model)
     return model.eval()
@@ -98,4 +101,5 @@ def pack(folder: Path) -> Program:
         module, _image_shape(run), data["name"], tuple(data["classes"]), state_hash(module)
     )
     verify(program)
+    check_names(program)
     return program

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import os
 import sys
 from dataclasses import dataclass
 from importlib import resources
@@ -33,6 +34,22 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "lr_schedule": LR_SCHEDULES,
     "precision": PRECISIONS,
 }
+MOST: dict[str, int] = {
+    "width": 1 << 16,
+    "stem_stride": 1 << 10,
+    "epochs": 10**6,
+    "batch": 1 << 20,
+    "accumulate": 1 << 20,
+    "train_images": 10**9,
+    "lr_warmup_steps": 10**9,
+    "image_size": 1 << 12,
+    "shift": 1 << 10,
+    "seed": 2**32 - 1,
+}
+"""Largest values: a recipe may come from a stranger, and sizes are multiplied with each other."""
+MAX_TEXT = 1000
+MAX_BYTES = 1 << 20
+TRUST_VARIABLE = "FROSTBIT_TRUST_CODE"
 
 
 @dataclass(frozen=True)
@@ -111,7 +128,7 @@ class Recipe:
             value = getattr(self, field)
             if value not in choices:
                 raise UserError(
-                    f"unknown {field} '{value}'; did you mean '{nearest(value, choices)}'?"
+                    f"unknown {field} {_shown(value)}; did you mean '{nearest(value, choices)}'?"
                 )
         for field in ("width", "stem_stride", "epochs", "batch", "accumulate"):
             _require(self, field, getattr(self, field) >= 1, "at least 1")
@@ -124,6 +141,10 @@ class Recipe:
             "clip_norm",
         ):
             _require(self, field, getattr(self, field) >= 0, "at least 0")
+        for field, most in MOST.items():
+            _require(self, field, getattr(self, field) <= most, f"at most {most:,}")
+        for field in ("name", "dataset", "model", "keep"):
+            _require(self, field, len(getattr(self, field)) <= MAX_TEXT, "shorter")
         for field in ("lr_binary", "lr_other", "temperature"):
             _require(self, field, 0 < getattr(self, field) < float("inf"), "positive")
         for field in ("lr_flat", "warmup", "settle", "label_smoothing"):
@@ -135,7 +156,7 @@ class Recipe:
 
 def _require(recipe: Recipe, field: str, holds: bool, what: str) -> None:
     if not holds:
-        raise UserError(f"{field} must be {what}, not {getattr(recipe, field)}")
+        raise UserError(f"{field} must be {what}, not {str(getattr(recipe, field))[:80]}")
 
 
 def nearest(name: str, names: tuple[str, ...]) -> str:
@@ -166,15 +187,48 @@ def from_file(path: Path, changes: dict[str, Any]) -> Recipe:
     """A recipe from a TOML file, with ``changes`` applied; its name is the file's, if it has none.
 
     Raises:
-        UserError: unreadable file, unknown field, bad value.
+        UserError: unreadable file, unknown field, bad value, or code to run that nobody trusted.
     """
+    recipe = from_toml(read_text(path), f"'{path}'")
+    named = {"name": path.stem} if recipe.name == Recipe.name else {}
+    if "model" not in changes:
+        require_trust(recipe, path)
+    return override(recipe, {**named, **changes})
+
+
+def read_text(path: Path) -> str:
+    """Text of a recipe file; UserError if it is no text, or larger than any recipe."""
     try:
-        text = path.read_text("utf-8")
+        with path.open("rb") as stream:
+            data = stream.read(MAX_BYTES + 1)
+        text = data.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read recipe '{path}' ({error}); check the path") from error
-    recipe = from_toml(text, f"'{path}'")
-    named = {"name": path.stem} if recipe.name == Recipe.name else {}
-    return override(recipe, {**named, **changes})
+    if len(data) > MAX_BYTES:
+        raise UserError(f"'{path}' is larger than {MAX_BYTES:,} bytes: no recipe; check the path")
+    return text
+
+
+_TRUSTED: set[str] = set()
+
+
+def trust(model: str) -> None:
+    """The user named this ``module:factory`` in this process: files may name it too."""
+    _TRUSTED.add(model)
+
+
+def require_trust(recipe: Recipe, where: Path) -> None:
+    """Refuse a recipe from a file whose model is code to import, unless the user said so.
+
+    Raises:
+        UserError: the model is ``module:factory`` and ``$FROSTBIT_TRUST_CODE`` is not 1.
+    """
+    named = recipe.model in _TRUSTED or os.environ.get(TRUST_VARIABLE) == "1"
+    if ":" in recipe.model and not named:
+        raise UserError(
+            f"'{where}' names code to run, model {_shown(recipe.model)}; if you trust it, say so "
+            f"with {TRUST_VARIABLE}=1, or name it yourself with --model"
+        )
 
 
 def differences(one: Recipe, other: Recipe) -> list[str]:
@@ -187,8 +241,9 @@ def from_toml(text: str, where: str) -> Recipe:
     """Parse a recipe; ``where`` names its source in errors."""
     try:
         fields = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{where} is not valid TOML ({error}); correct that line") from error
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        reason = ascii(str(error)[:200])[1:-1]
+        raise UserError(f"{where} is not valid TOML ({reason}); correct that line") from error
     return override(Recipe(), fields)
 
 
@@ -199,7 +254,7 @@ def override(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
     for field, value in changes.items():
         if field not in types:
             near = nearest(field, tuple(types))
-            raise UserError(f"unknown recipe field '{field}'; did you mean '{near}'?")
+            raise UserError(f"unknown recipe field {_shown(field)}; did you mean '{near}'?")
         checked[field] = _convert(field, value, types[field])
     return dataclasses.replace(recipe, **checked)
 
@@ -214,9 +269,15 @@ def _convert(field: str, value: Any, kind: type) -> Any:
             return kind(value)
     except ValueError:
         pass
-    if kind is float and type(value) is int:
+    if kind is float and type(value) is int and abs(value) < 2**1000:
         return float(value)
-    raise UserError(f"{field} takes a value of type {kind.__name__}, not '{value}'")
+    raise UserError(f"{field} takes a value of type {kind.__name__}, not {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    """A value from a file inside quotes, short and on one line."""
+    text = str(value)[:80]
+    return f"'{text}'" if text.isprintable() else f"{text!a}"
 
 
 def to_toml(recipe: Recipe) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,6 +77,8 @@ def gather(folder: Path, data_dir: Path | None) -> Page:
     model = folder / "model.bnn"
     if not model.is_file():
         raise UserError(f"'{folder}' is not packed; run `pipeline pack {folder}` first")
+    if run.facts["accuracy"]["test_after_settling"] is None:
+        raise UserError(f"'{folder}' did not end binary; train it until every mask is all ones")
     program = load_program(model)
     size = model.stat().st_size
     summary = summarise_program(program, size)
@@ -102,8 +103,7 @@ def _picture(page: Page, name: str, draw: Callable[[], Any], description: str) -
 
 
 def _training(page: Page) -> None:
-    text = page.run.folder.metrics.read_text("utf-8")
-    history = [metrics.from_json(json.loads(line)) for line in text.splitlines()]
+    history = metrics.read(page.run.folder.metrics)
     if not history:
         return
     last = history[-1]

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from kernels.container import write_atomically
 from pipeline import recipe as recipes
+from pipeline import run_facts
 from pipeline.errors import UserError
 from pipeline.recipe import Recipe
 
@@ -134,6 +135,9 @@ def prepare(out: Path, force: bool, resume: bool = False) -> RunFolder:
             )
         for artifact in () if resume else folder.artifacts:
             artifact.unlink(missing_ok=True)
+        for artifact in folder.artifacts:  # what a process left that was killed while it wrote
+            for left in out.glob(f".{artifact.name}.*"):
+                left.unlink(missing_ok=True)
     probe = out / ".probe"
     write_bytes(probe, b"")
     probe.unlink()
@@ -149,7 +153,11 @@ def write_run(folder: RunFolder, facts: dict[str, Any]) -> None:
 
 
 def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while part := stream.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def read_run(path: Path | str) -> Run:
@@ -161,23 +169,24 @@ def read_run(path: Path | str) -> Run:
     folder = RunFolder(Path(path))
     again = "train it again with `pipeline train --force`"
     try:
-        facts = json.loads(folder.run.read_text("utf-8"))
+        facts = run_facts.read_json(folder.run)
         version = facts["format_version"]
         sums = dict(facts["sha256"])
+        if version != FORMAT_VERSION:
+            raise UserError(
+                f"'{path}' was written in run format {str(version)[:20]}, this version reads "
+                f"{FORMAT_VERSION}; {again}"
+            )
+        run_facts.check(facts)
     except FileNotFoundError as error:
         raise UserError(f"'{path}' holds no finished run (no run.json); {again}") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"'{folder.run}' is damaged; {again}") from error
-    if version != FORMAT_VERSION:
-        raise UserError(
-            f"'{path}' was written in run format {version}, this version reads {FORMAT_VERSION}; "
-            f"{again}"
-        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise run_facts.refuse(folder.run, error, again) from error
     for name, expected in sums.items():
-        file = folder.path / Path(name).name
+        file = folder.path / Path(name).name[:200]
         if not file.is_file() or _sha256(file) != expected:
             raise UserError(f"'{file}' is missing or was changed after training; {again}")
-    text = folder.recipe.read_text("utf-8")
+    text = recipes.read_text(folder.recipe)
     return Run(folder, recipes.from_toml(text, f"'{folder.recipe}'"), facts)
 
 

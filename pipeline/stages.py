@@ -37,7 +37,7 @@ def train_run(
         raise Failure(
             f"training needs {error.name}: install it with pip install 'frostbit[train]'"
         ) from error
-    folder = out or resume or Path("runs") / decided.name
+    folder = out or resume or Path("runs") / _file_name(decided.name)
     if resume is not None and folder.resolve() != resume.resolve():
         raise Failure(f"--resume goes on in '{resume}' itself; leave out --out")
     console = terminal()
@@ -53,8 +53,9 @@ def train_run(
 
 def _recipe(name: str | None, resume: Path | None, changes: dict[str, Any]) -> Recipe:
     """The recipe that is asked for; a resumed run keeps its own."""
-    from pipeline.recipe import differences, from_file, load
+    from pipeline.recipe import differences, from_file, load, trust
 
+    trust(changes.get("model", ""))
     asked = None
     if name is not None:
         asked = from_file(Path(name), changes) if name.endswith(".toml") else load(name, changes)
@@ -70,6 +71,15 @@ def _recipe(name: str | None, resume: Path | None, changes: dict[str, Any]) -> R
     if changed:
         raise Failure(f"a resumed run keeps its recipe, and {changed[0]} differs; leave it out")
     return kept
+
+
+def _file_name(name: str) -> str:
+    """A recipe's name as the name of its run folder: a file must not choose where to write."""
+    if not name.isprintable() or name in ("", ".", "..") or set(name) & set("/\\:"):
+        raise Failure(
+            f"the recipe's name {name[:80]!a} is no name of a folder; give one with --out"
+        )
+    return name
 
 
 def _settings(texts: tuple[str, ...]) -> dict[str, str]:
