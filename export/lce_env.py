@@ -61,6 +61,12 @@ def lce_python() -> Path | None:
     return python if complete and python.exists() else None
 
 
+def version() -> str | None:
+    """Version of LCE that is pinned, if its environment is here."""
+    pin = next(line for line in REQUIREMENTS.read_text().splitlines() if "larq-compute" in line)
+    return pin.split("==")[1].split()[0] if lce_python() is not None else None
+
+
 def require_python() -> Path:
     """Like :func:`lce_python`, but raises RuntimeMissing with the remedy."""
     python = lce_python()

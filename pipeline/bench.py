@@ -9,17 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import resource
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import llvmlite.binding as llvm
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,23 +23,14 @@ from export.parity import ParityReport, compare
 from export.runtimes import Images, Runtime, Timed
 from kernels.container import program_hash
 from kernels.program import Program
-from pipeline import data, machine, timing
+from pipeline import conditions, data, machine, timing
 from pipeline.errors import UserError
 from pipeline.timing import Latency, Progress, Ratio
 
 PICTURES = 2000
 """Pictures on disk that are compared at most (sets in memory are compared whole)."""
-FEATURES = ("avx2", "avx512bw", "avx512vpopcntdq", "avx512bitalg", "avx512vnni", "neon", "dotprod")
-COLD_STARTS = 3
 QUICK = 10
 """With fewer rounds than this nobody asks for care: cold starts are left out."""
-_COLD_START = """
-import sys
-import numpy as np
-from kernels import load
-engine = load(sys.argv[1])
-engine.run(np.zeros((1, *engine.input_shape), np.uint8))
-"""
 
 
 @dataclass(frozen=True)
@@ -189,32 +176,6 @@ def size(runtime: Timed, model: Path) -> int:
     return int(getattr(runtime, "size_bytes", 0)) or model.stat().st_size
 
 
-def cold_start(model: Path) -> list[float]:
-    """Seconds of fresh processes from their start to the engine's first result, cached code."""
-    found = []
-    for _ in range(COLD_STARTS):
-        start = time.perf_counter()
-        subprocess.run([sys.executable, "-c", _COLD_START, str(model)], check=True)
-        found.append(time.perf_counter() - start)
-    return found
-
-
-def conditions() -> dict[str, Any]:
-    """Where a benchmark ran."""
-    host = llvm.get_host_cpu_features()
-    return {
-        "cpu": machine.cpu_model(),
-        "cpu_features": [name for name in FEATURES if host.get(name)],
-        "cores": os.cpu_count(),
-        "affinity": machine.affinity(),
-        "machine": platform.machine(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "versions": machine.versions(),
-        "commit": machine.git_commit(),
-    }
-
-
 def _checked(model: Model, progress: Progress) -> Checked:
     comparable = [runtime for runtime in model.runtimes if isinstance(runtime, Runtime)]
     images, labels = model.inputs.images, model.inputs.labels
@@ -274,13 +235,14 @@ def run(
     """
     checked = [_checked(model, progress("parity")) for model in models]
     pairs = [(runtime, model.inputs.images) for model in models for runtime in model.runtimes]
-    before, load = machine.sensors(), os.getloadavg()[0]
+    before, load, start = machine.sensors(), os.getloadavg()[0], time.perf_counter()
     latencies = timing.measure(pairs, rounds, seed, batch, progress("timing"))
     rows = _rows(models, checked, latencies)
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     facts = {
-        **conditions(),
+        **conditions.conditions(),
         "sensors": {"before": before, "after": machine.sensors()},
+        "measured_s": round(time.perf_counter() - start, 3),
         "threads": threads,
         "batch": batch,
         "rounds": rounds,
@@ -290,5 +252,5 @@ def run(
         "peak_rss_mib": round(peak_kib / 1024, 1),
     }
     if rounds >= QUICK and any(row.name.startswith("engine") for row in rows):
-        facts["cold_start_s"] = cold_start(models[0].path)
+        facts.update(conditions.cold_start(models[0].path))
     return Bench(rows, tuple(checked), facts)

@@ -194,8 +194,9 @@ def run_command(rounds: int, threads: int, **options: Any) -> None:
     from pipeline.tables import summary
 
     wishes = bench_stage.Wishes(
-        rounds=rounds, threads=threads, seed=options["seed"] or 0, data_dir=options["data_dir"]
-    )
+        rounds=rounds, threads=threads, seed=options["seed"] or 0, data_dir=options["data_dir"],
+        profile=True,
+    )  # fmt: skip
     folder = stages.train_run(**split_training(options))
     model = stages.pack_run(folder, None, force=True)
     stages.export_model(model, force=True)

@@ -17,11 +17,16 @@ _CPU0 = "sys/devices/system/cpu/cpu0"
 
 def cpu_model(root: Path = ROOT) -> str:
     """Name of the processor, as Linux has it; on ARM boards the board's name."""
-    for line in _read(root / "proc/cpuinfo").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
     board = _read(root / "proc/device-tree/model").strip("\0\n ")
-    return board or platform.processor() or platform.machine()
+    return _cpuinfo(root, "model name") or board or platform.processor() or platform.machine()
+
+
+def _cpuinfo(root: Path, key: str) -> str:
+    """First value of ``key`` in /proc/cpuinfo, "" if there is none."""
+    for line in _read(root / "proc/cpuinfo").splitlines():
+        if line.startswith(key):
+            return line.partition(":")[2].strip()
+    return ""
 
 
 def sensors(root: Path = ROOT) -> dict[str, Any]:
@@ -36,8 +41,11 @@ def sensors(root: Path = ROOT) -> dict[str, Any]:
     if governor:
         found["governor"] = governor
     frequency = _number(root / _CPU0 / "cpufreq/scaling_cur_freq")
+    told = _cpuinfo(root, "cpu MHz")
     if frequency is not None:
         found["mhz"] = frequency / 1000
+    elif told:
+        found["mhz"] = float(told)
     zones = [_number(path) for path in sorted((root / _THERMAL).glob("thermal_zone*/temp"))]
     known = [zone for zone in zones if zone is not None]
     if known:
@@ -79,13 +87,22 @@ def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """Commit of the source tree this package runs from; None outside a git checkout."""
-    here = str(Path(__file__).resolve().parent)
-    command = ["git", "-C", here, "rev-parse", "--verify", "HEAD"]
+    """Commit of the source tree this package runs from; None outside a git checkout.
+
+    ``COMMIT+changes`` where tracked files differ from it.
+    """
+    commit = _git("rev-parse", "--verify", "HEAD")
+    if not commit:
+        return None
+    return f"{commit}+changes" if _git("status", "--porcelain", "--untracked-files=no") else commit
+
+
+def _git(*words: str) -> str:
+    command = ["git", "-C", str(Path(__file__).resolve().parent), *words]
     try:
         result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
-        return None
+        return ""
     return result.stdout.strip()
 
 

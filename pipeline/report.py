@@ -33,7 +33,13 @@ from pipeline.vector_plot import svg
 
 MISTAKES = 12
 WORST_PAIRS = 10
-PEERS = (("ort-fp32", "ONNX Runtime fp32"), ("lce:indirect", "LCE"), ("torch-fp32", "torch fp32"))
+PEERS = (
+    ("ort-fp32", "ONNX Runtime fp32"),
+    ("ort-int8", "ONNX Runtime int8"),
+    ("lce:indirect", "LCE, its best kernel"),
+    ("torch-fp32", "torch fp32"),
+)
+TRAINING_HEIGHT = 6.4
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,8 @@ class Page:
     accuracy: float | None = None
     bench: dict[str, Any] | None = None
     engine: dict[str, Any] | None = None
-    versus: list[tuple[str, float]] = field(default_factory=list)
+    versus: list[tuple[str, dict[str, float]]] = field(default_factory=list)
+    times: dict[str, dict[str, Any]] = field(default_factory=dict)
     pairs: list[tuple[str, str, int]] = field(default_factory=list)
     mistakes: list[Mistake] = field(default_factory=list)
     figures: dict[str, Markup] = field(default_factory=dict)
@@ -110,7 +117,7 @@ def _training(page: Page) -> None:
     _picture(
         page,
         "training",
-        lambda: freeze_plot.figure(history, page.run.recipe),
+        lambda: report_plots.fitted(freeze_plot.figure(history, page.run.recipe), TRAINING_HEIGHT),
         f"Training loss falls to {last.loss:.3f} and accuracy reaches {last.accuracy:.1f} percent "
         f"over {last.epoch:.1f} epochs while {len(last.frozen)} layers freeze from input to "
         "output; below, the frozen share and the sign flips of each layer over time",
@@ -126,18 +133,25 @@ def _benchmark(page: Page) -> None:
         return
     rows = page.bench["runtimes"]
     page.engine = next((row for row in rows if row["name"].startswith("engine")), None)
-    ratios = {row["name"]: row["ratio"]["value"] for row in rows if row["ratio"]}
+    ratios = {row["name"]: row["ratio"] for row in rows if row["ratio"]}
     page.versus = [(text, ratios[name]) for name, text in PEERS if name in ratios]
     fastest = min(rows, key=lambda row: row["latency_ms"]["median"])
+    best = f"{fastest['name']} with {fastest['latency_ms']['median']:.4f} milliseconds"
+    _picture(
+        page,
+        "latencies",
+        lambda: report_plots.latencies(rows),
+        f"Bars of the median latency of {len(rows)} runtimes; the fastest is {best}",
+    )
     _picture(
         page,
         "runtimes",
         lambda: report_plots.runtimes(rows),
-        f"Latency and size of {len(rows)} runtimes; the fastest is {fastest['name']} with "
-        f"{fastest['latency_ms']['median']:.4f} milliseconds",
+        f"Latency, size and accuracy of {len(rows)} runtimes; the fastest is {best}",
     )
     steps = page.bench.get("profile", {}).get("steps", [])
     if steps:
+        page.times = {step["name"]: step for step in steps}
         slowest = max(steps, key=lambda step: step["microseconds"])
         _picture(
             page,
@@ -188,6 +202,18 @@ def _data_uri(pixels: NDArray[np.uint8]) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
+def plain(value: Any) -> str:
+    """A value from a JSON file as a person writes it."""
+    if isinstance(value, dict):
+        inner = {k: f"({plain(v)})" if isinstance(v, dict) else plain(v) for k, v in value.items()}
+        return ", ".join(f"{key} {text}" for key, text in inner.items())
+    if isinstance(value, list):
+        return ", ".join(map(plain, value))
+    if value is None:
+        return "not known"
+    return f"{value:.4g}" if isinstance(value, float) and abs(value) < 1000 else str(value)
+
+
 def _environment(escaped: bool) -> Environment:
     made = Environment(
         loader=PackageLoader("pipeline", "templates"),
@@ -198,6 +224,7 @@ def _environment(escaped: bool) -> Environment:
         keep_trailing_newline=True,
     )
     made.filters["cell"] = markdown_cell
+    made.filters["plain"] = plain
     return made
 
 

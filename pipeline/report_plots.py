@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +16,45 @@ if TYPE_CHECKING:
 
 OURS, OTHERS = "#0072B2", "#D55E00"  # Okabe and Ito's blue and vermillion
 FULL = "#E69F00"
+WIDTH = 6.2
+"""Inches of every figure: small, so that text keeps its size on a phone."""
 NAMED_CLASSES = 20
 """With more classes a confusion matrix shows no names and numbers."""
+MARGIN = 0.14
+"""Free share of a scatter plot on each side of the points."""
+LETTER, LINE, MARK = 0.0135, 0.06, 0.014
+"""Width of a letter, height of a line, half a marker, as shares of a scatter plot."""
+SIDES: tuple[tuple[int, int, Any, Any], ...] = (
+    (0, 1, "center", "bottom"),
+    (0, -1, "center", "top"),
+    (1, 0, "left", "center"),
+    (-1, 0, "right", "center"),
+)
+Box: TypeAlias = tuple[float, float, float, float]
 
 
-def _figure(width: float, height: float) -> Figure:
+@dataclass(frozen=True)
+class Point:
+    """A named point of a scatter plot; ``full``: filled, not hollow."""
+
+    x: float
+    y: float
+    text: str
+    colour: str
+    full: bool = True
+
+
+def _figure(height: float) -> Figure:
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained")
+    return Figure(figsize=(WIDTH, height), layout="constrained")
+
+
+def fitted(figure: Figure, height: float) -> Figure:
+    """A figure made for a picture file, brought to the page's width; the page has its title."""
+    figure.set_size_inches(WIDTH, height)
+    figure.suptitle("")
+    return figure
 
 
 def _log(axis: Axis) -> None:
@@ -34,64 +66,146 @@ def _log(axis: Axis) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def _point(axes: Axes, at: tuple[float, float], text: str, ours: bool) -> None:
-    axes.scatter(*at, s=70 if ours else 40, color=OURS if ours else OTHERS, zorder=3)
-    # a dollar would start a formula
-    label = text.replace("$", r"\$")
-    axes.annotate(label, at, (6, 4), textcoords="offset points", fontsize=8)
+def _plain(text: str) -> str:
+    """Text without a formula: a dollar would start one."""
+    return text.replace("$", r"\$")
+
+
+def _scatter(axes: Axes, points: Sequence[Point], log_y: bool) -> None:
+    """Points with their names, each name where it covers no other name or point."""
+    at = np.array([[p.x, p.y] for p in points])
+    scaled = np.stack([np.log(at[:, 0]), np.log(at[:, 1]) if log_y else at[:, 1]], axis=1)
+    spread = np.maximum(np.ptp(scaled, axis=0), 1e-9)
+    places = (scaled - scaled.min(axis=0)) / spread * (1 - 2 * MARGIN) + MARGIN
+    taken = [(x, y, MARK, MARK) for x, y in places]
+    for (x, y), p in zip(places, points, strict=True):
+        face = p.colour if p.full else "none"
+        axes.scatter(p.x, p.y, s=48, facecolor=face, edgecolor=p.colour, linewidth=1.6, zorder=3)
+        width = LETTER * len(p.text) / 2
+        boxes = [(x + dx * (width + MARK), y + dy * LINE, width, LINE / 3) for dx, dy, *_ in SIDES]
+        best = min(range(len(SIDES)), key=lambda i: _covered(boxes[i], taken))
+        taken.append(boxes[best])
+        dx, dy, ha, va = SIDES[best]
+        axes.annotate(
+            _plain(p.text), (p.x, p.y), xytext=(7 * dx, 8 * dy), textcoords="offset points",
+            fontsize=8, ha=ha, va=va,
+        )  # fmt: skip
+
+
+def _covered(box: Box, taken: Sequence[Box]) -> float:
+    """Area of ``box`` (centre, half width, half height) that others or the frame take."""
+    x, y, w, h = box
+    found = 10 * h * max(0.0, w - x, x + w - 1) + 10 * w * max(0.0, h - y, y + h - 1)
+    for u, v, r, s in taken:
+        across = min(x + w, u + r) - max(x - w, u - r)
+        down = min(y + h, v + s) - max(y - h, v - s)
+        found += max(0.0, across) * max(0.0, down)
+    return found
 
 
 def profile(steps: Sequence[dict[str, Any]]) -> Figure:
     """Bars of microseconds, one a step, binary ones in another colour."""
-    figure = _figure(8, 0.6 + 0.22 * len(steps))
+    figure = _figure(0.7 + 0.19 * len(steps))
     axes = figure.subplots()
     colours = [OURS if step["binary_macs"] else FULL for step in steps]
-    axes.barh(range(len(steps)), [step["microseconds"] for step in steps], color=colours)
-    axes.set_yticks(range(len(steps)), [str(step["name"]) for step in steps], fontsize=8)
+    bars = axes.barh(range(len(steps)), [step["microseconds"] for step in steps], color=colours)
+    axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=7)
+    axes.set_yticks(range(len(steps)), [_plain(str(step["name"])) for step in steps], fontsize=8)
     axes.invert_yaxis()
-    axes.margins(y=0.01)
-    axes.set_xlabel("median time (us); blue: binary convolutions, yellow: everything else")
-    axes.grid(axis="x", alpha=0.3)
+    axes.margins(x=0.12, y=0.01)
+    axes.set_xlabel("median time (µs); blue: binary convolutions, yellow: everything else")
+    _bare(axes)
     return figure
+
+
+def _bare(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="x", alpha=0.25)
+    axes.set_axisbelow(True)
+
+
+def latencies(rows: Sequence[dict[str, Any]]) -> Figure:
+    """Bars of median latency, fastest first, with the way to the 90th percentile as a line."""
+    ordered = sorted(rows, key=lambda row: float(row["latency_ms"]["median"]))
+    medians = [float(row["latency_ms"]["median"]) for row in ordered]
+    figure = _figure(0.8 + 0.3 * len(rows))
+    axes = figure.subplots()
+    colours = [OURS if _ours(row) else OTHERS for row in ordered]
+    places = range(len(ordered))
+    bars = axes.barh(places, medians, color=colours, height=0.7)
+    late = [float(row["latency_ms"]["p90"]) - m for row, m in zip(ordered, medians, strict=True)]
+    ends = ([0.0] * len(late), [max(0.0, each) for each in late])
+    axes.errorbar(medians, places, xerr=ends, fmt="none", color=FULL, linewidth=1.5)
+    for bar, median, extra in zip(bars, medians, late, strict=True):
+        text, at = f"{median:.4g}", (median + max(0.0, extra), bar.get_y() + 0.35)
+        axes.annotate(text, at, (5, 0), textcoords="offset points", va="center", fontsize=8)
+    axes.set_yticks(places, [_plain(_label(row)) for row in ordered], fontsize=9)
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    axes.set_xlabel("median latency (ms), line: to the 90th percentile")
+    _bare(axes)
+    return figure
+
+
+def _ours(row: dict[str, Any]) -> bool:
+    return str(row["name"]).startswith("engine")
+
+
+def _label(row: dict[str, Any]) -> str:
+    return f"{row['name']}, {row['accuracy']:.1f} %" if row["accuracy"] is not None else row["name"]
 
 
 def runtimes(rows: Sequence[dict[str, Any]]) -> Figure:
     """Latency and size of every runtime, its accuracy beside the name."""
-    figure = _figure(8, 4.5)
+    figure = _figure(3.9)
     axes = figure.subplots()
-    for row in rows:
-        ours = str(row["name"]).startswith("engine")
-        x, y = row["latency_ms"]["median"], row["size_bytes"] / 1024
-        right = "" if row["accuracy"] is None else f" {row['accuracy']:.1f} %"
-        _point(axes, (x, y), f"{row['name']}{right}", ours)
+    points = [
+        Point(
+            row["latency_ms"]["median"],
+            row["size_bytes"] / 1024,
+            _label(row),
+            OURS if _ours(row) else OTHERS,
+            row["accuracy"] is not None,
+        )
+        for row in rows
+    ]
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.margins(MARGIN / (1 - 2 * MARGIN))
+    _scatter(axes, points, log_y=True)
     _log(axes.xaxis)
     _log(axes.yaxis)
-    axes.margins(0.2)
-    axes.set_xlabel("median latency (ms)")
+    axes.set_xlabel("median latency (ms); hollow: a peer with random weights, no accuracy")
     axes.set_ylabel("size (KiB)")
-    axes.grid(which="both", alpha=0.25)
+    axes.grid(which="both", alpha=0.2)
     return figure
 
 
 def confusion(counts: NDArray[np.int64], classes: Sequence[str]) -> Figure:
-    """Heat map of ``counts`` ``[true, predicted]``; rows are shares of their class."""
+    """Heat map of ``counts`` ``[true, predicted]``; the deeper, the larger the share of its row.
+
+    An empty cell is transparent, so that the page's own colour shows, light or dark.
+    """
+    from matplotlib.colors import LinearSegmentedColormap, to_rgb
+
     count = len(classes)
-    figure = _figure(6.4, 5.6)
+    figure = _figure(5.4)
     axes = figure.subplots()
     shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
-    mesh = axes.imshow(shares, cmap="cividis", vmin=0, vmax=1)
-    figure.colorbar(mesh, ax=axes, label="share of the true class", pad=0.01)
+    ramp = LinearSegmentedColormap.from_list("share", [(*to_rgb(OURS), a) for a in (0.0, 1.0)])
+    # the root makes rare mistakes visible
+    axes.imshow(np.sqrt(shares), cmap=ramp, vmin=0, vmax=1)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     if count <= NAMED_CLASSES:
-        axes.set_xticks(range(count), classes, rotation=60, ha="right", fontsize=8)
-        axes.set_yticks(range(count), classes, fontsize=8)
+        names = [_plain(name) for name in classes]
+        turn: Any = {"rotation": 45, "ha": "right"} if max(map(len, classes)) > 3 else {}
+        axes.set_xticks(range(count), names, fontsize=8, **turn)
+        axes.set_yticks(range(count), names, fontsize=8)
         for (i, j), value in np.ndenumerate(counts):
             if value:
-                colour = "black" if shares[i, j] > 0.5 else "white"
-                axes.text(j, i, str(value), ha="center", va="center", fontsize=7, color=colour)
+                colour: Any = {"color": "white"} if shares[i, j] > 0.3 else {}
+                axes.text(j, i, str(value), ha="center", va="center", fontsize=8, **colour)
     return figure
 
 
@@ -101,15 +215,16 @@ def compared(points: Sequence[tuple[str, float, float, bool]]) -> Figure:
     Args:
         points: name, engine latency in ms, accuracy in percent, whether on the Pareto front.
     """
-    figure = _figure(8, 4.8)
+    figure = _figure(4.0)
     axes = figure.subplots()
     front = sorted((x, y) for _, x, y, best in points if best)
     axes.step([x for x, _ in front], [y for _, y in front], where="post", color=OURS, alpha=0.5)
-    for name, x, y, best in points:
-        _point(axes, (x, y), name, best)
+    named = [Point(x, y, name, OURS if best else OTHERS) for name, x, y, best in points]
     axes.set_xscale("log")
     _log(axes.xaxis)
-    axes.margins(0.2)
+    axes.margins(MARGIN / (1 - 2 * MARGIN))
+    if named:
+        _scatter(axes, named, log_y=False)
     axes.set_xlabel("engine, median latency (ms); blue: on the Pareto front")
     axes.set_ylabel("test accuracy (%)")
     axes.set_ylim(top=min(100.0, axes.get_ylim()[1]))

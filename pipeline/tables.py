@@ -13,6 +13,7 @@ from export.parity import ParityReport
 from export.summary import summarise_program
 from kernels.exact import Exactness, analyse
 from kernels.program import Program
+from pipeline import conditions
 from pipeline.bench import Bench, Row
 from pipeline.runtimes import Missing
 from pipeline.summary import layer_table
@@ -93,7 +94,7 @@ def bench_table(bench: Bench, missing: list[Missing]) -> tuple[Table, list[str]]
         table.add_column(name, justify="left" if name == "runtime" else "right")
     for row in bench.rows:
         table.add_row(*_cells(bench, row))
-    lines = [*_parity_lines(bench), *_noise_lines(bench)]
+    lines = [*_parity_lines(bench), *_noise_lines(bench), *conditions.lines(bench.conditions)]
     return table, [*lines, *(f"{m.name}: {m.remedy}" for m in missing)]
 
 
@@ -108,17 +109,18 @@ def bench_markdown(bench: Bench) -> str:
     lines = ["| " + " | ".join(HEAD) + " |", "|---" * len(HEAD) + "|"]
     rows = (map(markdown_cell, _cells(bench, row)) for row in bench.rows)
     lines += ["| " + " | ".join(row) + " |" for row in rows]
-    conditions = (f"- {key}: {markdown_cell(value)}" for key, value in bench.conditions.items())
-    return "\n".join([*lines, "", *_parity_lines(bench), "", *conditions]) + "\n"
+    facts = (f"- {key}: {markdown_cell(value)}" for key, value in bench.conditions.items())
+    return "\n".join([*lines, "", *_parity_lines(bench), "", *facts]) + "\n"
 
 
 def _noise_lines(bench: Bench) -> list[str]:
-    noise = bench.conditions["noise"]
+    noise, found = bench.conditions["noise"], conditions.warnings(bench.conditions)
     if noise <= NOISY:
-        return []
+        return found
     return [
+        *found,
         f"noisy: rounds of {bench.conditions['noisiest']} spread by {100 * noise:.0f} % of their "
-        "median (quartiles); trust the intervals, or stop what else runs, use --pin, more --rounds"
+        "median (quartiles); trust the intervals, or stop what else runs, use --pin, more --rounds",
     ]
 
 

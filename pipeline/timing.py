@@ -37,6 +37,7 @@ class Latency:
 
     Attributes:
         min, median, p90, p95, p99: order statistics of all ``n`` runs.
+        mean, std: of all runs too; a few slow ones move them.
         iqr: interquartile range, third quartile less first.
         n: number of runs.
         warm_up: runs before the first that counts.
@@ -49,6 +50,8 @@ class Latency:
     p95: float
     p99: float
     iqr: float
+    mean: float
+    std: float
     n: int
     warm_up: int
     rounds: tuple[float, ...]
@@ -80,6 +83,8 @@ def summarise(slots: Sequence[NDArray[np.float64]], warm_up: int = 0) -> Latency
         p95=float(p95),
         p99=float(p99),
         iqr=float(third - first),
+        mean=float(times.mean()),
+        std=float(times.std()),
         n=len(times),
         warm_up=warm_up,
         rounds=rounds,

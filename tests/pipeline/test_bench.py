@@ -11,8 +11,9 @@ from click.testing import CliRunner
 from export.twin_int8 import OrtInt8Twin, int8_twin
 from export.twins import OrtTwin
 from kernels import features
+from kernels.container import save_program
 from kernels.program import Program
-from pipeline import bench, timing
+from pipeline import bench, conditions, timing
 from pipeline.cli import main
 from pipeline.tables import bench_markdown, bench_table
 from pipeline.torch_runtime import TorchTwin
@@ -38,8 +39,13 @@ def row(name: str, ms: list[float], accuracy: float | None = None) -> bench.Row:
 
 def benchmark(*rows: bench.Row, noise: float = 0.0) -> bench.Bench:
     checked = bench.Checked("toy", "", "", None)
-    conditions = {"batch": 1, "noise": noise, "noisiest": "engine:xnor", "cpu": "a CPU"}
-    return bench.Bench(rows, (checked,), conditions)
+    facts = {
+        **conditions.conditions(),
+        "batch": 1, "threads": 1, "rounds": 9, "measured_s": 10.0, "peak_rss_mib": 100.0,
+        "noise": noise, "noisiest": "engine:xnor", "cpu": "a CPU",
+        "sensors": {"before": {}, "after": {}},
+    }  # fmt: skip
+    return bench.Bench(rows, (checked,), facts)
 
 
 def test_the_table_is_relative_to_the_engine() -> None:
@@ -58,6 +64,31 @@ def test_a_noisy_machine_is_named() -> None:
     assert any(
         "noisy: rounds of engine:xnor spread by 30 %" in line for line in bench_table(noisy, [])[1]
     )
+
+
+def test_what_the_machine_did_is_told() -> None:
+    found = benchmark(row("engine:xnor", [1.0]))
+    steady = {"governor": "performance", "throttled": 3, "steal": 5.0}
+    for after, words in (
+        (steady, ""),
+        ({**steady, "governor": "ondemand"}, "governor 'ondemand'"),
+        ({**steady, "throttled": 4}, "was throttled"),
+        ({**steady, "steal": 5.5}, "took 5 % of a core"),
+    ):
+        found.conditions["sensors"] = {"before": steady, "after": after}
+        lines = conditions.warnings(found.conditions)
+        assert len(lines) == bool(words)
+        assert words in "".join(lines)
+
+
+def test_a_cold_start_is_a_process_of_its_own(tmp_path: Path) -> None:
+    save_program(every_op(), tmp_path / "model.bnn")
+    found = conditions.cold_start(tmp_path / "model.bnn")
+    assert len(found["cold_start_s"]) == conditions.COLD_STARTS
+    facts = {**benchmark(row("engine:xnor", [1.0])).conditions, **found}
+    assert f"{min(found['cold_start_s']):.2f} s after start" in conditions.lines(facts)[-1]
+    # torch, which this process may have loaded, is not in it
+    assert 30 < found["engine_peak_rss_mib"] < 400
 
 
 def test_random_images_stand_in_for_a_missing_data_set() -> None:

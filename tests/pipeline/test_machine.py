@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from pipeline import machine
 
 
@@ -38,6 +40,22 @@ def test_a_raspberry_pi(tmp_path: Path) -> None:
 def test_a_machine_that_tells_nothing(tmp_path: Path) -> None:
     assert machine.sensors(tmp_path) == {}
     assert machine.cpu_model(tmp_path)
+
+
+def test_the_clock_of_a_virtual_machine(tmp_path: Path) -> None:
+    put(tmp_path, {"proc/cpuinfo": "model name\t: A CPU\ncpu MHz\t\t: 2596.104\n"})
+    assert machine.sensors(tmp_path) == {"mhz": 2596.104}
+    assert machine.cpu_model(tmp_path) == "A CPU"
+
+
+def test_the_commit_says_whether_files_were_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = {"rev-parse": "abc", "status": ""}
+    monkeypatch.setattr(machine, "_git", lambda word, *_: answers[word])
+    assert machine.git_commit() == "abc"
+    answers["status"] = " M kernels/bits.py"
+    assert machine.git_commit() == "abc+changes"
+    answers["rev-parse"] = ""
+    assert machine.git_commit() is None
 
 
 def test_this_machine() -> None:

@@ -18,6 +18,11 @@ from kernels.container import load_program, save_program
 from pipeline import compare, run_folder
 from pipeline.cli import main
 
+SMALLEST_TEXT = """Math.min(...[...document.querySelectorAll("svg")].flatMap(svg => {
+    const scale = svg.getBoundingClientRect().width / svg.viewBox.baseVal.width;
+    return [...svg.querySelectorAll("text")].map(
+        text => parseFloat(getComputedStyle(text).fontSize) * scale);
+}))"""
 EVIL = "<script>alert(1)</script>|`x`"
 
 
@@ -81,9 +86,11 @@ def test_the_page_in_a_browser(
     assert f"{found['runtimes'][0]['latency_ms']['median']:.4f} ms" in text
     assert "0 of" in text
     labels = [each.get_attribute("aria-label") for each in page.query_selector_all("svg")]
-    assert len(labels) == 4
+    assert len(labels) == 5
     assert all(len(label) > 40 for label in labels)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    smallest = page.evaluate(SMALLEST_TEXT)
+    assert smallest >= (5 if width < 500 else 8)
     results = Axe().run(page)
     assert results.violations_count == 0, results.generate_report()
     paper = page.evaluate("getComputedStyle(document.body).backgroundColor")

@@ -69,6 +69,7 @@ def test_statistics() -> None:
     found = timing.summarise([np.arange(1.0, 52.0), np.arange(52.0, 102.0)], warm_up=7)
     assert (found.min, found.median, found.p90, found.p95, found.p99) == (1, 51, 91, 96, 100)
     assert (found.iqr, found.n, found.warm_up) == (50.0, 101, 7)
+    assert (found.mean, found.std) == (51.0, pytest.approx(np.std(np.arange(1, 102))))
     assert found.rounds == (26.0, 76.5)
 
 
