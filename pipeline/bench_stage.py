@@ -16,6 +16,7 @@ from pipeline.cli_options import Failure, progress, terminal
 if TYPE_CHECKING:
     from kernels.program import Program
     from pipeline.bench import Bench, Model
+    from pipeline.profiling import Profile
     from pipeline.runtimes import Missing
 
 
@@ -27,6 +28,7 @@ class Wishes:
         names: runtimes; none means the usual ones.
         run: run folder of the model, for torch; None: the model's own folder.
         pin: CPU to stay on; None leaves it to the system.
+        estimates: with ``profile``: static estimates for other CPUs too.
         allowed: percent by which a runtime may be slower than ``baseline``.
     """
 
@@ -41,6 +43,7 @@ class Wishes:
     json_file: Path | None = None
     markdown: Path | None = None
     profile: bool = False
+    estimates: bool = False
     baseline: Path | None = None
     allowed: float = 5.0
 
@@ -200,4 +203,24 @@ def _profiled(program: Program, image: Any, wishes: Wishes) -> dict[str, Any]:
     table, lines = profiling.table(found)
     console.print(table)
     console.print(*lines, sep="\n")
-    return found.to_json()
+    document = found.to_json()
+    if wishes.estimates:
+        document["static_estimates"] = _estimated(found)
+    return document
+
+
+def _estimated(found: Profile) -> list[dict[str, Any]]:
+    """Print what the counting loop would take on other CPUs; returns it for the JSON."""
+    from pipeline import static_estimate
+
+    console = terminal()
+    try:
+        with console.status("static estimates"):
+            estimates = static_estimate.estimates(found.kernel)
+    except static_estimate.EstimateMissing as error:
+        console.print(f"static estimates: {error}")
+        return []
+    macs = sum(line.step.binary_macs for line in found.lines)
+    rates = [line.macs_per_cycle or 0.0 for line in found.lines if line.step.binary_macs]
+    console.print(static_estimate.table(estimates, macs, max(rates, default=0.0)))
+    return static_estimate.to_json(estimates)

@@ -169,7 +169,7 @@ def bench_command(
         from pipeline.runtimes import PEERS
 
         options["names"] = (*(options["names"] or ("engine",)), *PEERS)
-    wishes = bench_stage.Wishes(**options)
+    wishes = bench_stage.Wishes(**options, estimates=options["profile"])
     if remote is not None:
         if len(models) != 1:
             raise Failure("--remote takes one model file")

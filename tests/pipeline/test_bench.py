@@ -15,6 +15,7 @@ from kernels.container import save_program
 from kernels.program import Program
 from pipeline import bench, conditions, timing
 from pipeline.cli import main
+from pipeline.static_estimate import BOARDS
 from pipeline.tables import bench_markdown, bench_table
 from pipeline.torch_runtime import TorchTwin
 from tests.nets import every_op, images
@@ -128,11 +129,12 @@ def test_the_profile_is_shown_and_written(tmp_path: Path) -> None:
     arguments = ["bench", "--synthetic", "resnet18@32", *names, "--rounds", "2", "--profile"]
     done = CliRunner().invoke(main, [*arguments, "--json", str(out)])
     assert done.exit_code == 0, done.output
-    for words in ("where the time goes", "steps sum to"):
+    for words in ("where the time goes", "steps sum to", "a limit, no latency", "cortex-a72"):
         assert words in done.output
     found = json.loads(out.read_text())
     assert [row["kernel"] for row in found["runtimes"]] == list(features.available())
     profile = found["profile"]
+    assert [each["cpu"] for each in profile["static_estimates"]][-2:] == list(BOARDS)
     assert profile["kernel"] == features.chosen_kernel()
     steps = {step["name"]: step for step in profile["steps"]}
     assert steps["layer1.0.conv1"]["binary_macs"] == 32 * 32 * 64 * 64 * 9
