@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from kernels import table as t
 from kernels._jit import inlined, inner
-from kernels.epilogue import affine32, affine_tile, threshold_tile
+from kernels.epilogue import affine32, affine_tile, switch_tile, threshold_tile
 from kernels.floats import depthwise_tile, float_tile, grouped_float_tile
 from kernels.integers import integer_tile
 from kernels.lookup import (
@@ -108,7 +108,13 @@ def epilogue(row, arena, constants, block, first, entry, counts):
     if not is_float and field(row, t.MUL) < 0:
         limit = constants + field(row, t.START) + block * BLOCK
         bits = arena + field(row, t.BITS_OUT) + block * field(row, t.BITS_BLOCK)
-        threshold_tile(counts, entry, limit, bits)
+        if field(row, t.MUL) == t.THRESHOLD:
+            threshold_tile(counts, entry, limit, bits)
+        else:
+            flips = constants + field(row, t.FLIPS) + 4 * block
+            residual = arena + field(row, t.RESIDUAL) + block * field(row, t.RESIDUAL_BLOCK)
+            second = field(row, t.SECOND)
+            switch_tile(counts, entry, limit, second, flips, residual, bits)
     elif left >= TILE and not is_float and field(row, t.RESIDUAL_KIND) == t.F32:
         one_tile(row, arena, constants, block, first, entry, counts)
     else:

@@ -4,7 +4,9 @@
 
 * affine: ``y = mul * acc + add + residual``, stored as float32 and as its sign; or
 * threshold: the sign of ``acc >= level``, that is ``mismatches <= limit`` with the limit
-  ``floor((start - level) / 2)`` computed once, at load.
+  ``floor((start - level) / 2)`` computed once, at load; or
+* switch: the sign of ``mul * acc + add + residual`` where nobody needs the number and the residual
+  is bits: a threshold for either sign of the residual, also computed at load.
 
 The product and the first sum are fused where the machine can, which rounds no more often than
 the reference does. ``..._tile`` handles a whole tile without a branch, ``affine32`` one pixel.
@@ -16,7 +18,7 @@ from typing import Any
 
 from numba import types
 
-from kernels.table import AT_BITS, AT_START
+from kernels.table import AT_BITS, AT_RESIDUAL, AT_START
 from kernels.vector import (
     BLOCK,
     I32,
@@ -41,9 +43,9 @@ def _affine(builder: Any, counts: Any, start: Any, mul: Any, add: Any, residual:
     return builder.fadd(scaled, load(builder, residual, V32F))
 
 
-def _above(builder: Any, counts: Any, limit: Any) -> Any:
-    """32-bit word with a 1 (-1) where the int32 counts exceed the limit."""
-    above = builder.icmp_signed(">", load(builder, counts, V32I), load(builder, limit, V32I))
+def _above(builder: Any, counted: Any, limit: Any) -> Any:
+    """32-bit word with a 1 (-1) where the int32 counts exceed the limit at an address."""
+    above = builder.icmp_signed(">", counted, load(builder, limit, V32I))
     return builder.bitcast(above, I32)
 
 
@@ -100,5 +102,32 @@ def threshold_tile(builder: Any, counts: Any, entry: Any, limit: Any, bits: Any)
     """Threshold epilogue of TILE pixels (a pixel listed twice is written twice)."""
     for p in range(TILE):
         place = builder.add(limit, _entry(builder, entry, p, AT_START))
-        word = _above(builder, offset(builder, counts, BLOCK * p), place)
+        word = _above(builder, load(builder, offset(builder, counts, BLOCK * p), V32I), place)
+        store(builder, word, builder.add(bits, _entry(builder, entry, p, AT_BITS)))
+
+
+@emitted(types.void)
+def switch_tile(
+    builder: Any,
+    counts: Any,
+    entry: Any,
+    limit: Any,
+    second: Any,
+    flips: Any,
+    residual: Any,
+    bits: Any,
+) -> None:
+    """Switch epilogue of TILE pixels (a pixel listed twice is written twice).
+
+    ``limit`` holds for a residual of +1; ``second`` bytes further lies the one for -1. ``flips``
+    is the address of a word with a 1 where the sign is the other way round.
+    """
+    flip = load(builder, flips, I32)
+    for p in range(TILE):
+        place = builder.add(limit, _entry(builder, entry, p, AT_START))
+        counted = load(builder, offset(builder, counts, BLOCK * p), V32I)
+        plus, minus = (_above(builder, counted, at) for at in (place, builder.add(place, second)))
+        chosen = load(builder, builder.add(residual, _entry(builder, entry, p, AT_RESIDUAL)), I32)
+        word = builder.xor(plus, builder.and_(builder.xor(plus, minus), chosen))
+        word = builder.xor(word, flip)
         store(builder, word, builder.add(bits, _entry(builder, entry, p, AT_BITS)))

@@ -11,6 +11,7 @@ below 2**31, so they are exact, and become floats once: ``2**-s * sum``.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,8 @@ HAS_INTEGERS = bool(features.target_features().get("avx2"))
 _WIDTH = 64 if features.target_features().get("avx512bw") else 32
 _INSTRUCTION = {64: "llvm.x86.avx512.pmaddw.d.512", 32: "llvm.x86.avx2.pmadd.wd"}[_WIDTH]
 _PASS = TILE if _WIDTH == 64 else 2  # pixels at once: as many accumulators as registers allow
+_CHAINS = 2 if _WIDTH == 64 else 1
+"""Sums kept of each output: ``vpdpwssd`` takes four cycles or five, and two can start in each."""
 
 
 def integer_weights(op: Conv, kind: str) -> tuple[NDArray[np.int16], int] | None:
@@ -101,25 +104,35 @@ def _tile() -> Any:
         biased = builder.sub(I32(127), builder.trunc(exponent, I32))
         scale = builder.bitcast(builder.shl(biased, I32(23)), F32)
         real = ir.VectorType(F32, lanes.count)
+
+        def multiply(index: Any, bases: list[Any], slots: list[Any]) -> None:
+            """Add the products of the pair of taps ``index``."""
+            step = load(builder, builder.add(offsets, builder.mul(index, I64(4))), I32)
+            distance = builder.sext(step, I64)
+            row = builder.add(weights, builder.mul(index, I64(BLOCK)))
+            stored = [
+                load(builder, offset(builder, row, _WIDTH * v), halves) for v in range(vectors)
+            ]
+            for p, base in enumerate(bases):
+                pair = load(builder, builder.add(base, distance), I32, 2)
+                value = builder.bitcast(splat(builder, pair, lanes), halves)
+                for v, weight in enumerate(stored):
+                    slot = slots[p * vectors + v]
+                    product = builder.call(madd, [value, weight])
+                    builder.store(builder.add(builder.load(slot), product), slot)
+
         for first in range(0, TILE, _PASS):
-            slots = zeroed(builder, lanes, _PASS * vectors)
-            with cgutils.for_range(builder, pairs) as loop:
-                step = load(builder, builder.add(offsets, builder.mul(loop.index, I64(4))), I32)
-                distance = builder.sext(step, I64)
-                row = builder.add(weights, builder.mul(loop.index, I64(BLOCK)))
-                stored = [
-                    load(builder, offset(builder, row, _WIDTH * v), halves) for v in range(vectors)
-                ]
-                for p, base in enumerate(bases[first : first + _PASS]):
-                    pair = load(builder, builder.add(base, distance), I32, 2)
-                    value = builder.bitcast(splat(builder, pair, lanes), halves)
-                    for v, weight in enumerate(stored):
-                        slot = slots[p * vectors + v]
-                        product = builder.call(madd, [value, weight])
-                        builder.store(builder.add(builder.load(slot), product), slot)
-            for i, slot in enumerate(slots):
-                floats = builder.sitofp(builder.load(slot), real)
-                scaled = builder.fmul(floats, splat(builder, scale, real))
+            some = bases[first : first + _PASS]
+            chains = [zeroed(builder, lanes, _PASS * vectors) for _ in range(_CHAINS)]
+            whole = builder.sub(pairs, builder.srem(pairs, I64(_CHAINS)))
+            with cgutils.for_range_slice(builder, I64(0), whole, I64(_CHAINS)) as (index, _):
+                for i, slots in enumerate(chains):
+                    multiply(builder.add(index, I64(i)), some, slots)
+            with cgutils.for_range_slice(builder, whole, pairs, I64(1)) as (index, _):
+                multiply(index, some, chains[0])
+            for i, parts in enumerate(zip(*chains, strict=True)):
+                total = functools.reduce(builder.add, [builder.load(slot) for slot in parts])
+                scaled = builder.fmul(builder.sitofp(total, real), splat(builder, scale, real))
                 store(builder, scaled, offset(builder, sums, BLOCK * first + _WIDTH * i))
 
     return tile

@@ -9,7 +9,7 @@ adds nothing to a sum and never wins a maximum.
 from __future__ import annotations
 
 from kernels import table as t
-from kernels._jit import inner
+from kernels._jit import inlined, inner
 from kernels.vector import (
     BLOCK,
     accumulate32,
@@ -19,9 +19,11 @@ from kernels.vector import (
     divide32,
     field,
     load_u32,
+    load_u64,
     maximum32,
     scale32,
     store_u32,
+    store_u64,
 )
 
 
@@ -50,9 +52,7 @@ def pool_block(row, source, y0, x0, out):
         line = source + (y0 + i * down) * field(row, t.SOURCE_ROW)
         for j in range(x_first, x_last):
             tap = line + (x0 + j * right) * field(row, t.SOURCE_PIXEL)
-            if field(row, t.CODE) == t.MAX_BITS:
-                store_u32(out, load_u32(tap) & (0xFFFFFFFF if fresh else load_u32(out)))
-            elif fresh:
+            if fresh:
                 copy(out, tap, BLOCK)
             elif field(row, t.CODE) == t.SUM:
                 accumulate32(tap, out)
@@ -69,10 +69,55 @@ def pool_block(row, source, y0, x0, out):
             divide32(divisor, out)
 
 
+@inlined
+def common_bits(load_bits, tap, rows, columns, source_row, across):
+    """AND of ``load_bits`` over ``rows`` x ``columns`` taps from ``tap`` on."""
+    both = load_bits(tap)
+    for i in range(rows):
+        for j in range(columns):
+            both &= load_bits(tap + i * source_row + j * across)
+    return both
+
+
+@inner
+def max_bits(row, arena):
+    """Maximum over a window of bits, which is the AND of their words, for all pixels.
+
+    Whatever does not change is read before the loops: a store could change it, for all LLVM knows.
+    """
+    height, width = field(row, t.HEIGHT), field(row, t.WIDTH)
+    down, right = field(row, t.DILATION_H), field(row, t.DILATION_W)
+    taps_h, taps_w = field(row, t.KERNEL_H), field(row, t.KERNEL_W)
+    step_h, step_w = field(row, t.STRIDE_H), field(row, t.STRIDE_W)
+    top, left = field(row, t.TOP), field(row, t.LEFT)
+    source_row, source_pixel = field(row, t.SOURCE_ROW), field(row, t.SOURCE_PIXEL)
+    out_row, out_pixel = field(row, t.OUT_ROW), field(row, t.OUT_PIXEL)
+    source, target = arena + field(row, t.SOURCE), arena + field(row, t.OUT)
+    out_height, out_width = field(row, t.OUT_HEIGHT), field(row, t.OUT_WIDTH)
+    words = field(row, t.BLOCKS)
+    for y in range(out_height):
+        y0 = y * step_h - top
+        first, last = first_inside(y0, down), taps_inside(y0, down, taps_h, height)
+        for x in range(out_width):
+            x0 = x * step_w - left
+            begin, end = first_inside(x0, right), taps_inside(x0, right, taps_w, width)
+            out = target + y * out_row + x * out_pixel
+            tap = source + (y0 + first * down) * source_row + (x0 + begin * right) * source_pixel
+            size = (last - first, end - begin, down * source_row, right * source_pixel)
+            for word in range(0, words - 1, 2):
+                store_u64(out + 4 * word, common_bits(load_u64, tap + 4 * word, *size))
+            if words % 2:
+                word = words - 1
+                store_u32(out + 4 * word, common_bits(load_u32, tap + 4 * word, *size))
+
+
 @inner
 def pool(row, arena, constants):
     """Sum or maximum over a window; bits or float32."""
     clear(arena + field(row, t.CLEAR), field(row, t.CLEAR_BYTES))
+    if field(row, t.CODE) == t.MAX_BITS:
+        max_bits(row, arena)
+        return
     for y in range(field(row, t.OUT_HEIGHT)):
         for x in range(field(row, t.OUT_WIDTH)):
             out = (

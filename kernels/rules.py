@@ -26,6 +26,7 @@ from kernels.columns import (
 )
 from kernels.program import (
     Add,
+    Affine,
     AvgPool,
     BinaryConv,
     Clip,
@@ -147,15 +148,34 @@ def binary_conv(low: Lowering, step: Step, op: BinaryConv) -> Row:
     if t.WEIGHTS not in row:
         row[t.WEIGHTS] = low.constants.add(weights.by_block(rows))
     if isinstance(op.epilogue, Threshold):
-        starts = weights.threshold_limits(op.epilogue, starts, op.taps)
-        row[t.MUL] = -1
+        limits = weights.threshold_limits(op.epilogue.level, starts, op.taps)
+        row.update({t.MUL: t.THRESHOLD, t.START: low.constants.add(limits)})
+    elif _is_switch(low, step):
+        row.update(_switch(low, op.epilogue, starts, op.taps))
     else:
-        starts = weights.per_lane(starts)
+        row[t.START] = low.constants.add(weights.per_lane(starts))
         row[t.MUL] = low.constants.add(weights.per_lane(op.epilogue.mul))
         row[t.ADD] = low.constants.add(weights.per_lane(op.epilogue.add))
-    row[t.START] = low.constants.add(starts)
-    at_start = classes * np.int32(4 * starts.shape[1])
+    at_start = classes * np.int32(BLOCK * row[t.BLOCKS])
     return {**row, **_pixels(low, step, op.window, (height, width), at_start)}
+
+
+def _is_switch(low: Lowering, step: Step) -> bool:
+    """Whether only the sign of an affine epilogue is wanted, and its residual is bits."""
+    return step.out is None and step.residual is not None and low.kind(step.residual) == t.BITS
+
+
+def _switch(low: Lowering, epilogue: Affine, starts: Any, taps: int) -> Row:
+    """Columns of the switch epilogue; ``starts`` int32 ``[classes, O]``."""
+    (plus, falls), (minus, _) = (weights.sign_levels(epilogue, r, taps) for r in (1.0, -1.0))
+    limits = [weights.threshold_limits(level, starts, taps) for level in (plus, minus)]
+    lanes = weights.per_lane(falls).reshape(-1, LANES)
+    return {
+        t.MUL: t.SWITCH,
+        t.START: low.constants.add(np.stack(limits)),
+        t.SECOND: limits[0].nbytes,
+        t.FLIPS: low.constants.add(np.packbits(lanes, axis=1, bitorder="little")),
+    }
 
 
 def elementwise(low: Lowering, step: Step, op: Add | Sign | ToFloat) -> Row:

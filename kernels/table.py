@@ -13,6 +13,9 @@ CONVOLVE, ELEMENTWISE, WIDEN, REGROUP, SUM, MAX_F32, MAX_BITS, REPEAT, CLIP = ra
 # Micro-kernels of CONVOLVE; from FLOAT on they sum floats.
 XNOR, PORTABLE, LOOKUP, GROUPED, FLOAT, DEPTHWISE, GROUPED_FLOAT, INTEGER = range(8)
 
+# What MUL says of the epilogues that have none.
+THRESHOLD, SWITCH = -1, -2
+
 # Kinds of a map that a step reads.
 U8, F32, BITS = range(3)
 
@@ -47,8 +50,10 @@ U8, F32, BITS = range(3)
     NIBBLES,  # of LOOKUP, per output: 8 * TAPS rounded up to whole triples
     INDEX_BYTES,  # of LOOKUP: distance between the indices of two pairs
     START,  # constants: int32 [classes][BLOCKS * 32]: accumulator at 0 mismatches, or the limit
-    MUL,  # constants: float32 [BLOCKS * 32]; -1 for a threshold
+    MUL,  # constants: float32 [BLOCKS * 32]; THRESHOLD or SWITCH for those epilogues
     ADD,  # constants: float32 [BLOCKS * 32]
+    SECOND,  # of SWITCH: distance from a limit for a residual of +1 to that for -1
+    FLIPS,  # of SWITCH, constants: uint32 [BLOCKS], 1 where the sign is the other way round
     LANES,  # constants: int32 [BLOCKS][32], distance of each lane's group (GROUPED, GROUPED_FLOAT)
     HEIGHT,  # of the source map, for the steps below
     WIDTH,
@@ -66,8 +71,8 @@ U8, F32, BITS = range(3)
     DIVISOR,  # of SUM (0: multiply by 2**EXPONENT); copies of REPEAT; group size of REGROUP
     EXPONENT,  # of SUM; of the grid of INTEGER's weights
     PAD,  # constants: float32 [channels of a pixel], what WIDEN writes around the map
-) = range(48)
-COLUMNS = 48
+) = range(50)
+COLUMNS = 50
 
 # Columns of PIXEL_TABLE, in bytes: distances from SOURCE, into START, from BITS_OUT and from
 # RESIDUAL. The first and last stand for bits (margins); float32 maps have none in ELEMENTWISE.

@@ -118,6 +118,18 @@ def store_u32(builder: Any, address: Any, value: Any) -> None:
 
 
 @emitted(types.int64)
+def load_u64(builder: Any, address: Any) -> Any:
+    """The 64 bits at ``address``."""
+    return load(builder, address, I64)
+
+
+@emitted(types.void)
+def store_u64(builder: Any, address: Any, value: Any) -> None:
+    """Store 64 bits."""
+    store(builder, value, address)
+
+
+@emitted(types.int64)
 def popcount(builder: Any, word: Any) -> Any:
     """Number of 1 bits."""
     return call(builder, "llvm.ctpop.i64", word)

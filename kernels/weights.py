@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels import bits
-from kernels.program import BinaryConv, FormatError, Threshold, Window
+from kernels.program import Affine, BinaryConv, FormatError, Window
 from kernels.vector import LANES
 from kernels.xnor import TILE
 
@@ -113,14 +113,42 @@ def accumulator_starts(
     return starts.reshape(-1, op.channels_out).astype(np.int32), classes.astype(np.int32).ravel()
 
 
-def threshold_limits(
-    epilogue: Threshold, starts: NDArray[np.int32], taps: int
-) -> NDArray[np.int32]:
-    """Largest number of mismatches that still gives +1, int32 ``[classes, lanes]``.
+def sign_levels(
+    epilogue: Affine, shift: float, taps: int
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """The sign of ``mul * acc + add + shift`` as a threshold on the accumulator.
 
-    ``start - 2 * m >= level`` is ``m <= floor((start - level) / 2)``; spare lanes are always +1.
+    Rounded as the reference rounds it, that number never falls (``mul >= 0``) or never rises as
+    ``acc`` grows, so bisection finds the one place where its sign changes.
+
+    Args:
+        epilogue: of a convolution whose sum and sign nobody else needs.
+        shift: what is added: the +1 or -1 of a residual of bits, or 0.
+        taps: the largest accumulator.
+
+    Returns:
+        ``level`` int64 ``[O]`` and ``falls`` bool ``[O]``: the sign is +1 where
+        ``acc >= level``, but where ``falls`` it is -1 there and +1 below.
     """
-    limits = (starts.astype(np.int64) - epilogue.level) >> 1
+    mul, added = epilogue.mul.astype(np.float64), epilogue.add.astype(np.float64)
+    falls = mul < 0
+    low, high = np.full(mul.shape, -taps), np.full(mul.shape, taps + 1)
+    while (low < high).any():
+        middle = (low + high) >> 1
+        value = (middle * mul + added).astype(np.float32) + np.float32(shift)
+        reached = (value >= 0) != falls
+        low, high = np.where(reached, low, middle + 1), np.where(reached, middle, high)
+    return low, falls
+
+
+def threshold_limits(
+    level: NDArray[Any], starts: NDArray[np.int32], taps: int
+) -> NDArray[np.int32]:
+    """Largest number of mismatches with ``acc >= level``, int32 ``[classes, lanes]``.
+
+    ``start - 2 * m >= level`` is ``m <= floor((start - level) / 2)``; spare lanes always are.
+    """
+    limits = (starts.astype(np.int64) - level) >> 1
     extra = blocks_for(starts.shape[1]) * LANES - starts.shape[1]
     padded = np.pad(limits, [(0, 0), (0, extra)], constant_values=taps)
     return padded.astype(np.int32)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels import bits, features, reference
+from kernels import bits, features, reference, weights
+from kernels import table as t
 from kernels.engine import Engine
 from kernels.integers import HAS_INTEGERS, integer_weights
 from kernels.memory import ALIGNMENT, Constants
+from kernels.plan import make_plan
 from kernels.program import (
     INPUT,
+    Affine,
     BinaryConv,
     Conv,
     MaxPool,
@@ -237,3 +242,41 @@ def test_full_precision_convolution_geometry(
     is_integer = integer_weights(op, "u8" if kind == "pixels" else "bits") is not None
     assert is_integer == (HAS_INTEGERS and not (fine and kind == "bits"))
     check(b.finish(b.sign(y)))
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    channels=CHANNELS,
+    pad_value=st.sampled_from([0, 1]),
+    groups=st.sampled_from([1, 1, 1, 2]),
+    seed=st.integers(0, 1000),
+)
+def test_sign_of_a_sum_with_bits(channels: int, pad_value: int, groups: int, seed: int) -> None:
+    """Only the sign is wanted, so the engine compares counts: also where ``mul`` is 0 or falls."""
+    channels = channels if groups == 1 else 2 * channels
+    b = Builder((5, 7, 1), seed=seed)
+    x = b.sign(b.conv(INPUT, channels, SAME))
+    y = b.binary_conv(x, channels, SAME, groups=groups, pad_value=pad_value, affine=True)
+    op = b.ops[-1]
+    assert isinstance(op, BinaryConv)
+    assert isinstance(op.epilogue, Affine)
+    mul = b.rng.integers(-3, 4, channels) * np.float32(2.0 ** -b.rng.integers(0, 9))
+    add = b.rng.integers(-8, 9, channels) * np.float32(0.25)
+    b.ops[-1] = replace(op, epilogue=Affine(mul.astype(np.float32), add.astype(np.float32)))
+    program = b.finish(b.sign(b.add(y, b.to_float(x))))
+    codes = make_plan(program, features.chosen_kernel()).table[:, t.MUL]
+    assert t.SWITCH in codes
+    check(program)
+
+
+def test_levels_are_where_the_sign_changes() -> None:
+    """Every accumulator, with numbers that round: as the reference rounds them."""
+    rng = np.random.default_rng(5)
+    taps = 40
+    mul = np.concatenate([rng.normal(size=60), [0.0, -0.0, 1e-30, -1e-30]]).astype(np.float32)
+    add = np.concatenate([rng.normal(scale=9, size=60), [0.0, -1.0, 1.0, 0.5]]).astype(np.float32)
+    acc = np.arange(-taps, taps + 1)[:, None]
+    for shift in (1.0, -1.0, 0.0):
+        value = (acc * mul.astype(np.float64) + add).astype(np.float32) + np.float32(shift)
+        level, falls = weights.sign_levels(Affine(mul, add), shift, taps)
+        np.testing.assert_array_equal(value >= 0, (acc >= level) != falls)
