@@ -18,10 +18,13 @@ from kernels.lookup import (
     COUNT_BYTES,
     GROUP,
     PAIRS,
+    TILE_COUNTS,
     TRIPLE,
-    index_tile,
+    index_by_one,
+    index_by_two,
     lookup_one,
     lookup_two,
+    widen_counts,
 )
 from kernels.vector import BLOCK, LANES, clear, field, load_i32, store_u32, sum32, unpack32
 from kernels.xnor import PIXEL_BYTES, TILE, grouped_tile, portable_tile, xnor_tile
@@ -143,7 +146,7 @@ def count_group(row, arena, constants, block, tiles):
         weights = constants + field(row, t.WEIGHTS) + (block * nibbles + chunk) * LANES
         for tile in range(tiles):
             indices = counts + COUNT_BYTES + tile * PAIRS * stride + 2 * chunk
-            out = counts + tile * TILE * BLOCK
+            out = counts + tile * TILE_COUNTS
             if both:
                 lookup_two(
                     tables,
@@ -174,21 +177,24 @@ def convolve_by_lookup(row, arena, constants):
     clear(arena + field(row, t.CLEAR), field(row, t.CLEAR_BYTES))
     source, offsets = arena + field(row, t.SOURCE), constants + field(row, t.OFFSETS)
     words, pixels = field(row, t.TAPS), field(row, t.PIXELS)
-    stride, counts = field(row, t.INDEX_BYTES), arena + t.HEAD_BYTES
+    stride, counts, wide = field(row, t.INDEX_BYTES), arena + t.HEAD_BYTES, arena + t.COUNTS
     for group in range(0, pixels, GROUP * TILE):
         tiles = min(GROUP, (pixels - group + TILE - 1) // TILE)
         table = constants + field(row, t.PIXEL_TABLE) + group * PIXEL_BYTES
         for tile in range(tiles):
             entry = table + tile * TILE * PIXEL_BYTES
             indices = counts + COUNT_BYTES + tile * PAIRS * stride
-            index_tile(source, entry, offsets, words, indices, stride)
+            if field(row, t.IN_PAIRS):
+                index_by_two(source, entry, offsets, words, indices, stride)
+            else:
+                index_by_one(source, entry, offsets, words, indices, stride)
         for block in range(0, field(row, t.BLOCKS), 2):
             count_group(row, arena, constants, block, tiles)
             for half in range(min(2, field(row, t.BLOCKS) - block)):
                 for tile in range(tiles):
                     entry = table + tile * TILE * PIXEL_BYTES
-                    out = counts + half * (COUNT_BYTES // 2) + tile * TILE * BLOCK
-                    epilogue(row, arena, constants, block + half, group + tile * TILE, entry, out)
+                    widen_counts(counts + half * (COUNT_BYTES // 2) + tile * TILE_COUNTS, wide)
+                    epilogue(row, arena, constants, block + half, group + tile * TILE, entry, wide)
 
 
 @inner

@@ -10,9 +10,9 @@ Three look-ups add up without a carry between the halves (3 * 4 < 16). Then ``to
 the count of the second pixel and ``total - 16 * high`` that of the first.
 
 The work is ordered for the first-level cache, as one nibble a byte doubles the size of weights:
-``index_tile`` writes where the tables of a few tiles start, once for all output channels; then
+``index_by_...`` write where the tables of a few tiles start, once for all output channels; then
 for every two blocks of output channels, for every chunk of taps, for every one of these tiles,
-``lookup_tile`` counts. Nine instructions of vectors for three look-ups, of which two blocks and
+``lookup_...`` count. Nine instructions of vectors for three look-ups, of which two blocks and
 two pairs share what is loaded.
 """
 # mypy: disable-error-code="no-untyped-call"
@@ -20,6 +20,7 @@ two pairs share what is loaded.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from numba.core import cgutils
 from numpy.typing import NDArray
 
 from kernels import features
+from kernels.program import Window
 from kernels.vector import (
     BLOCK,
     I8,
@@ -51,12 +53,17 @@ TRIPLE = 3
 CHUNK = 63
 GROUP = 8
 """Tiles whose tables are looked up together: their indices and counts stay in the L1 cache."""
-COUNT_BYTES = GROUP * 2 * TILE * BLOCK
-"""Counts of a group, int32 ``[2 blocks][GROUP][TILE][32]``."""
+TILE_COUNTS = TILE * LANES * 2
+COUNT_BYTES = 2 * GROUP * TILE_COUNTS
+"""Counts of a group, uint16 ``[2 blocks][GROUP][TILE][32]``."""
+MAX_TAPS = 2**16 - 1
+"""Most products that a count of 16 bits can hold; layers of more take another micro-kernel."""
 NIBBLES = 8  # in a tap word
 INDEX = ir.IntType(16)
 V8I, V8X = ir.VectorType(I32, NIBBLES), ir.VectorType(INDEX, NIBBLES)
 V32C, V16C, V16X = ir.VectorType(I8, 32), ir.VectorType(I8, 16), ir.VectorType(INDEX, 16)
+V8C, V32X = ir.VectorType(I8, 8), ir.VectorType(INDEX, 32)
+EVEN = 0x0F0F0F0F0F0F0F0F
 
 
 def tables() -> NDArray[np.uint8]:
@@ -97,29 +104,66 @@ def _nibbles(builder: Any, word: Any, up: int) -> Any:
     return builder.shl(builder.and_(spread, constant(V8I, 15)), constant(V8I, up))
 
 
-@emitted(types.void)
-def index_tile(
-    builder: Any, source: Any, pixels: Any, offsets: Any, words: Any, indices: Any, stride: Any
-) -> None:
-    """Byte distance in the tables for every nibble: uint16 ``[PAIRS][stride / 2]``.
+def _one_word(builder: Any, one: Any, two: Any) -> Any:
+    """Table distances of one word of two pixels, at these addresses: uint16 ``[8]``."""
+    one, two = load(builder, one, I32), load(builder, two, I32)
+    both = builder.or_(_nibbles(builder, one, 4), _nibbles(builder, two, 8))
+    return builder.trunc(both, V8X)
 
-    The first four arguments are those of the micro-kernels in :mod:`kernels.xnor`.
+
+def _two_words(builder: Any, one: Any, two: Any) -> Any:
+    """Table distances of two neighbouring words of two pixels: uint16 ``[16]``.
+
+    Tables are numbered ``a1 + 16 * a2`` first, for the nibbles of even and odd places apart.
     """
-    bases = pixel_bases(builder, source, pixels)
-    starts = [builder.add(indices, builder.mul(stride, I64(pair))) for pair in range(PAIRS)]
-    with cgutils.for_range(builder, words) as loop:
-        step = load(builder, builder.add(offsets, builder.mul(loop.index, I64(4))), I32)
-        distance, place = builder.sext(step, I64), builder.mul(loop.index, I64(2 * NIBBLES))
-        for pair, start in enumerate(starts):
-            one, two = (
-                load(builder, builder.add(base, distance), I32)
-                for base in bases[2 * pair : 2 * pair + 2]
-            )
-            both = builder.or_(_nibbles(builder, one, 4), _nibbles(builder, two, 8))
-            store(builder, builder.trunc(both, V8X), builder.add(start, place), 2)
-    for start in starts:
-        end = builder.add(start, builder.mul(words, I64(2 * NIBBLES)))
-        store(builder, constant(V8X, 0), end, 2)
+    one, two = load(builder, one, I64), load(builder, two, I64)
+    mask, four = I64(EVEN), I64(4)
+    even = builder.or_(builder.and_(one, mask), builder.shl(builder.and_(two, mask), four))
+    odd = builder.and_(builder.lshr(one, four), mask)
+    odd = builder.or_(odd, builder.and_(two, builder.not_(mask)))
+    in_turn = [place for i in range(8) for place in (i, i + 8)]
+    numbers = builder.shuffle_vector(
+        builder.bitcast(even, V8C),
+        builder.bitcast(odd, V8C),
+        ir.Constant(ir.VectorType(I32, 16), in_turn),
+    )
+    return builder.shl(builder.zext(numbers, V16X), constant(V16X, 4))
+
+
+def _index(make: Callable[..., Any], at_once: int) -> Any:
+    """Intrinsic that indexes a tile, ``at_once`` words in a step."""
+
+    @emitted(types.void)
+    def index_tile(
+        builder: Any, source: Any, pixels: Any, offsets: Any, words: Any, indices: Any, stride: Any
+    ) -> None:
+        bases = pixel_bases(builder, source, pixels)
+        starts = [builder.add(indices, builder.mul(stride, I64(pair))) for pair in range(PAIRS)]
+        with cgutils.for_range_slice(builder, I64(0), words, I64(at_once)) as (word, _):
+            step = load(builder, builder.add(offsets, builder.mul(word, I64(4))), I32)
+            distance, place = builder.sext(step, I64), builder.mul(word, I64(2 * NIBBLES))
+            for pair, start in enumerate(starts):
+                one, two = (builder.add(base, distance) for base in bases[2 * pair : 2 * pair + 2])
+                store(builder, make(builder, one, two), builder.add(start, place), 2)
+        for start in starts:
+            end = builder.add(start, builder.mul(words, I64(2 * NIBBLES)))
+            store(builder, constant(V8X, 0), end, 2)
+
+    return index_tile
+
+
+index_by_one, index_by_two = _index(_one_word, 1), _index(_two_words, 2)
+"""Byte distance in the tables for every nibble: uint16 ``[PAIRS][stride / 2]``.
+
+The first four arguments are those of the micro-kernels in :mod:`kernels.xnor`. The second takes
+two tap words at a time, which must lie side by side.
+"""
+
+
+def is_paired(window: Window, values: int) -> bool:
+    """Whether the tap words lie side by side two by two; ``values`` words in a pixel."""
+    joined = values * (window.kernel[1] if window.dilation[1] == 1 else 1)
+    return joined % 2 == 0
 
 
 def _table(builder: Any, tables_at: Any, index: Any) -> Any:
@@ -137,12 +181,20 @@ def _halves(builder: Any, sums: Any) -> Any:
 
 
 def _flush(builder: Any, total: Any, high: Any, counts: Any) -> None:
-    """Add one pair's byte sums to int32 counts ``[2][32]``."""
+    """Add one pair's byte sums to uint16 counts ``[2][32]``."""
     sixteen = builder.shl(high, constant(V32C, 4))
     for pixel, value in enumerate((builder.sub(total, sixteen), high)):
-        place = offset(builder, counts, BLOCK * pixel)
-        summed = builder.add(load(builder, place, V32I), builder.zext(value, V32I))
-        store(builder, summed, place)
+        place = offset(builder, counts, 2 * LANES * pixel)
+        summed = builder.add(load(builder, place, V32X, 2), builder.zext(value, V32X))
+        store(builder, summed, place, 2)
+
+
+@emitted(types.void)
+def widen_counts(builder: Any, counts: Any, out: Any) -> None:
+    """A tile's uint16 counts as the int32 ``[TILE][32]`` that the epilogues read."""
+    for pixel in range(TILE):
+        value = load(builder, offset(builder, counts, 2 * LANES * pixel), V32X, 2)
+        store(builder, builder.zext(value, V32I), offset(builder, out, BLOCK * pixel))
 
 
 def _lookup(blocks: int) -> Any:
@@ -183,7 +235,7 @@ def _lookup(blocks: int) -> Any:
                 builder.store(high, slots[2 * i + 1])
         for i, (pair, block) in enumerate(places):
             out = builder.add(counts, builder.mul(count_stride, I64(block)))
-            out = offset(builder, out, 2 * BLOCK * pair)
+            out = offset(builder, out, 4 * LANES * pair)
             _flush(builder, builder.load(slots[2 * i]), builder.load(slots[2 * i + 1]), out)
 
     return tile

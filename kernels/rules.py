@@ -134,13 +134,16 @@ def binary_conv(low: Lowering, step: Step, op: BinaryConv) -> Row:
     height, width, _ = low.types[op.name].shape
     rows = weights.binary_rows(op)
     values = weights.blocks_for(op.channels_in)
-    row = {
-        **_convolve(low, step, op.window, rows, op.channels_out, values),
-        t.MICRO: low.micro if op.groups == 1 else t.GROUPED,
-    }
+    micro = low.micro
     if op.groups > 1:
+        micro = t.GROUPED
+    elif micro == t.LOOKUP and op.taps > lookup.MAX_TAPS:
+        micro = t.XNOR
+    row = {**_convolve(low, step, op.window, rows, op.channels_out, values), t.MICRO: micro}
+    if micro == t.GROUPED:
         row[t.LANES] = low.constants.add(weights.lane_offsets(op.channels_out, op.groups, values))
-    elif low.micro == t.LOOKUP:
+    elif micro == t.LOOKUP:
+        row[t.IN_PAIRS] = lookup.is_paired(op.window, values)
         row[t.WEIGHTS] = low.constants.add(weights.by_block(lookup.nibble_rows(rows)))
         row[t.TABLES] = low.constants.add(lookup.tables())
         row[t.NIBBLES] = lookup.padded_nibbles(rows.shape[1])

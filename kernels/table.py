@@ -49,6 +49,7 @@ U8, F32, BITS = range(3)
     TABLES,  # constants: the tables of LOOKUP
     NIBBLES,  # of LOOKUP, per output: 8 * TAPS rounded up to whole triples
     INDEX_BYTES,  # of LOOKUP: distance between the indices of two pairs
+    IN_PAIRS,  # of LOOKUP: 1 if tap words lie side by side two by two
     START,  # constants: int32 [classes][BLOCKS * 32]: accumulator at 0 mismatches, or the limit
     MUL,  # constants: float32 [BLOCKS * 32]; THRESHOLD or SWITCH for those epilogues
     ADD,  # constants: float32 [BLOCKS * 32]
@@ -71,8 +72,8 @@ U8, F32, BITS = range(3)
     DIVISOR,  # of SUM (0: multiply by 2**EXPONENT); copies of REPEAT; group size of REGROUP
     EXPONENT,  # of SUM; of the grid of INTEGER's weights
     PAD,  # constants: float32 [channels of a pixel], what WIDEN writes around the map
-) = range(50)
-COLUMNS = 50
+) = range(51)
+COLUMNS = 51
 
 # Columns of PIXEL_TABLE, in bytes: distances from SOURCE, into START, from BITS_OUT and from
 # RESIDUAL. The first and last stand for bits (margins); float32 maps have none in ELEMENTWISE.

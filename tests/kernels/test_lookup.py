@@ -11,17 +11,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from kernels import features, lookup, weights
+from kernels import features, lookup, reference, weights
+from kernels import table as t
+from kernels.engine import Engine
+from kernels.plan import make_plan
+from kernels.program import INPUT, Window
 from kernels.vector import LANES
 from kernels.xnor import TILE
+from tests.kernels.programs import Builder, random_images
 
 Counts = NDArray[np.int32]
 pytestmark = pytest.mark.skipif(not lookup.HAS_LOOKUP, reason="the look-up needs AVX2")
 
 
 @numba.njit
-def indexed(source, pixels, offsets, words, indices, stride):
-    lookup.index_tile(source, pixels, offsets, words, indices, stride)
+def indexed(source, pixels, offsets, words, indices, stride, in_pairs):
+    if in_pairs:
+        lookup.index_by_two(source, pixels, offsets, words, indices, stride)
+    else:
+        lookup.index_by_one(source, pixels, offsets, words, indices, stride)
 
 
 @numba.njit
@@ -40,7 +48,12 @@ def test_tables_hold_both_counts() -> None:
             assert tables[row, nibble] == one + 16 * two
 
 
-def count(source: Any, starts: Any, offsets: Any, rows: Any) -> Counts:
+@numba.njit
+def widened(counts, out):
+    lookup.widen_counts(counts, out)
+
+
+def count(source: Any, starts: Any, offsets: Any, rows: Any, in_pairs: bool = False) -> Counts:
     """Counts int32 ``[2 blocks, TILE, 32]`` of weights uint32 ``[64, words]``."""
     words, blocks = len(offsets), 2
     pixels = np.zeros((TILE, 4), np.int32)
@@ -50,12 +63,12 @@ def count(source: Any, starts: Any, offsets: Any, rows: Any) -> Counts:
     indices = np.full((lookup.PAIRS, stride // 2), 0xFFFF, np.uint16)
     indexed(
         source.ctypes.data, pixels.ctypes.data, steps.ctypes.data, words, indices.ctypes.data,
-        stride,
+        stride, in_pairs,
     )  # fmt: skip
     nibbles = lookup.padded_nibbles(words)
     stored = np.ascontiguousarray(weights.by_block(lookup.nibble_rows(rows)))
     assert stored.shape == (blocks, nibbles, LANES)
-    tables, counts = lookup.tables(), np.zeros((blocks, TILE, LANES), np.int32)
+    tables, counts = lookup.tables(), np.zeros((blocks, TILE, LANES), np.uint16)
     alone = np.zeros_like(counts)
     for first in range(0, nibbles, lookup.CHUNK):
         triples = min(lookup.CHUNK, nibbles - first) // lookup.TRIPLE
@@ -67,7 +80,10 @@ def count(source: Any, starts: Any, offsets: Any, rows: Any) -> Counts:
             )  # fmt: skip
     assert np.array_equal(alone[0], counts[0])
     assert not alone[1].any()
-    return counts
+    wide = np.zeros(counts.shape, np.int32)
+    for narrow, out in zip(counts, wide, strict=True):
+        widened(narrow.ctypes.data, out.ctypes.data)
+    return wide
 
 
 @settings(deadline=None, max_examples=80)
@@ -86,7 +102,48 @@ def test_counts(words: int, seed: int) -> None:
     np.testing.assert_array_equal(count(source, starts, offsets, rows), want)
 
 
-@pytest.mark.parametrize("words", [1, 7, 8, 9, 3000])
+@settings(deadline=None, max_examples=40)
+@given(pairs=st.integers(1, 40), seed=st.integers(0, 2**32 - 1))
+def test_words_side_by_side(pairs: int, seed: int) -> None:
+    """Two words in a step give what one word in a step gives."""
+    rng = np.random.default_rng(seed)
+    source = rng.integers(0, 2**32, 500, dtype=np.uint32)
+    rows = rng.integers(0, 2**32, (2 * LANES, 2 * pairs), dtype=np.uint32)
+    starts = rng.integers(0, 50, TILE)
+    offsets = (rng.integers(0, 400, pairs)[:, None] + np.arange(2)).ravel()
+    one, two = (count(source, starts, offsets, rows, in_pairs) for in_pairs in (False, True))
+    np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize(
+    ("values", "kernel", "dilation", "paired"),
+    [
+        (1, 3, 1, False),
+        (2, 3, 1, True),
+        (1, 2, 1, True),
+        (1, 2, 2, False),
+        (3, 2, 1, True),
+        (2, 1, 2, True),
+    ],
+)
+def test_pairs_of_words(values: int, kernel: int, dilation: int, paired: bool) -> None:
+    window = Window((3, kernel), dilation=(1, dilation))
+    assert lookup.is_paired(window, values) == paired
+
+
+def test_more_products_than_a_count_holds() -> None:
+    """Such a layer is counted by another micro-kernel, not wrongly."""
+    b = Builder((3, 3, 1))
+    x = b.sign(b.conv(INPUT, 8192, Window((1, 1))))
+    program = b.finish(b.binary_conv(x, 33, Window((3, 3)), affine=False), 2)
+    images = random_images(program, 2)
+    want = reference.trace(program, images)[program.ops[-1].name][:, 0, 0]
+    table = make_plan(program, "lookup").table
+    assert table[table[:, t.TAPS] == 9 * 8192 // 32, t.MICRO].tolist() == [t.XNOR]
+    np.testing.assert_array_equal(Engine(program, kernel="lookup").run(images), want)
+
+
+@pytest.mark.parametrize("words", [1, 7, 8, 9, lookup.MAX_TAPS // 32])
 @pytest.mark.parametrize("weight", [0, 0xFFFFFFFF])
 def test_extremes(words: int, weight: int) -> None:
     """All match gives 0; all mismatch every bit, in both halves of every byte."""
