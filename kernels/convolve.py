@@ -27,7 +27,15 @@ from kernels.lookup import (
     widen_counts,
 )
 from kernels.vector import BLOCK, LANES, clear, field, load_i32, store_u32, sum32, unpack32
-from kernels.xnor import PIXEL_BYTES, TILE, grouped_tile, portable_tile, xnor_tile
+from kernels.xnor import (
+    HAS_THRESHOLD_TWO,
+    PIXEL_BYTES,
+    TILE,
+    grouped_tile,
+    portable_tile,
+    threshold_two,
+    xnor_tile,
+)
 
 
 @inlined
@@ -198,12 +206,32 @@ def convolve_by_lookup(row, arena, constants):
 
 
 @inner
+def convolve_to_bits(row, arena, constants):
+    """Blocks of a thresholded convolution, two at a time; returns how many are done."""
+    source, offsets = arena + field(row, t.SOURCE), constants + field(row, t.OFFSETS)
+    taps, pixels = field(row, t.TAPS), field(row, t.PIXELS)
+    table = constants + field(row, t.PIXEL_TABLE)
+    done = field(row, t.BLOCKS) // 2 * 2
+    for block in range(0, done, 2):
+        weights = constants + field(row, t.WEIGHTS) + block * taps * BLOCK
+        limits = constants + field(row, t.START) + block * BLOCK
+        bits = arena + field(row, t.BITS_OUT) + block * field(row, t.BITS_BLOCK)
+        for first in range(0, pixels, TILE):
+            entry = table + first * PIXEL_BYTES
+            threshold_two(source, entry, offsets, taps, weights, taps * BLOCK, limits, bits)
+    return done
+
+
+@inner
 def convolve(row, arena, constants):
     """Convolution or dense layer of bits or floats, with its fused epilogue."""
     clear(arena + field(row, t.CLEAR), field(row, t.CLEAR_BYTES))
     source = arena + field(row, t.SOURCE)
     counts = arena + t.COUNTS
-    for block in range(field(row, t.BLOCKS)):
+    done = 0
+    if HAS_THRESHOLD_TWO and field(row, t.MICRO) == t.XNOR and field(row, t.MUL) == t.THRESHOLD:
+        done = convolve_to_bits(row, arena, constants)
+    for block in range(done, field(row, t.BLOCKS)):
         for first in range(0, field(row, t.PIXELS), TILE):
             entry = constants + field(row, t.PIXEL_TABLE) + first * PIXEL_BYTES
             accumulate(row, source, constants, block, entry, counts)
