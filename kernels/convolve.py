@@ -12,6 +12,7 @@ from kernels import table as t
 from kernels._jit import inlined, inner
 from kernels.epilogue import affine32, affine_tile, switch_tile, threshold_tile
 from kernels.floats import depthwise_tile, float_tile, grouped_float_tile
+from kernels.fused import HAS_FUSED, affine_two, switch_two, threshold_two
 from kernels.integers import integer_tile
 from kernels.lookup import (
     CHUNK,
@@ -27,15 +28,7 @@ from kernels.lookup import (
     widen_counts,
 )
 from kernels.vector import BLOCK, LANES, clear, field, load_i32, store_u32, sum32, unpack32
-from kernels.xnor import (
-    HAS_THRESHOLD_TWO,
-    PIXEL_BYTES,
-    TILE,
-    grouped_tile,
-    portable_tile,
-    threshold_two,
-    xnor_tile,
-)
+from kernels.xnor import PIXEL_BYTES, TILE, grouped_tile, portable_tile, xnor_tile
 
 
 @inlined
@@ -205,34 +198,89 @@ def convolve_by_lookup(row, arena, constants):
                     epilogue(row, arena, constants, block + half, group + tile * TILE, entry, wide)
 
 
+@inlined
+def fused_tile(row, arena, constants, block, first, entry):
+    """A tile and two blocks of a binary convolution without grouping, epilogue included."""
+    taps, offsets = field(row, t.TAPS), constants + field(row, t.OFFSETS)
+    source, apart = arena + field(row, t.SOURCE), taps * BLOCK
+    weights = constants + field(row, t.WEIGHTS) + block * apart
+    start = constants + field(row, t.START) + block * BLOCK
+    bits = arena + field(row, t.BITS_OUT) + block * field(row, t.BITS_BLOCK)
+    residual = arena + field(row, t.RESIDUAL) + block * field(row, t.RESIDUAL_BLOCK)
+    if field(row, t.MUL) == t.THRESHOLD:
+        threshold_two(source, entry, offsets, taps, weights, apart, start, bits)
+    elif field(row, t.MUL) == t.SWITCH:
+        flips = constants + field(row, t.FLIPS) + 4 * block
+        second = field(row, t.SECOND)
+        switch_two(
+            source,
+            entry,
+            offsets,
+            taps,
+            weights,
+            apart,
+            start,
+            second,
+            flips,
+            residual,
+            bits,
+        )
+    else:
+        residual_pixel, out_pixel = field(row, t.RESIDUAL_PIXEL), field(row, t.OUT_PIXEL)
+        affine_two(
+            source,
+            entry,
+            offsets,
+            taps,
+            weights,
+            apart,
+            start,
+            constants + field(row, t.MUL) + block * BLOCK,
+            constants + field(row, t.ADD) + block * BLOCK,
+            residual + first * residual_pixel,
+            residual_pixel,
+            arena + field(row, t.OUT) + block * field(row, t.OUT_BLOCK) + first * out_pixel,
+            out_pixel,
+            bits,
+        )
+
+
+@inlined
+def tiles(row, arena, constants, block, begin):
+    """Tiles of one block from pixel ``begin`` on: micro-kernel, then epilogue."""
+    source, counts = arena + field(row, t.SOURCE), arena + t.COUNTS
+    for first in range(begin, field(row, t.PIXELS), TILE):
+        entry = constants + field(row, t.PIXEL_TABLE) + first * PIXEL_BYTES
+        accumulate(row, source, constants, block, entry, counts)
+        epilogue(row, arena, constants, block, first, entry, counts)
+
+
 @inner
-def convolve_to_bits(row, arena, constants):
-    """Blocks of a thresholded convolution, two at a time; returns how many are done."""
-    source, offsets = arena + field(row, t.SOURCE), constants + field(row, t.OFFSETS)
-    taps, pixels = field(row, t.TAPS), field(row, t.PIXELS)
-    table = constants + field(row, t.PIXEL_TABLE)
-    done = field(row, t.BLOCKS) // 2 * 2
-    for block in range(0, done, 2):
-        weights = constants + field(row, t.WEIGHTS) + block * taps * BLOCK
-        limits = constants + field(row, t.START) + block * BLOCK
-        bits = arena + field(row, t.BITS_OUT) + block * field(row, t.BITS_BLOCK)
-        for first in range(0, pixels, TILE):
-            entry = table + first * PIXEL_BYTES
-            threshold_two(source, entry, offsets, taps, weights, taps * BLOCK, limits, bits)
-    return done
+def convolve_fused(row, arena, constants):
+    """Pairs of blocks of a binary convolution; returns how many blocks are done.
+
+    Sign bits of a pixel that fills up the last tile are written twice; floats have no such
+    pixel, so the last part of a tile is left to the unfused kernels.
+    """
+    pixels, blocks = field(row, t.PIXELS), field(row, t.BLOCKS)
+    whole = pixels if field(row, t.MUL) < 0 else pixels // TILE * TILE
+    for block in range(0, blocks - 1, 2):
+        for first in range(0, whole, TILE):
+            entry = constants + field(row, t.PIXEL_TABLE) + first * PIXEL_BYTES
+            fused_tile(row, arena, constants, block, first, entry)
+        for one in range(2):
+            tiles(row, arena, constants, block + one, whole)
+    return blocks // 2 * 2
 
 
 @inner
 def convolve(row, arena, constants):
     """Convolution or dense layer of bits or floats, with its fused epilogue."""
     clear(arena + field(row, t.CLEAR), field(row, t.CLEAR_BYTES))
-    source = arena + field(row, t.SOURCE)
-    counts = arena + t.COUNTS
     done = 0
-    if HAS_THRESHOLD_TWO and field(row, t.MICRO) == t.XNOR and field(row, t.MUL) == t.THRESHOLD:
-        done = convolve_to_bits(row, arena, constants)
+    if HAS_FUSED and field(row, t.MICRO) == t.XNOR:
+        is_affine = field(row, t.MUL) >= 0
+        if not is_affine or field(row, t.RESIDUAL_KIND) == t.F32:
+            done = convolve_fused(row, arena, constants)
     for block in range(done, field(row, t.BLOCKS)):
-        for first in range(0, field(row, t.PIXELS), TILE):
-            entry = constants + field(row, t.PIXEL_TABLE) + first * PIXEL_BYTES
-            accumulate(row, source, constants, block, entry, counts)
-            epilogue(row, arena, constants, block, first, entry, counts)
+        tiles(row, arena, constants, block, 0)

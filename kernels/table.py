@@ -79,11 +79,11 @@ COLUMNS = 51
 # RESIDUAL. The first and last stand for bits (margins); float32 maps have none in ELEMENTWISE.
 AT_SOURCE, AT_START, AT_BITS, AT_RESIDUAL = 0, 4, 8, 12
 
-# The arena's head.
-ZEROS = 0  # a block of zeros, never written
-COUNTS = 128  # accumulators of one tile
-SCRATCH_A = 640  # a block of bits as floats
-SCRATCH_B = 768
-SINK = 896  # unwanted floats
-BITS_SINK = 1024  # unwanted signs
-HEAD_BYTES = 1088  # then the working memory of LOOKUP, if a layer needs it
+# The arena's head. What the fused kernels read or write has room for two blocks.
+ZEROS = 0  # two blocks of zeros, never written
+COUNTS = 256  # accumulators of one tile
+SCRATCH_A = 768  # a block of bits as floats
+SCRATCH_B = 896
+SINK = 1024  # unwanted floats
+BITS_SINK = 1280  # unwanted signs
+HEAD_BYTES = 1344  # then the working memory of LOOKUP, if a layer needs it

@@ -35,7 +35,6 @@ from numba.core import cgutils
 
 from kernels import features
 from kernels._jit import inner
-from kernels.table import AT_BITS, AT_START
 from kernels.vector import (
     BLOCK,
     I8,
@@ -62,7 +61,7 @@ BYTE_TAPS = 31  # 31 * 8 = 248 <= 255
 
 
 @dataclass(frozen=True)
-class _Taps:
+class Taps:
     """The IR values of a tile call that describe its tap words."""
 
     offsets: Any
@@ -83,7 +82,7 @@ def zeroed(builder: Any, kind: Any, count: int) -> list[Any]:
     return slots
 
 
-def _count(builder: Any, bases: list[Any], taps: _Taps, index: Any, slots: list[Any]) -> None:
+def _count(builder: Any, bases: list[Any], taps: Taps, index: Any, slots: list[Any]) -> None:
     """Add the mismatches of tap word ``index`` to ``slots`` (pixel by pixel, then vectors)."""
     kind = slots[0].type.pointee
     lanes = kind.count * kind.element.width // 32
@@ -104,7 +103,7 @@ def _count(builder: Any, bases: list[Any], taps: _Taps, index: Any, slots: list[
             builder.store(builder.add(builder.load(slot), counted), slot)
 
 
-def _by_words(builder: Any, bases: list[Any], taps: _Taps, counts: Any, width: int) -> None:
+def _by_words(builder: Any, bases: list[Any], taps: Taps, counts: Any, width: int) -> None:
     """Counts in 32-bit lanes throughout."""
     kind = ir.VectorType(I32, width // 4)
     slots = zeroed(builder, kind, TILE * BLOCK // width)
@@ -125,7 +124,7 @@ def _widened(builder: Any, counted: Any, width: int) -> Any:
     return value
 
 
-def _by_bytes(builder: Any, bases: list[Any], taps: _Taps, counts: Any, width: int) -> None:
+def _by_bytes(builder: Any, bases: list[Any], taps: Taps, counts: Any, width: int) -> None:
     """Counts in bytes, widened into ``counts`` every ``BYTE_TAPS`` words; two pixels at a time."""
     kind = ir.VectorType(I8, width)
     lanes = ir.VectorType(I32, width // 4)
@@ -154,86 +153,12 @@ def make_tile(form: features.Form) -> Any:
         builder: Any, source: Any, pixels: Any, offsets: Any, words: Any, weights: Any, counts: Any
     ) -> None:
         bases = pixel_bases(builder, source, pixels)
-        body(builder, bases, _Taps(offsets, words, weights), counts, form.width)
+        body(builder, bases, Taps(offsets, words, weights), counts, form.width)
 
     return tile
 
 
 xnor_tile = make_tile(features.host_form())
-
-
-def _two_blocks(builder: Any, bases: list[Any], taps: _Taps, apart: Any, width: int) -> list[Any]:
-    """Counts of a tile and two blocks, as vectors ``[block][vector][pixel]`` in one list."""
-    kind = ir.VectorType(I32, width // 4)
-    starts = [offset(builder, taps.weights, width * v) for v in range(BLOCK // width)]
-    starts += [builder.add(start, apart) for start in starts]
-    slots = zeroed(builder, kind, TILE * len(starts))
-    with cgutils.for_range(builder, taps.words) as loop:
-        step = load(builder, builder.add(taps.offsets, builder.mul(loop.index, I64(4))), I32)
-        distance, row = builder.sext(step, I64), builder.mul(loop.index, I64(BLOCK))
-        active = [
-            splat(builder, load(builder, builder.add(base, distance), I32), kind) for base in bases
-        ]
-        for v, start in enumerate(starts):
-            weight = load(builder, builder.add(start, row), kind)
-            for p, activation in enumerate(active):
-                slot = slots[TILE * v + p]
-                mismatch = builder.xor(weight, activation)
-                counted = call(builder, f"llvm.ctpop.v{kind.count}i32", mismatch)
-                builder.store(builder.add(builder.load(slot), counted), slot)
-    return [builder.load(slot) for slot in slots]
-
-
-def _joined(builder: Any, masks: list[Any]) -> Any:
-    """Vectors of i1 one after the other, as one vector."""
-    while len(masks) > 1:
-        lanes = 2 * masks[0].type.count
-        order = ir.Constant(ir.VectorType(I32, lanes), list(range(lanes)))
-        halves = zip(masks[::2], masks[1::2], strict=True)
-        masks = [builder.shuffle_vector(one, two, order) for one, two in halves]
-    return masks[0]
-
-
-@emitted(types.void)
-def threshold_two(
-    builder: Any,
-    source: Any,
-    pixels: Any,
-    offsets: Any,
-    words: Any,
-    weights: Any,
-    apart: Any,
-    limits: Any,
-    bits: Any,
-) -> None:
-    """A tile and two blocks from activations to sign bits, the counts never in memory.
-
-    The first five arguments are those of the micro-kernels; ``apart`` is the distance to the
-    second block's weights, the rest as in :func:`kernels.epilogue.threshold_tile`, for the first
-    block; limits and bits of the second lie right behind.
-    """
-    width = features.host_form().width
-    bases = pixel_bases(builder, source, pixels)
-    counts = _two_blocks(builder, bases, _Taps(offsets, words, weights), apart, width)
-    for p in range(TILE):
-        row = offset(builder, pixels, PIXEL_BYTES * p)
-        at_limits, at_bits = (
-            builder.sext(load(builder, offset(builder, row, column), I32), I64)
-            for column in (AT_START, AT_BITS)
-        )
-        place = builder.add(limits, at_limits)
-        above = [
-            builder.icmp_signed(
-                ">", value, load(builder, offset(builder, place, width * v), value.type)
-            )
-            for v, value in enumerate(counts[p::TILE])
-        ]
-        word = builder.bitcast(_joined(builder, above), I64)
-        store(builder, word, builder.add(bits, at_bits))
-
-
-HAS_THRESHOLD_TWO = features.host_form().count == "words"
-"""Elsewhere two blocks take more registers than there are."""
 
 
 @inner

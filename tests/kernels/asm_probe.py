@@ -12,9 +12,10 @@ import llvmlite.binding as llvm
 import numba
 from numba import types
 
-from kernels import lookup, xnor
+from kernels import fused, lookup, xnor
 
 _xnor, _lookup = xnor.xnor_tile, lookup.lookup_two
+_threshold, _affine = fused.threshold_two, fused.affine_two
 
 
 def _count(source, pixels, offsets, words, weights, counts):
@@ -25,7 +26,22 @@ def _look_up(tables, indices, stride, rows, step, triples, counts, apart):
     _lookup(tables, indices, stride, rows, step, triples, counts, apart)
 
 
-KERNELS = {"xnor": (_count, 6), "lookup": (_look_up, 8)}
+def _thresholded(source, pixels, offsets, words, weights, apart, limits, bits):
+    _threshold(source, pixels, offsets, words, weights, apart, limits, bits)
+
+
+def _to_floats(
+    source, pixels, offsets, words, weights, apart, start, mul, add, old, far, out, to, b
+):
+    _affine(source, pixels, offsets, words, weights, apart, start, mul, add, old, far, out, to, b)
+
+
+KERNELS = {
+    "xnor": (_count, 6),
+    "lookup": (_look_up, 8),
+    "threshold": (_thresholded, 8),
+    "affine": (_to_floats, 14),
+}
 
 
 def assembly(kernel: str, triple: str = "", cpu: str = "") -> str:

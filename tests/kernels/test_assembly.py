@@ -16,7 +16,7 @@ ICELAKE = f"{HASWELL},+avx512f,+avx512bw,+avx512vl,+avx512dq,+avx512vpopcntdq"
 
 
 def hot_loop(kernel: str, cpu: str, features: str, instruction: str, triple: str = "") -> str:
-    """The block of the micro-kernel's assembly that has most of ``instruction``."""
+    """The block of the assembly, up to its first jump, that has most of ``instruction``."""
     environment = {**os.environ, "NUMBA_CPU_FEATURES": features}
     if features:
         environment["NUMBA_CPU_NAME"] = "generic" if triple else cpu
@@ -29,6 +29,7 @@ def hot_loop(kernel: str, cpu: str, features: str, instruction: str, triple: str
     )
     assert done.returncode == 0, done.stderr
     blocks = re.split(r"\n(?=\.LBB)", done.stdout)
+    blocks = [re.split(r"(?m)^\s+(?:j[a-z]+|b\.[a-z]+|cbn?z)\s", block)[0] for block in blocks]
     return max(blocks, key=lambda block: block.count(instruction))
 
 
@@ -47,6 +48,13 @@ class TestOnX86:
         """One counting instruction for every 512 products, and no spill."""
         loop = hot_loop("xnor", "icelake-server", ICELAKE, "vpopcntd")
         assert len(re.findall(r"vpopcntd\s.*%zmm", loop)) == 8
+        assert "(%rsp" not in loop
+
+    @pytest.mark.parametrize("kernel", ["threshold", "affine"])
+    def test_two_blocks_on_avx512(self, kernel: str) -> None:
+        """Sixteen counts a word, all in registers."""
+        loop = hot_loop(kernel, "icelake-server", ICELAKE, "vpopcntd")
+        assert len(re.findall(r"vpopcntd\s.*%zmm", loop)) == 16
         assert "(%rsp" not in loop
 
     def test_bytes_on_avx2(self) -> None:
