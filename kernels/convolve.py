@@ -12,7 +12,7 @@ from kernels import table as t
 from kernels._jit import inlined, inner
 from kernels.epilogue import affine32, affine_tile, switch_tile, threshold_tile
 from kernels.floats import depthwise_tile, float_tile, grouped_float_tile
-from kernels.fused import HAS_FUSED, affine_two, switch_two, threshold_two
+from kernels.fused import HAS_FUSED, affine_two, integer_two, switch_two, threshold_two
 from kernels.integers import integer_tile
 from kernels.lookup import (
     CHUNK,
@@ -200,14 +200,30 @@ def convolve_by_lookup(row, arena, constants):
 
 @inlined
 def fused_tile(row, arena, constants, block, first, entry):
-    """A tile and two blocks of a binary convolution without grouping, epilogue included."""
+    """A tile and two blocks of a convolution without groups, epilogue included."""
     taps, offsets = field(row, t.TAPS), constants + field(row, t.OFFSETS)
     source, apart = arena + field(row, t.SOURCE), taps * BLOCK
     weights = constants + field(row, t.WEIGHTS) + block * apart
     start = constants + field(row, t.START) + block * BLOCK
     bits = arena + field(row, t.BITS_OUT) + block * field(row, t.BITS_BLOCK)
     residual = arena + field(row, t.RESIDUAL) + block * field(row, t.RESIDUAL_BLOCK)
-    if field(row, t.MUL) == t.THRESHOLD:
+    out_pixel = field(row, t.OUT_PIXEL)
+    out = arena + field(row, t.OUT) + block * field(row, t.OUT_BLOCK) + first * out_pixel
+    if field(row, t.MICRO) == t.INTEGER:
+        integer_two(
+            source,
+            entry,
+            offsets,
+            taps,
+            weights,
+            apart,
+            field(row, t.EXPONENT),
+            constants + field(row, t.ADD) + block * BLOCK,
+            out,
+            out_pixel,
+            bits,
+        )
+    elif field(row, t.MUL) == t.THRESHOLD:
         threshold_two(source, entry, offsets, taps, weights, apart, start, bits)
     elif field(row, t.MUL) == t.SWITCH:
         flips = constants + field(row, t.FLIPS) + 4 * block
@@ -226,7 +242,7 @@ def fused_tile(row, arena, constants, block, first, entry):
             bits,
         )
     else:
-        residual_pixel, out_pixel = field(row, t.RESIDUAL_PIXEL), field(row, t.OUT_PIXEL)
+        residual_pixel = field(row, t.RESIDUAL_PIXEL)
         affine_two(
             source,
             entry,
@@ -239,7 +255,7 @@ def fused_tile(row, arena, constants, block, first, entry):
             constants + field(row, t.ADD) + block * BLOCK,
             residual + first * residual_pixel,
             residual_pixel,
-            arena + field(row, t.OUT) + block * field(row, t.OUT_BLOCK) + first * out_pixel,
+            out,
             out_pixel,
             bits,
         )
@@ -257,7 +273,7 @@ def tiles(row, arena, constants, block, begin):
 
 @inner
 def convolve_fused(row, arena, constants):
-    """Pairs of blocks of a binary convolution; returns how many blocks are done.
+    """Pairs of blocks of a convolution; returns how many blocks are done.
 
     Sign bits of a pixel that fills up the last tile are written twice; floats have no such
     pixel, so the last part of a tile is left to the unfused kernels.
@@ -278,9 +294,10 @@ def convolve(row, arena, constants):
     """Convolution or dense layer of bits or floats, with its fused epilogue."""
     clear(arena + field(row, t.CLEAR), field(row, t.CLEAR_BYTES))
     done = 0
-    if HAS_FUSED and field(row, t.MICRO) == t.XNOR:
-        is_affine = field(row, t.MUL) >= 0
-        if not is_affine or field(row, t.RESIDUAL_KIND) == t.F32:
-            done = convolve_fused(row, arena, constants)
+    micro = field(row, t.MICRO)
+    is_known = micro == t.XNOR or micro == t.INTEGER
+    is_plain = field(row, t.MUL) < 0 or field(row, t.RESIDUAL_KIND) == t.F32
+    if HAS_FUSED and is_known and is_plain:
+        done = convolve_fused(row, arena, constants)
     for block in range(done, field(row, t.BLOCKS)):
         tiles(row, arena, constants, block, 0)

@@ -21,6 +21,7 @@ from numba import types
 from numba.core import cgutils
 
 from kernels import features
+from kernels.integers import multiply_add, power_of_two
 from kernels.table import AT_BITS, AT_RESIDUAL, AT_START
 from kernels.vector import BLOCK, F32, I32, I64, call, constant, emitted, load, offset, splat, store
 from kernels.xnor import PIXEL_BYTES, TILE, Taps, pixel_bases, zeroed
@@ -31,8 +32,16 @@ _VECTORS = 2 * BLOCK // _WIDTH
 _WORDS, _REALS = (ir.VectorType(kind, _WIDTH // 4) for kind in (I32, F32))
 
 
-def _counts(builder: Any, source: Any, pixels: Any, taps: Taps, apart: Any) -> list[list[Any]]:
-    """Mismatches as vectors ``[pixel][vector]``, vectors of the first block first."""
+def _mismatches(builder: Any, weight: Any, activation: Any) -> Any:
+    """How many bits of each word differ."""
+    differing = builder.xor(weight, activation)
+    return call(builder, f"llvm.ctpop.v{_WORDS.count}i32", differing)
+
+
+def _counts(
+    builder: Any, source: Any, pixels: Any, taps: Taps, apart: Any, one: Any = _mismatches
+) -> list[list[Any]]:
+    """Sums of ``one`` over all tap words: vectors ``[pixel][vector]``, the first block's first."""
     bases = pixel_bases(builder, source, pixels)
     starts = [offset(builder, taps.weights, _WIDTH * v) for v in range(_VECTORS // 2)]
     starts += [builder.add(start, apart) for start in starts]
@@ -41,15 +50,14 @@ def _counts(builder: Any, source: Any, pixels: Any, taps: Taps, apart: Any) -> l
         step = load(builder, builder.add(taps.offsets, builder.mul(loop.index, I64(4))), I32)
         distance, row = builder.sext(step, I64), builder.mul(loop.index, I64(BLOCK))
         active = [
-            splat(builder, load(builder, builder.add(base, distance), I32), _WORDS)
+            splat(builder, load(builder, builder.add(base, distance), I32, 2), _WORDS)
             for base in bases
         ]
         for v, start in enumerate(starts):
             weight = load(builder, builder.add(start, row), _WORDS)
             for activation, mine in zip(active, slots, strict=True):
-                mismatch = builder.xor(weight, activation)
-                counted = call(builder, f"llvm.ctpop.v{_WORDS.count}i32", mismatch)
-                builder.store(builder.add(builder.load(mine[v]), counted), mine[v])
+                found = one(builder, weight, activation)
+                builder.store(builder.add(builder.load(mine[v]), found), mine[v])
     return [[builder.load(slot) for slot in mine] for mine in slots]
 
 
@@ -162,3 +170,35 @@ def affine_two(
         place = builder.add(bits, _entry(builder, pixels, p, AT_BITS))
         store(builder, _word(builder, signs), place)
         residual, out = builder.add(residual, residual_pixel), builder.add(out, out_pixel)
+
+
+@emitted(types.void)
+def integer_two(
+    builder: Any,
+    source: Any,
+    pixels: Any,
+    offsets: Any,
+    pairs: Any,
+    weights: Any,
+    apart: Any,
+    exponent: Any,
+    add: Any,
+    out: Any,
+    out_pixel: Any,
+    bits: Any,
+) -> None:
+    """Integer convolution (:mod:`kernels.integers`), then ``add``, floats and their signs."""
+    taps = Taps(offsets, pairs, weights)
+    found = _counts(builder, source, pixels, taps, apart, multiply_add)
+    scale, zero = splat(builder, power_of_two(builder, exponent), _REALS), constant(_REALS, 0.0)
+    for p, sums in enumerate(found):
+        signs = []
+        for v, total in enumerate(sums):
+            added = load(builder, offset(builder, add, _WIDTH * v), _REALS)
+            scaled = builder.fmul(builder.sitofp(total, _REALS), scale)
+            value = builder.fadd(scaled, added)
+            store(builder, value, offset(builder, out, _WIDTH * v))
+            signs.append(builder.fcmp_ordered("<", value, zero))
+        place = builder.add(bits, _entry(builder, pixels, p, AT_BITS))
+        store(builder, _word(builder, signs), place)
+        out = builder.add(out, out_pixel)

@@ -11,7 +11,6 @@ below 2**31, so they are exact, and become floats once: ``2**-s * sum``.
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import numpy as np
@@ -40,8 +39,7 @@ HAS_INTEGERS = bool(features.target_features().get("avx2"))
 _WIDTH = 64 if features.target_features().get("avx512bw") else 32
 _INSTRUCTION = {64: "llvm.x86.avx512.pmaddw.d.512", 32: "llvm.x86.avx2.pmadd.wd"}[_WIDTH]
 _PASS = TILE if _WIDTH == 64 else 2  # pixels at once: as many accumulators as registers allow
-_CHAINS = 2 if _WIDTH == 64 else 1
-"""Sums kept of each output: ``vpdpwssd`` takes four cycles or five, and two can start in each."""
+_LANES = ir.VectorType(I32, _WIDTH // 4)
 
 
 def integer_weights(op: Conv, kind: str) -> tuple[NDArray[np.int16], int] | None:
@@ -80,62 +78,57 @@ def pair_offsets(
     return np.asarray(down + right + 4 * np.arange(-(-values // 2)), np.int32).ravel()
 
 
-def _tile() -> Any:
+def multiply_add(builder: Any, weight: Any, activation: Any) -> Any:
+    """Per 32-bit lane, the sum of the products of its two int16."""
+    halves = ir.VectorType(ir.IntType(16), _WIDTH // 2)
+    function = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(_LANES, [halves, halves]), _INSTRUCTION
+    )
+    sides = [builder.bitcast(value, halves) for value in (activation, weight)]
+    return builder.call(function, sides)
+
+
+def power_of_two(builder: Any, exponent: Any) -> Any:
+    """float32 ``2**-exponent``."""
+    biased = builder.sub(I32(127), builder.trunc(exponent, I32))
+    return builder.bitcast(builder.shl(biased, I32(23)), F32)
+
+
+@emitted(types.void)
+def _tile(
+    builder: Any,
+    source: Any,
+    pixels: Any,
+    offsets: Any,
+    pairs: Any,
+    weights: Any,
+    sums: Any,
+    exponent: Any,
+) -> None:
     """The micro-kernel; arguments as in :mod:`kernels.xnor`, and the exponent s."""
-
-    @emitted(types.void)
-    def tile(
-        builder: Any,
-        source: Any,
-        pixels: Any,
-        offsets: Any,
-        pairs: Any,
-        weights: Any,
-        sums: Any,
-        exponent: Any,
-    ) -> None:
-        lanes = ir.VectorType(I32, _WIDTH // 4)
-        halves = ir.VectorType(ir.IntType(16), _WIDTH // 2)
-        madd = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(lanes, [halves, halves]), _INSTRUCTION
-        )
-        vectors = BLOCK // _WIDTH
-        bases = pixel_bases(builder, source, pixels)
-        biased = builder.sub(I32(127), builder.trunc(exponent, I32))
-        scale = builder.bitcast(builder.shl(biased, I32(23)), F32)
-        real = ir.VectorType(F32, lanes.count)
-
-        def multiply(index: Any, bases: list[Any], slots: list[Any]) -> None:
-            """Add the products of the pair of taps ``index``."""
-            step = load(builder, builder.add(offsets, builder.mul(index, I64(4))), I32)
+    vectors = BLOCK // _WIDTH
+    bases = pixel_bases(builder, source, pixels)
+    real = ir.VectorType(F32, _LANES.count)
+    scale = splat(builder, power_of_two(builder, exponent), real)
+    for first in range(0, TILE, _PASS):
+        slots = zeroed(builder, _LANES, _PASS * vectors)
+        with cgutils.for_range(builder, pairs) as loop:
+            step = load(builder, builder.add(offsets, builder.mul(loop.index, I64(4))), I32)
             distance = builder.sext(step, I64)
-            row = builder.add(weights, builder.mul(index, I64(BLOCK)))
+            row = builder.add(weights, builder.mul(loop.index, I64(BLOCK)))
             stored = [
-                load(builder, offset(builder, row, _WIDTH * v), halves) for v in range(vectors)
+                load(builder, offset(builder, row, _WIDTH * v), _LANES) for v in range(vectors)
             ]
-            for p, base in enumerate(bases):
+            for p, base in enumerate(bases[first : first + _PASS]):
                 pair = load(builder, builder.add(base, distance), I32, 2)
-                value = builder.bitcast(splat(builder, pair, lanes), halves)
+                value = splat(builder, pair, _LANES)
                 for v, weight in enumerate(stored):
                     slot = slots[p * vectors + v]
-                    product = builder.call(madd, [value, weight])
+                    product = multiply_add(builder, weight, value)
                     builder.store(builder.add(builder.load(slot), product), slot)
-
-        for first in range(0, TILE, _PASS):
-            some = bases[first : first + _PASS]
-            chains = [zeroed(builder, lanes, _PASS * vectors) for _ in range(_CHAINS)]
-            whole = builder.sub(pairs, builder.srem(pairs, I64(_CHAINS)))
-            with cgutils.for_range_slice(builder, I64(0), whole, I64(_CHAINS)) as (index, _):
-                for i, slots in enumerate(chains):
-                    multiply(builder.add(index, I64(i)), some, slots)
-            with cgutils.for_range_slice(builder, whole, pairs, I64(1)) as (index, _):
-                multiply(index, some, chains[0])
-            for i, parts in enumerate(zip(*chains, strict=True)):
-                total = functools.reduce(builder.add, [builder.load(slot) for slot in parts])
-                scaled = builder.fmul(builder.sitofp(total, real), splat(builder, scale, real))
-                store(builder, scaled, offset(builder, sums, BLOCK * first + _WIDTH * i))
-
-    return tile
+        for i, slot in enumerate(slots):
+            scaled = builder.fmul(builder.sitofp(builder.load(slot), real), scale)
+            store(builder, scaled, offset(builder, sums, BLOCK * first + _WIDTH * i))
 
 
 @emitted(types.void)
@@ -143,4 +136,4 @@ def _absent(builder: Any, a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any
     """Stands for the micro-kernel where it cannot run; no plan asks for it there."""
 
 
-integer_tile = _tile() if HAS_INTEGERS else _absent
+integer_tile = _tile if HAS_INTEGERS else _absent

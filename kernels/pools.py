@@ -28,15 +28,15 @@ from kernels.vector import (
 
 
 @inner
-def first_inside(start, dilation):
-    """Smallest tap index whose position ``start + index * dilation`` is not negative."""
-    return max(0, (-start + dilation - 1) // dilation)
+def first_inside(start, step):
+    """Smallest index whose position ``start + index * step`` is not negative."""
+    return max(0, (-start + step - 1) // step)
 
 
 @inner
-def taps_inside(start, dilation, taps, size):
-    """One past the largest tap index whose position lies below ``size``."""
-    return min(taps, (size - start + dilation - 1) // dilation)
+def taps_inside(start, step, count, size):
+    """One past the largest index below ``count`` whose position lies below ``size``."""
+    return min(count, (size - start + step - 1) // step)
 
 
 @inner
@@ -70,45 +70,47 @@ def pool_block(row, source, y0, x0, out):
 
 
 @inlined
-def common_bits(load_bits, tap, rows, columns, source_row, across):
-    """AND of ``load_bits`` over ``rows`` x ``columns`` taps from ``tap`` on."""
-    both = load_bits(tap)
-    for i in range(rows):
-        for j in range(columns):
-            both &= load_bits(tap + i * source_row + j * across)
-    return both
+def and_words(out, tap, words):
+    """``out &= tap`` over ``words`` words of 32 bits."""
+    for word in range(0, words - 1, 2):
+        store_u64(out + 4 * word, load_u64(out + 4 * word) & load_u64(tap + 4 * word))
+    if words % 2:
+        last = 4 * (words - 1)
+        store_u32(out + last, load_u32(out + last) & load_u32(tap + last))
+
+
+@inlined
+def max_bits_row(row, lines, count, out):
+    """One row of the maximum over a window of bits, which is the AND of their words.
+
+    ``lines`` is the address of the first of ``count`` rows of taps. Every tap of the window goes
+    over the whole row at once, so that no loop is short.
+    """
+    words, out_pixel, step = field(row, t.BLOCKS), field(row, t.OUT_PIXEL), field(row, t.STRIDE_W)
+    out_width, width = field(row, t.OUT_WIDTH), field(row, t.WIDTH)
+    pixel, down = field(row, t.SOURCE_PIXEL), field(row, t.DILATION_H) * field(row, t.SOURCE_ROW)
+    for word in range(out_width * words):
+        store_u32(out + 4 * word, 0xFFFFFFFF)
+    for j in range(field(row, t.KERNEL_W)):
+        at = j * field(row, t.DILATION_W) - field(row, t.LEFT)
+        begin, end = first_inside(at, step), taps_inside(at, step, out_width, width)
+        for i in range(count):
+            line = lines + i * down + at * pixel
+            for x in range(begin, end):
+                and_words(out + x * out_pixel, line + x * step * pixel, words)
 
 
 @inner
 def max_bits(row, arena):
-    """Maximum over a window of bits, which is the AND of their words, for all pixels.
-
-    Whatever does not change is read before the loops: a store could change it, for all LLVM knows.
-    """
-    height, width = field(row, t.HEIGHT), field(row, t.WIDTH)
-    down, right = field(row, t.DILATION_H), field(row, t.DILATION_W)
-    taps_h, taps_w = field(row, t.KERNEL_H), field(row, t.KERNEL_W)
-    step_h, step_w = field(row, t.STRIDE_H), field(row, t.STRIDE_W)
-    top, left = field(row, t.TOP), field(row, t.LEFT)
-    source_row, source_pixel = field(row, t.SOURCE_ROW), field(row, t.SOURCE_PIXEL)
-    out_row, out_pixel = field(row, t.OUT_ROW), field(row, t.OUT_PIXEL)
+    """Maximum over a window of bits; every window meets the map, so tail bits stay 0."""
     source, target = arena + field(row, t.SOURCE), arena + field(row, t.OUT)
-    out_height, out_width = field(row, t.OUT_HEIGHT), field(row, t.OUT_WIDTH)
-    words = field(row, t.BLOCKS)
-    for y in range(out_height):
-        y0 = y * step_h - top
-        first, last = first_inside(y0, down), taps_inside(y0, down, taps_h, height)
-        for x in range(out_width):
-            x0 = x * step_w - left
-            begin, end = first_inside(x0, right), taps_inside(x0, right, taps_w, width)
-            out = target + y * out_row + x * out_pixel
-            tap = source + (y0 + first * down) * source_row + (x0 + begin * right) * source_pixel
-            size = (last - first, end - begin, down * source_row, right * source_pixel)
-            for word in range(0, words - 1, 2):
-                store_u64(out + 4 * word, common_bits(load_u64, tap + 4 * word, *size))
-            if words % 2:
-                word = words - 1
-                store_u32(out + 4 * word, common_bits(load_u32, tap + 4 * word, *size))
+    down = field(row, t.DILATION_H)
+    for y in range(field(row, t.OUT_HEIGHT)):
+        y0 = y * field(row, t.STRIDE_H) - field(row, t.TOP)
+        first = first_inside(y0, down)
+        last = taps_inside(y0, down, field(row, t.KERNEL_H), field(row, t.HEIGHT))
+        lines = source + (y0 + first * down) * field(row, t.SOURCE_ROW)
+        max_bits_row(row, lines, last - first, target + y * field(row, t.OUT_ROW))
 
 
 @inner

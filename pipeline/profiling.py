@@ -2,7 +2,8 @@
 
 MAC per cycle needs the clock: :func:`cycles_per_second` times a chain of instructions that each
 wait for the one before (frequency is not readable in many machines). The *limit* of a micro-kernel
-is what its own vector instructions allow if nothing else cost anything (:data:`LIMITS`).
+is what its own vector instructions allow if nothing else cost anything (:data:`WORK`,
+:data:`PORTS`: from the makers' and uops.info's tables; other CPUs get the usual numbers).
 """
 
 from __future__ import annotations
@@ -25,14 +26,21 @@ from kernels.profile import StepTime, profile
 CHAIN = 2_000_000
 CHAIN_CYCLES = 6  # three shifts and three xors, one cycle each, on x86
 
-LIMITS = {
-    ("lookup", "bytes", 32): (256.0, "3 instructions of 32 bytes for 256 products, 3 a cycle"),
-    ("xnor", "words", 64): (341.3, "3 instructions of 64 bytes for 512 products, 2 a cycle"),
-    ("xnor", "bytes", 32): (96.0, "8 instructions of 32 bytes for 256 products, 3 a cycle"),
-    ("xnor", "bytes", 16): (85.3, "3 instructions of 16 bytes for 128 products, 2 a cycle"),
+WORK = {
+    ("lookup", "bytes", 32): (3, 256),
+    ("xnor", "words", 64): (3, 512),
+    ("xnor", "bytes", 32): (8, 256),
+    ("xnor", "bytes", 16): (3, 128),
 }
-"""Binary products a cycle: micro-kernel, how its CPU counts bits, vector bytes -> limit, why."""
-ZEN_5 = (682.7, "3 instructions of 64 bytes for 512 products, 4 a cycle")
+"""Micro-kernel, how its CPU counts bits, vector bytes -> vector instructions for how many products."""
+PORTS = {
+    "znver5": {64: 4, 32: 4},
+    "znver4": {64: 2, 32: 4},
+    "znver3": {32: 4},
+    "znver2": {32: 4},
+}
+"""Vector instructions that a CPU (LLVM's name) can start in a cycle, by vector bytes."""
+USUAL_PORTS = {64: 2, 32: 3, 16: 2}
 
 
 @dataclass(frozen=True)
@@ -128,10 +136,14 @@ def cycles_per_second(rounds: int = 7) -> float | None:
 def limit_of(kernel: str) -> tuple[float, str] | None:
     """What ``kernel`` could do at most on this CPU, in binary MACs a cycle."""
     form = features.host_form()
-    if (kernel, form.count, llvm.get_host_cpu_name()) == ("xnor", "words", "znver5"):
-        return ZEN_5
     key = ("lookup", "bytes", 32) if kernel == "lookup" else (kernel, form.count, form.width)
-    return LIMITS.get(key)
+    if key not in WORK:
+        return None
+    (instructions, products), width = WORK[key], key[2]
+    cpu = llvm.get_host_cpu_name()
+    ports = PORTS.get(cpu, USUAL_PORTS)[width]
+    why = f"{instructions} instructions of {width} bytes for {products} products, {ports} a cycle"
+    return products * ports / instructions, f"{why} on {cpu}"
 
 
 def _line(step: StepTime, total: float, clock: float | None, limit: float | None) -> Line:
