@@ -3,7 +3,7 @@
 MAC per cycle needs the clock: :func:`cycles_per_second` times a chain of instructions that each
 wait for the one before (frequency is not readable in many machines). The *limit* of a micro-kernel
 is what its own vector instructions allow if nothing else cost anything (:data:`WORK`,
-:data:`PORTS`: from the makers' and uops.info's tables; other CPUs get the usual numbers).
+:data:`PORTS`: of some CPUs, the usual numbers for the others).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ WORK = {
     ("xnor", "bytes", 32): (8, 256),
     ("xnor", "bytes", 16): (3, 128),
 }
-"""Micro-kernel, how its CPU counts bits, vector bytes -> vector instructions for how many products."""
+"""Micro-kernel, how it counts, vector bytes -> vector instructions for how many products."""
 PORTS = {
     "znver5": {64: 4, 32: 4},
     "znver4": {64: 2, 32: 4},
