@@ -22,7 +22,7 @@ from export.errors import RuntimeMissing
 from export.layers import Shape
 from export.runtimes import Timed
 from kernels import features
-from pipeline import bare_loop, bench, timing
+from pipeline import bare_loop, bench, conditions, timing
 from pipeline.cli_options import FILE, progress, terminal
 from pipeline.profiling import cycles_per_second
 from pipeline.run_folder import write_bytes
@@ -179,7 +179,7 @@ def main(rounds: int, json_file: Path | None, text_file: Path | None) -> None:
     Example: python -m pipeline.layer_bench --rounds 21 --json layers.json
     """
     bar = progress()
-    facts = {**bench.conditions(), "threads": 1, "rounds": rounds}
+    facts = {**conditions.conditions(), "threads": 1, "rounds": rounds}
     loops = bare_loops(rounds)
     results = [measure(shape, rounds, bar(str(shape))) for shape in layers.SHAPES]
     terminal().print(table(results))
