@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib
+import logging
 import os
 import stat
 from collections.abc import Callable
@@ -26,9 +27,11 @@ from pathlib import Path
 from typing import Any
 
 import numba
-from numba.core.caching import CompileResultCacheImpl, FunctionCache
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, NullCache
 from numba.core.runtime.nrt import rtsys
 
+_LOG = logging.getLogger("frostbit.kernels")
+COMPILING = "compiling the engine for this CPU, once for each version (about 15 s)"
 config: Any = importlib.import_module("numba.core.config")  # its names are made at run time
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 
@@ -125,21 +128,31 @@ class _QuickCache(FunctionCache):
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         rtsys.initialize(target_context)
+        found = None
         try:
-            return self._load_overload(sig, target_context)
+            found = self._load_overload(sig, target_context)
         except Exception:  # a damaged file can raise anything: begin anew
             with contextlib.suppress(OSError):
                 self.flush()
-            return None
+        if found is None:
+            _LOG.info(COMPILING)
+        return found
 
     def save_overload(self, sig: Any, data: Any) -> None:
         with contextlib.suppress(Exception):  # read-only folder, full disk, damaged index
             self._save_overload(sig, data)
 
 
+class _NoFiles(NullCache):
+    """Without a folder: says that it compiles, too."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> None:
+        _LOG.info(COMPILING)
+
+
 def entry(function: Callable[..., Any]) -> Any:
     """Compile ``function`` on its first call, from the disk cache if there is a safe one."""
     compiled = numba.njit(**_OPTIONS)(function)
-    if cache_folder() is not None and not config.CACHE_LOCATOR_CLASSES:
-        compiled._cache = _QuickCache(function)
+    if not config.CACHE_LOCATOR_CLASSES:
+        compiled._cache = _NoFiles() if cache_folder() is None else _QuickCache(function)
     return compiled

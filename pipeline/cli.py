@@ -18,6 +18,7 @@ from pipeline.cli_options import (
     bench_options,
     data_option,
     force_option,
+    log_to_terminal,
     progress,
     remote_options,
     split_training,
@@ -66,6 +67,7 @@ def main() -> None:
 
     Example: pipeline run --recipe digits
     """
+    log_to_terminal()
 
 
 @main.command()

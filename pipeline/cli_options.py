@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -33,6 +34,21 @@ def terminal() -> Console:
 
     width = None if sys.stdout.isatty() else 120
     return Console(width=width, markup=False, emoji=False, highlight=False)
+
+
+class _Echo(logging.Handler):
+    """Log lines on the terminal, as every other line of a command."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(record.getMessage(), err=True)
+
+
+def log_to_terminal() -> None:
+    """Show what the libraries of this package log, e.g. that the engine is being compiled."""
+    log = logging.getLogger("frostbit")
+    if not log.handlers:
+        log.addHandler(_Echo())
+        log.setLevel(logging.INFO)
 
 
 def progress() -> Callable[[str], Callable[[Iterable[int]], Iterable[int]]]:

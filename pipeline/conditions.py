@@ -26,7 +26,7 @@ FEATURES = ("avx2", "avx512bw", "avx512vpopcntdq", "avx512bitalg", "avx512vnni",
 COLD_STARTS = 3
 STOLEN = 0.01
 """Share of the time that other guests of the host may take before a line says so."""
-_COLD_START = """
+COLD_START = """
 import json, sys
 import numpy as np
 from kernels import load
@@ -64,7 +64,7 @@ def cold_start(model: Path) -> dict[str, Any]:
     seconds, peaks = [], []
     for _ in range(COLD_STARTS):
         start = time.perf_counter()
-        command = [sys.executable, "-c", _COLD_START, str(model)]
+        command = [sys.executable, "-c", COLD_START, str(model)]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         seconds.append(round(time.perf_counter() - start, 3))
         peak = json.loads(done.stdout)

@@ -14,17 +14,22 @@ from kernels import _jit
 
 ROOT = Path(_jit.__file__).parents[1]
 RUN_ONCE = """
+import io
+import logging
 import numpy as np
+log = io.StringIO()
+logging.basicConfig(level=logging.INFO, stream=log)
 from kernels.engine import Engine, run_plan
 from tests.kernels.test_engine import edge_net
 program = edge_net()
 logits = Engine(program).run(np.zeros((1, *program.input_shape), np.uint8))
 print(sum(run_plan.stats.cache_hits.values()), logits.tobytes().hex())
+print(log.getvalue().count("compiling the engine"))
 """
 
 
 def fresh_process(cache: Path, script: str = RUN_ONCE, root: Path = ROOT) -> list[str]:
-    """Cache hits and logits of an engine in a new process."""
+    """Cache hits and logits of an engine in a new process, and how often it said it compiles."""
     environment = {**os.environ, "FROSTBIT_CACHE": str(cache), "PYTHONPATH": str(root)}
     done = subprocess.run(
         [sys.executable, "-c", script],
@@ -46,6 +51,7 @@ def test_second_process_finds_the_code_and_no_folder_is_needed(tmp_path: Path) -
     in_memory = fresh_process(blocked / "below")
     assert in_memory[0] == "0"
     assert first[1] == second[1] == in_memory[1]
+    assert (first[2], second[2], in_memory[2]) == ("1", "0", "1")
     (folder,) = cache.iterdir()
     assert folder.stat().st_mode & 0o777 == 0o700
     assert len(list(folder.rglob("*.nbc"))) == 1  # one entry point
