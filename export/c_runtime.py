@@ -7,6 +7,7 @@ the same source with ``-DFROSTBIT_DEBUG`` gives the signs.
 from __future__ import annotations
 
 import ctypes
+import re
 import shutil
 import subprocess
 import tempfile
@@ -74,6 +75,22 @@ def _unload(handle: int, folder: str) -> None:
     shutil.rmtree(folder)
 
 
+def _check_sizes(code: ctypes.CDLL, source: bytes, program: Program) -> None:
+    """ExportError unless the file's buffers have the sizes of ``program``'s."""
+    kept = to_c.kept_signs(program)
+    declared = re.search(rb"frostbit_debug_words\[(\d+)\];", source)
+    found = (
+        ctypes.c_int32.in_dll(code, "frostbit_input_size").value,
+        ctypes.c_int32.in_dll(code, "frostbit_classes").value,
+        int(declared[1]) if declared else 0,
+    )
+    size = kept[-1].start + kept[-1].count if kept else 0
+    if found != (int(np.prod(program.input_shape)), len(program.classes), size):
+        raise ExportError(
+            "the C file's input, classes or signs have other sizes: it is one of another model"
+        )
+
+
 def _address(array: NDArray[Any]) -> ctypes.c_void_p:
     return ctypes.c_void_p(array.ctypes.data)
 
@@ -89,7 +106,8 @@ class CRuntime:
 
     Raises:
         RuntimeMissing: where there is no such compiler.
-        ExportError: if it refuses the file, or ``program`` cannot be expressed.
+        ExportError: if it refuses the file, the file is one of a network of other sizes, or
+            ``program`` cannot be expressed.
     """
 
     name = "c"
@@ -106,6 +124,7 @@ class CRuntime:
         self._source = to_c.convert(program) if source is None else source
         self.size_bytes = len(self._source)
         self._shipped = Library(self._source, self._compiler, options)
+        _check_sizes(self._shipped.code, self._source, program)
         self._debug: Library | None = None
         self._kept = to_c.kept_signs(program)
 

@@ -116,6 +116,7 @@ class GraphWriter:
         self._operators: list[Operator] = []
         self._codes: list[str] = []
         self._buffers: dict[bytes, int] = {b"": 0}
+        self._names: set[str] = set()
 
     def shape(self, tensor: int) -> tuple[int, ...]:
         """Shape of a tensor by its index."""
@@ -135,6 +136,9 @@ class GraphWriter:
     def _add(self, name: str, shape: Sequence[int], dtype: np.dtype[Any], buffer: int) -> int:
         if dtype not in TENSOR_TYPES:
             raise ValueError(f"tensor '{name}': no TFLite type for {dtype}")
+        while name in self._names:  # tools find tensors by name
+            name += "_"
+        self._names.add(name)
         self._tensors.append(Tensor(tuple(int(d) for d in shape), dtype, buffer, name))
         return len(self._tensors) - 1
 

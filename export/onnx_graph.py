@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from export.errors import ExportError
+from export.version import VERSION
 from kernels.container import FORMAT_VERSION, program_hash
 from kernels.program import INPUT, Op, Program, ValueType, Window
 from kernels.verify import infer_types
@@ -38,13 +39,11 @@ class Options:
     Attributes:
         float_input: take float32 ``[N, C, H, W]`` holding whole pixel values 0..255, instead of
             uint8 ``[N, H, W, C]``.
-        debug: also output every ``bits`` value, in the form's own representation.
         licence: of the trained weights, written to the metadata key ``model_license``.
         accuracy: share of the test set, 0..1, written to the metadata; None leaves it out.
     """
 
     float_input: bool = False
-    debug: bool = False
     licence: str = ""
     accuracy: float | None = None
 
@@ -210,6 +209,7 @@ def _metadata(program: Program, form: Form, options: Options) -> dict[str, str]:
         "dataset": program.dataset,
         "frostbit_form": form.name,
         "frostbit_format": str(FORMAT_VERSION),
+        "frostbit_version": VERSION,
         "model_license": options.licence,
         "program_sha256": program_hash(program),
     }
@@ -228,28 +228,26 @@ def finish(g: Graph, program: Program, form: Form, options: Options) -> onnx.Mod
     logits: Dims = [form.batch, len(program.classes)]
     outputs = [helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.FLOAT, logits)]
     inner = list(g.declared)
-    for value, known in g.types.items():
-        infos = [] if value == INPUT else _map_infos(g, value, form.batch)
-        if options.debug and known.kind == "bits":
-            outputs.append(infos.pop(0))
-        inner += infos
+    for value in g.types:
+        inner += [] if value == INPUT else _map_infos(g, value, form.batch)
     pixels = _input_info(program, form.batch, options)
     constants = list(g.constants.values())
     graph = helper.make_graph(g.nodes, "frostbit", [pixels], outputs, constants, value_info=inner)
     opsets = [helper.make_opsetid("", OPSET)]
     opsets += [helper.make_opsetid(domain, version) for domain, version in form.opsets.items()]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
-    model.producer_name = "frostbit"
+    model.producer_name, model.producer_version = "frostbit", VERSION
     helper.set_model_props(model, _metadata(program, form, options))
     onnx.checker.check_model(model, full_check=True)
     shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
     return model
 
 
-def sign_outputs(program: Program) -> list[str]:
-    """Names of the ``bits`` values, the extra outputs of a debug form, in order."""
+def sign_tensors(program: Program) -> dict[str, str]:
+    """Names of the ``bits`` values, in order, and of the tensors that hold them in every form."""
     types = infer_types(program)
-    return [op.name for op in program.ops if types[op.name].kind == "bits"]
+    labelled = zip(program.ops, relabelled(program).ops, strict=True)
+    return {op.name: label.name for op, label in labelled if types[op.name].kind == "bits"}
 
 
 def serialize(model: onnx.ModelProto) -> bytes:

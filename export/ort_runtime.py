@@ -6,16 +6,20 @@ import time
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
-from export import to_onnx, to_onnx_int8
-from export.onnx_graph import DEFAULTS, INPUT_NAME, OUTPUT_NAME, Options, sign_outputs
+from export import to_onnx, to_onnx_int8, to_qonnx
+from export.errors import ExportError
+from export.onnx_graph import DEFAULTS, INPUT_NAME, OUTPUT_NAME, Options, sign_tensors
 from export.runtimes import Images, Logits, Milliseconds
 from kernels import bits
 from kernels.program import Program
 
 FORMS = ("packed", "float", "int8")
+QONNX = "qonnx"
 LEVELS = {
     "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
     "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
@@ -24,15 +28,34 @@ LEVELS = {
 }
 
 
+REFUSALS = (
+    errors.Fail,
+    errors.InvalidArgument,
+    errors.InvalidGraph,
+    errors.InvalidProtobuf,
+    errors.NotImplemented,
+    errors.RuntimeException,
+)
+"""What ONNX Runtime raises for a file that it does not take."""
+
+
 def session(model: bytes, level: str = "all", threads: int = 1) -> Any:
-    """An inference session on the CPU with ``threads`` threads that do not spin."""
+    """An inference session on the CPU with ``threads`` threads that do not spin.
+
+    Raises:
+        ExportError: if ONNX Runtime refuses the file.
+    """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.graph_optimization_level = LEVELS[level]
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    try:
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except REFUSALS as error:
+        reason = " ".join(str(error).split())
+        raise ExportError(f"ONNX Runtime refuses the file: {reason}") from error
 
 
 def time_session(model: Any, feed: dict[str, Any], repeats: int) -> Milliseconds:
@@ -51,10 +74,32 @@ def time_session(model: Any, feed: dict[str, Any], repeats: int) -> Milliseconds
 
 
 def convert(program: Program, form: str, options: Options = DEFAULTS) -> bytes:
-    """Bytes of the ONNX file of ``form``, one of :data:`FORMS`."""
+    """Bytes of the ONNX file of ``form``, one of :data:`FORMS` or :data:`QONNX`."""
+    if form == QONNX:
+        return to_qonnx.convert(program, options)
     if form == "int8":
         return to_onnx_int8.convert(program, options)
     return to_onnx.convert(program, options, packed=form == "packed")
+
+
+def runnable(model: bytes, form: str) -> bytes:
+    """What ONNX Runtime is given of ``model``: QONNX's operator it gets as a function."""
+    return to_qonnx.with_function(model) if form == QONNX else model
+
+
+def exposed(model: bytes, program: Program) -> bytes:
+    """The file ``model`` of ``program`` with every ``bits`` value as a further output, in order.
+
+    Raises:
+        ExportError: if the file has no such value, so is not one of ``program``.
+    """
+    proto = onnx.load_from_string(model)
+    known = {info.name: info for info in proto.graph.value_info}
+    for name, tensor in sign_tensors(program).items():
+        if tensor not in known:
+            raise ExportError(f"the ONNX file has no value '{name}': it is one of another model")
+        proto.graph.output.append(known[tensor])
+    return bytes(proto.SerializeToString())
 
 
 def feed(model: Any, images: Images) -> dict[str, NDArray[Any]]:
@@ -74,11 +119,14 @@ class OrtRuntime:
     """One of our ONNX files in ONNX Runtime.
 
     Args:
-        program: the Program the file was made from (for the debug form that shows signs).
+        program: the Program the file was made from.
         model: the shipped bytes; converted from ``program`` if None.
         level: graph optimization level, a key of :data:`LEVELS`.
         threads: intra-op threads.
-        form: which form ``model`` is, one of :data:`FORMS`.
+        form: which form ``model`` is, one of :data:`FORMS` or :data:`QONNX`.
+
+    Raises:
+        ExportError: if ONNX Runtime refuses ``model``, or it is one of a network of another shape.
     """
 
     def __init__(
@@ -94,24 +142,44 @@ class OrtRuntime:
         self.name = ":".join(parts)
         shipped = convert(program, form) if model is None else model
         self.size_bytes = len(shipped)
-        self._level, self._threads, self._form = level, threads, form
-        self._session = session(shipped, level, threads)
-        self._debug: Any = None
+        self._level, self._threads = level, threads
+        self._model = runnable(shipped, form)
+        self._session = session(self._model, level, threads)
+        _check_shapes(self._session, program)
+        self._one_by_one = form == QONNX  # its batch is fixed
+        self._exposed: Any = None
+
+    def _run(self, model: Any, images: Images, outputs: list[str] | None) -> list[NDArray[Any]]:
+        count = 1 if self._one_by_one else len(images)
+        parts = [images[start : start + count] for start in range(0, len(images), count)]
+        answers = [model.run(outputs, feed(model, part)) for part in parts]
+        return [np.concatenate(column) for column in zip(*answers, strict=True)]
 
     def logits(self, images: Images) -> Logits:
-        answer = self._session.run([OUTPUT_NAME], feed(self._session, images))
-        return np.asarray(answer[0], dtype=np.float32)
+        return np.asarray(self._run(self._session, images, [OUTPUT_NAME])[0], dtype=np.float32)
 
     def signs(self, images: Images) -> dict[str, bits.Words]:
-        if self._debug is None:
-            model = convert(self.program, self._form, Options(debug=True))
-            self._debug = session(model, self._level, self._threads)
-        answers = self._debug.run(None, feed(self._debug, images))[1:]
-        names = sign_outputs(self.program)
+        if self._exposed is None:
+            model = exposed(self._model, self.program)
+            self._exposed = session(model, self._level, self._threads)
+        answers = self._run(self._exposed, images, None)[1:]
+        names = sign_tensors(self.program)
         return {name: packed_signs(each) for name, each in zip(names, answers, strict=True)}
 
     def latency(self, image: Images, repeats: int) -> Milliseconds:
         return time_session(self._session, feed(self._session, image), repeats)
 
     def close(self) -> None:
-        self._session = self._debug = None
+        self._session = self._exposed = None
+
+
+def _check_shapes(model: Any, program: Program) -> None:
+    """ExportError unless the session takes the program's images and gives its classes."""
+    height, width, channels = program.input_shape
+    layouts = [height, width, channels], [channels, height, width]
+    taken, given = model.get_inputs()[0].shape, model.get_outputs()[0].shape
+    if taken[1:] not in layouts or given[1:] != [len(program.classes)]:
+        raise ExportError(
+            f"the ONNX file maps {taken} to {given}, the model {program.input_shape} to "
+            f"{len(program.classes)} classes: it is one of another model"
+        )

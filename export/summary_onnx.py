@@ -2,10 +2,11 @@
 
 Two things are recognised beyond what types say:
 
-* *Packed weights*: a ``Gather`` of stored bytes in a 256 x 8 table of two opposite numbers, with
-  reshapes, slices and transposes behind it (the form of :mod:`export.to_onnx`). The weight has as
-  many 1-bit parameters as entries; its bytes are the stored ones. QONNX's ``BipolarQuant`` of a
-  stored array has 1-bit parameters as well, in as many bytes as the file takes.
+* *Packed weights*: a ``Gather`` of stored bytes in a 256 x 8 table of two opposite numbers, or in
+  what one operator makes of such a table (a ``Cast`` of int8), with reshapes, slices and
+  transposes behind it (the form of :mod:`export.to_onnx`). The weight has as many 1-bit parameters
+  as entries; its bytes are the stored ones. QONNX's ``BipolarQuant`` of a stored array has 1-bit
+  parameters as well, in as many bytes as the file takes.
 * *Signs*: ``Where`` between +1 and -1; ``BipolarQuant``; and ``Clip(-1, 1)`` of a
   convolution of signs with packed weights +-2 and an odd bias, which is odd, so never between.
   They stay signs through everything that moves values about.
@@ -93,7 +94,8 @@ class _Reader:
 
     def _table_magnitude(self, node: onnx.NodeProto) -> float | None:
         """Magnitude of packed weights that a ``Gather`` unpacks; None if it does not."""
-        table = self._graph.values.get(node.input[0])
+        source = self._made_of.get(node.input[0], [node.input[0]])  # a table of int8 may be cast
+        table = self._graph.values.get(source[0]) if len(source) == 1 else None
         if table is None or table.shape != _TABLE or table.dtype.kind not in "fi":
             return None
         magnitude = float(table.max())

@@ -13,6 +13,9 @@ torchvision's: depthwise convolutions stay in full precision, every 1x1 convolut
 reads signs, a block's output and its residual sum are real. At 32x32 the stem and the first
 strided block keep the size of the map.
 
+VGG-11 (Simonyan and Zisserman, arXiv 1409.1556; torchvision's ``vgg11_bn`` at 32x32, with one dense
+layer) has no shortcuts: every binary convolution feeds a threshold, and pools work on bits.
+
 How parameters are drawn: :mod:`export.synthetic_net`.
 """
 
@@ -149,14 +152,36 @@ def _mobilenet(net: Net, size: int, classes: int) -> None:
     net.head(x, 1280, classes)
 
 
+VGG11 = ((64,), (128,), (256, 256), (512, 512), (512, 512))
+
+
+def _vgg(net: Net, size: int, classes: int) -> None:
+    """Append VGG-11: stages of convolutions, each of which ends in a 2x2 max-pool."""
+    x, channels = net.stem(3, 1, VGG11[0][0], 0.0), VGG11[0][0]
+    for stage, widths in enumerate(VGG11, 1):
+        for index, out in enumerate(widths):
+            if stage > 1:
+                x = net.binary(f"conv{stage}.{index}", x, window(3, 1), (channels, out), last=False)
+            channels = out
+        x = net.append(MaxPool(f"pool{stage}", (x,), Window((2, 2), (2, 2))))
+    net.head(x, channels, classes)
+
+
 FAMILIES: dict[str, Callable[[Net, int, int], None]] = {
     "resnet18": partial(_resnet, blocks=(2, 2, 2, 2), kind=_basic),
     "resnet34": partial(_resnet, blocks=(3, 4, 6, 3), kind=_basic),
     "resnet50": partial(_resnet, blocks=(3, 4, 6, 3), kind=_bottleneck),
     "mobilenet_v2": _mobilenet,
+    "vgg11_bn": _vgg,
 }
 CLASSES = {32: 10, 224: 1000}
-NAMES = tuple(f"{family}@{size}" for family in FAMILIES for size in CLASSES)
+SMALL_ONLY = ("vgg11_bn",)
+NAMES = tuple(
+    f"{family}@{size}"
+    for family in FAMILIES
+    for size in CLASSES
+    if size == min(CLASSES) or family not in SMALL_ONLY
+)
 
 
 def synthetic(name: str, seed: int = 0) -> Program:

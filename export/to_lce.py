@@ -47,7 +47,9 @@ import numpy as np
 from export.errors import ExportError
 from export.lce_graph import LCE_WORD_BITS, LceGraph, is_same, lce_words, reach, used_pads
 from export.lce_padding import zero_padded
+from export.version import VERSION
 from kernels.binary_weights import as_conv
+from kernels.container import program_hash
 from kernels.program import (
     INPUT,
     Add,
@@ -69,7 +71,7 @@ from kernels.program import (
 )
 from kernels.verify import infer_types
 
-DESCRIPTION = "Frostbit binary neural network"
+DESCRIPTION = f"Frostbit {VERSION} binary neural network, program sha256 "
 
 
 def _conv(graph: LceGraph, op: Conv, sources: tuple[ValueType, ...], x: int) -> int:
@@ -266,4 +268,4 @@ def convert(program: Program, *, debug: bool = False) -> bytes:
         values[op.name] = rule(graph, op, sources, *(values[name] for name in op.inputs))
     logits = graph.reshape("logits", values[program.ops[-1].name], (1, len(program.classes)))
     outputs = [logits, *(values[name] for name in sign_names(program))] if debug else [logits]
-    return graph.writer.finish([values[INPUT]], outputs, DESCRIPTION)
+    return graph.writer.finish([values[INPUT]], outputs, DESCRIPTION + program_hash(program))

@@ -3,9 +3,10 @@
 Layout of the file (opset 13, IR 8): input ``images`` uint8 ``[N, H, W, C]``, output ``logits``
 float32 ``[N, classes]``; inside, maps are float32 NCHW and a sign is a map of +-1.0.
 
-* A binary weight is a uint8 initializer holding the packed bits. ``Cast -> Gather`` in a
-  256 x 8 table of +-1 ``-> Reshape -> Slice -> Transpose`` unpacks it; ONNX Runtime folds that
-  chain while it loads. It saves disk and download, not memory.
+* A binary weight is a uint8 initializer holding the packed bits. ``Cast -> Gather`` in a 256 x 8
+  table of +-1, one for all, ``-> Reshape`` (``-> Slice -> Reshape`` where the bits end within a
+  byte) unpacks it; ONNX Runtime folds that chain while it loads. It saves disk and download, not
+  memory.
 * Sign is ``Where(x >= 0, 1, -1)``: ONNX's own ``Sign`` gives 0 at 0.
 * Convolution -> threshold T: the table holds +-2, the bias is ``1 - 2T`` and ``Clip(-1, 1)``
   follows. ``2 * acc + 1 - 2T`` is odd, never 0, so the clip yields exactly the sign.
@@ -32,7 +33,6 @@ from onnx import TensorProto
 from export.errors import ExportError
 from export.onnx_graph import (
     DEFAULTS,
-    Array,
     Form,
     Graph,
     Options,
@@ -70,33 +70,42 @@ MAX_TAPS = 1 << 22  # 2 * acc + 1 - 2T, at most 4K + 3, must be exact in float32
 
 
 def unpacked(g: Graph, op: BinaryConv, magnitude: int, dtype: Any = np.float32) -> str:
-    """Nodes that turn packed bits into OIHW weights of ``+-magnitude``."""
-    per_tap = op.words.shape[-1] * bits.WORD_BITS
-    used = -(-op.channels_in // 8)
-    as_bytes = np.ascontiguousarray(op.words.astype("<u8")).view(np.uint8)
-    packed = as_bytes.reshape(*op.words.shape[:3], per_tap // 8)[..., :used]
-    table = magnitude * bits.unpack(np.arange(256, dtype=np.uint64)[:, None], 8)
-    lut = g.constant(f"lut/{magnitude}", table.astype(dtype))
-    out, kernel_h, kernel_w = op.words.shape[:3]
+    """Nodes that turn packed bits into OIHW weights of ``+-magnitude``.
+
+    The bits of an output channel stand in the order (I, kh, kw), filled up to whole bytes.
+    """
+    signs = signs_oihw(op)
+    negative = signs.reshape(len(signs), -1) < 0
     name = f"{op.name}/weights"
-    stored = g.constant(f"{name}_bits", packed)
+    stored = g.constant(f"{name}_bits", np.packbits(negative, axis=1, bitorder="little"))
     index = g.node("Cast", [stored], f"{name}_index", to=TensorProto.INT32)
-    x = g.node("Gather", [lut, index], f"{name}_bytes", axis=0)
-    shape = np.array([out, kernel_h, kernel_w, used * 8], np.int64)
-    x = g.node("Reshape", [x, g.constant(f"{name}_shape", shape)], f"{name}_padded")
-    if used * 8 != op.channels_in:
-        limits = [
-            g.constant(f"{name}_{part}", np.array([number], np.int64))
-            for part, number in (("start", 0), ("end", op.channels_in), ("axis", 3))
-        ]
-        x = g.node("Slice", [x, *limits], f"{name}_ohwi")
-    return g.node("Transpose", [x], name, perm=[0, 3, 1, 2])
+    x = g.node("Gather", [_table(g, magnitude, dtype), index], f"{name}_bytes", axis=0)
+    if op.taps % 8:
+        rows = g.constant("const/rows", np.array([0, -1], np.int64))
+        x = g.node("Reshape", [x, rows], f"{name}_padded")
+        numbers = {"first": 0, str(op.taps): op.taps, "second_axis": 1}
+        limits = [g.constant(f"const/{k}", np.array([v], np.int64)) for k, v in numbers.items()]
+        x = g.node("Slice", [x, *limits], f"{name}_rows")
+    size = "x".join(map(str, signs.shape))
+    shape = g.constant(f"const/{size}", np.array(signs.shape, np.int64))
+    return g.node("Reshape", [x, shape], name)
 
 
-def signs_oihw(op: BinaryConv) -> Array:
-    """Weights of ``op`` as float32 ``[O, I, kh, kw]`` of +-1."""
-    values: Array = bits.unpack(op.words, op.channels_in).transpose(0, 3, 1, 2)
-    return values.astype(np.float32)
+def _table(g: Graph, magnitude: int, dtype: Any) -> str:
+    """``[256, 8]`` of ``+-magnitude``: what the bits of a byte stand for. Stored as int8."""
+    values = magnitude * bits.unpack(np.arange(256, dtype=np.uint64)[:, None], 8)
+    stored = g.constant(f"lut/{magnitude}", values.astype(np.int8))
+    if dtype == np.int8:
+        return stored
+    name = f"{stored}/float"
+    if all(node.name != name for node in g.nodes):
+        g.node("Cast", [stored], name, to=TensorProto.FLOAT)
+    return name
+
+
+def signs_oihw(op: BinaryConv) -> NDArray[np.int8]:
+    """Weights of ``op`` as int8 ``[O, I, kh, kw]`` of +-1."""
+    return np.ascontiguousarray(bits.unpack(op.words, op.channels_in).transpose(0, 3, 1, 2))
 
 
 def conv(g: Graph, op: Conv, x: str) -> str:
@@ -152,7 +161,7 @@ def unit_clip(g: Graph, name: str, x: str) -> str:
 
 
 def float_conv(g: Graph, op: BinaryConv, x: str) -> str:
-    weights = g.constant(f"{op.name}/weights", signs_oihw(op))
+    weights = g.constant(f"{op.name}/weights", signs_oihw(op).astype(np.float32))
     if isinstance(op.epilogue, Affine):
         return affine(g, op, op.epilogue, accumulator(g, op, x, weights, []))
     bias = (0.5 - level(op, op.epilogue)).astype(np.float32)
@@ -255,7 +264,7 @@ def build(program: Program, options: Options = DEFAULTS, *, packed: bool = True)
 
     Args:
         program: a well-formed Program.
-        options: input layout, debug outputs (float32 NCHW of +-1) and metadata.
+        options: input layout and metadata.
         packed: store binary weights as bits; False gives the float form.
 
     Raises:

@@ -89,8 +89,7 @@ def build(program: Program, options: Options = DEFAULTS) -> onnx.ModelProto:
 
     Args:
         program: a well-formed Program.
-        options: input layout, debug outputs (uint8 NCHW codes, or float32 NCHW of +-1 where no
-            thresholded convolution is near) and metadata.
+        options: input layout and metadata.
 
     Raises:
         ExportError: naming an op that ONNX cannot express.

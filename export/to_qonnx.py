@@ -23,6 +23,7 @@ from export import to_onnx
 from export.onnx_graph import (
     DEFAULTS,
     INPUT_NAME,
+    OPSET,
     Form,
     Graph,
     Options,
@@ -44,7 +45,7 @@ def _bipolar(g: Graph, x: str, output: str) -> str:
 
 
 def _binary_conv(g: Graph, op: BinaryConv, x: str) -> str:
-    stored = g.constant(f"{op.name}/weights_stored", to_onnx.signs_oihw(op))
+    stored = g.constant(f"{op.name}/weights_stored", to_onnx.signs_oihw(op).astype(np.float32))
     weights = _bipolar(g, stored, f"{op.name}/weights")
     shape = (op.channels_out, op.channels_in, *op.window.kernel)
     g.declared.append(helper.make_tensor_value_info(weights, TensorProto.FLOAT, shape))
@@ -69,12 +70,30 @@ def _annotate_input(model: onnx.ModelProto) -> None:
     model.graph.quantization_annotation.append(note)
 
 
+def with_function(model: bytes) -> bytes:
+    """``model`` for runtimes that know no QONNX: BipolarQuant is a function of standard operators.
+
+    The rest of the file is as it was, so running it checks what an FPGA tool is given.
+    """
+    nodes = [
+        helper.make_node("Sub", ["scale", "scale"], ["zero"]),
+        helper.make_node("GreaterOrEqual", ["x", "zero"], ["positive"]),
+        helper.make_node("Neg", ["scale"], ["minus"]),
+        helper.make_node("Where", ["positive", "scale", "minus"], ["y"]),
+    ]
+    opsets = [helper.make_opsetid("", OPSET)]
+    function = helper.make_function(DOMAIN, "BipolarQuant", ["x", "scale"], ["y"], nodes, opsets)
+    proto = onnx.load_from_string(model)
+    proto.functions.append(function)
+    return serialize(proto)
+
+
 def build(program: Program, options: Options = DEFAULTS) -> onnx.ModelProto:
     """Translate ``program`` into a checked QONNX model.
 
     Args:
         program: a well-formed Program.
-        options: metadata and debug outputs; the input is float whatever they say.
+        options: metadata; the input is float whatever they say.
 
     Raises:
         ExportError: naming an op that the form cannot express.

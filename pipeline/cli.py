@@ -19,10 +19,8 @@ from pipeline.cli_options import (
     data_option,
     force_option,
     log_to_terminal,
-    progress,
     remote_options,
     split_training,
-    terminal,
     training_options,
 )
 from pipeline.cli_tools import COMMANDS
@@ -98,9 +96,11 @@ def pack_command(run: Path, out: Path | None, force: bool) -> None:
 @click.argument("model", type=EXISTING_FILE, required=False)
 @click.option(
     "--format",
+    "--formats",
     "formats",
     multiple=True,
-    help="onnx, lce, onnx-int8, onnx-float, qonnx, c or all [default: onnx and lce].",
+    help="onnx, lce, onnx-int8, onnx-float, qonnx, c or all; commas or repeated "
+    "[default: onnx,lce].",
 )
 @click.option("-o", "--out", type=FOLDER, help="Folder to write to [default: the model's].")
 @click.option("--synthetic", help="Instead of MODEL: random weights, e.g. resnet18@224.")
@@ -120,7 +120,6 @@ def export_command(
     if model is not None:
         stages.export_model(model, out=out, **options)
         return
-    del options["float_input"], options["licence"]
     stages.export_synthetic(str(synthetic), out=out or Path(str(synthetic)), **options)
 
 
@@ -210,40 +209,38 @@ def run_command(rounds: int, threads: int, **options: Any) -> None:
 
 
 @main.command(name="verify")
-@click.argument("model", type=EXISTING_FILE)
+@click.argument("model", type=EXISTING_FILE, required=False)
+@click.option("--synthetic", help="Instead of MODEL: random weights, e.g. resnet18@32.")
 @click.option(
-    "--format", "formats", multiple=True, help="bnn, onnx, onnx-int8, lce, c, torch [default: all]."
+    "--formats",
+    "--format",
+    "formats",
+    multiple=True,
+    help="bnn, onnx, onnx-int8, onnx-float, qonnx, lce, c, torch; commas or repeated "
+    "[default: all].",
 )
 @click.option("--run", type=FOLDER, help="Run folder of the model [default: the model's].")
+@click.option(
+    "--data",
+    "where",
+    metavar="WHERE",
+    help="random, a data set's name, or a folder of the model's data set "
+    "[default: its data set, else random].",
+)
 @data_option
-@click.option("--seed", type=click.IntRange(0), default=0, help="Of the images without data set.")
+@click.option("--images", type=click.IntRange(2), help="How many [default: all; 64 random ones].")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Of random images.")
 @click.option("--json", "json_file", type=FILE, help="Also write the figures here.")
-def verify_command(
-    model: Path,
-    formats: tuple[str, ...],
-    run: Path | None,
-    data_dir: Path | None,
-    seed: int,
-    json_file: Path | None,
-) -> None:
+def verify_command(model: Path | None, synthetic: str | None, **options: Any) -> None:
     """Compare every sign bit and logit of every runtime and setting; exit 1 on a difference.
 
-    Example: pipeline verify runs/digits/model.bnn --format onnx --format lce
-    """
-    from kernels.container import load_program
-    from pipeline import bench, run_folder, runtimes, verifying
+    Exports beside the model are what is run; formats without a file are converted in memory.
 
-    names = verifying.check_formats(formats)
-    program = load_program(model)
-    inputs = bench.inputs_for(program, data_dir, seed)
-    source = runtimes.Source(program, model.parent, run or model.parent)
-    bar = progress()("parity")
-    found = verifying.verify(source, names, inputs, bar, asked=bool(formats))
-    table, lines = verifying.verify_table(found)
-    terminal().print(table, *lines, sep="\n")
-    if json_file is not None:
-        run_folder.write_bytes(json_file, found.to_json().encode())
-    if not found.report.passed:
+    Example: pipeline verify runs/digits/model.bnn --formats onnx,lce
+    """
+    if (model is None) == (synthetic is None):
+        raise Failure("name either a model file or --synthetic NETWORK, as in --help")
+    if not stages.verify_model(model, synthetic, **options):
         sys.exit(1)
 
 

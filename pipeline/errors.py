@@ -26,3 +26,7 @@ class Interrupted(Exception):
             f"stopped after step {step}, nothing is lost; go on with "
             f"pipeline train --resume '{folder}'"
         )
+
+
+class BadExport(UserError):
+    """An exported file beside a model that is damaged, or one of another network."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,6 +107,12 @@ def write_bytes(path: Path, data: bytes) -> None:
     """
     with writing(path):
         write_atomically(path, data)
+
+
+def require_writable(folder: Path) -> None:
+    """UserError now, before the work is done, unless files can be written into ``folder``."""
+    with writing(folder), tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

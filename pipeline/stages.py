@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cli_options import Failure, terminal
+from pipeline.cli_options import Failure, progress, terminal
 
 if TYPE_CHECKING:
     from kernels.program import Program
@@ -138,27 +138,79 @@ def export_model(
     _export(program, names, out or model.parent, choices, force=force, checked=not no_check)
 
 
+def _synthetic(name: str) -> Program:
+    """The standard network ``name`` with random weights."""
+    from export.synthetic import UnknownNetwork, synthetic
+
+    try:
+        return synthetic(name)
+    except UnknownNetwork as error:
+        raise Failure(str(error)) from error
+
+
 def export_synthetic(
-    name: str, formats: tuple[str, ...], out: Path, *, force: bool, no_check: bool
+    name: str,
+    formats: tuple[str, ...],
+    out: Path,
+    *,
+    force: bool,
+    no_check: bool,
+    float_input: bool = False,
+    licence: str = "",
 ) -> None:
     """Write a standard network with random weights: model.bnn and the named formats."""
-    from export.synthetic import UnknownNetwork, synthetic
     from kernels.container import dumps
-    from pipeline.exporting import Choices, format_names, refuse_existing
+    from pipeline.exporting import FORMATS, Choices, format_names, refuse_existing
     from pipeline.run_folder import write_bytes, writing
 
     names = format_names(formats)
-    try:
-        program = synthetic(name)
-    except UnknownNetwork as error:
-        raise Failure(str(error)) from error
+    program = _synthetic(name)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-    refuse_existing(out / "model.bnn", force)
+    for file in ("model.bnn", *(FORMATS[each].file for each in names)):
+        refuse_existing(out / file, force)
     data = dumps(program)
     write_bytes(out / "model.bnn", data)
     terminal().print(f"wrote {out / 'model.bnn'} ({len(data):,} bytes)")
-    _export(program, names, out, Choices(), force=force, checked=not no_check)
+    choices = Choices(float_input, licence)
+    _export(program, names, out, choices, force=force, checked=not no_check)
+
+
+def verify_model(
+    model: Path | None,
+    synthetic: str | None,
+    formats: tuple[str, ...],
+    run: Path | None,
+    where: str | None,
+    data_dir: Path | None,
+    images: int | None,
+    seed: int,
+    json_file: Path | None,
+) -> bool:
+    """Compare everything that runs the model, print the table; returns whether all agrees.
+
+    Args:
+        model, synthetic: one of both: a packed model, or the name of a standard network.
+        formats, run, where, data_dir, images, seed, json_file: as given on the command line.
+    """
+    from kernels.container import load_program
+    from pipeline import run_folder, runtimes, verifying
+
+    names = verifying.check_formats(formats)
+    if json_file is not None:
+        run_folder.require_writable(json_file.parent)
+    program = _synthetic(str(synthetic)) if model is None else load_program(model)
+    inputs = verifying.choose_inputs(program, where, data_dir, images, seed)
+    folder = None if model is None else model.parent
+    source = runtimes.Source(program, folder, run or folder)
+    asked = bool(formats) or run is not None
+    found = verifying.verify(source, names, inputs, progress()("parity"), asked=asked)
+    table, lines = verifying.verify_table(found)
+    terminal().print(table, *lines, sep="\n")
+    if json_file is not None:
+        run_folder.write_bytes(json_file, found.to_json().encode())
+        terminal().print(f"wrote {json_file}")
+    return found.report.passed
 
 
 def _export(
@@ -170,13 +222,15 @@ def _export(
     force: bool,
     checked: bool,
 ) -> None:
-    from pipeline.exporting import export
+    from pipeline.exporting import export, size_table
 
-    console = terminal()
-    with console.status("exporting"):
-        written = export(program, names, out, choices, force=force, checked=checked)
-    for each in written:
+    console, written = terminal(), []
+    made = export(program, names, out, choices, force=force, checked=checked)
+    for _ in progress()("exporting")(range(len(names))):
+        written.append(next(made))
+        each = written[-1]
         console.print(f"wrote {each.path} ({each.bytes:,} bytes); {each.check}")
+    console.print(size_table(program, written))
 
 
 def warm_cache() -> None:

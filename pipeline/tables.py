@@ -136,11 +136,8 @@ def _report_lines(report: ParityReport | None) -> list[str]:
     if report is None:
         return ["parity: not checked, no runtime of the model itself was asked for"]
     total = report.total
-    verdict = "passed" if report.passed else "FAILED"
-    if not report.promised:
-        verdict = "not promised (the model is not exact)"
     lines = [
-        f"parity {verdict}: {total['images']:,} images, "
+        f"parity {report.verdict}: {total['images']:,} images, "
         f"{total['sign_bits_differing']:,} of {total['sign_bits_compared']:,} sign bits differ, "
         f"logits differ by at most {total['logits_max_abs_diff']:.2g}"
     ]

@@ -38,7 +38,8 @@ from pipeline.lower import sign_nodes
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def threads_of(count: int) -> Iterator[None]:
+    """torch uses ``count`` intra-op threads inside the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -47,14 +48,25 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _pixels(images: Images) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).float()
+def planar(x: Tensor) -> Tensor:
+    """``x`` with the strides of a C array, also where an axis of size 1 leaves them open.
+
+    torch 2.14 takes such a map with one channel for channels-last, and its oneDNN convolution with
+    stride (1, 3) is then wrong (found by the random Programs of ``tests/kernels/programs.py``).
+    """
+    plain = torch.empty(x.shape, dtype=x.dtype)
+    return x if x.stride() == plain.stride() else plain.copy_(x)
+
+
+def pixels_of(images: Images, dtype: torch.dtype = torch.float32) -> Tensor:
+    """uint8 ``[N, H, W, C]`` as numbers ``[N, C, H, W]``."""
+    return planar(torch.from_numpy(images.transpose(0, 3, 1, 2)).to(dtype))
 
 
 @torch.inference_mode()
 def _time(module: nn.Module, pixels: Tensor, repeats: int, threads: int) -> Milliseconds:
     times = np.empty(repeats)
-    with _threads(threads):
+    with threads_of(threads):
         for i in range(repeats):
             start = time.perf_counter_ns()
             module(pixels)
@@ -97,14 +109,14 @@ class TorchRuntime:
 
     @torch.inference_mode()
     def logits(self, images: Images) -> Logits:
-        with _threads(self._threads):
-            return np.asarray(self._gm(_pixels(images)).numpy(), dtype=np.float32)
+        with threads_of(self._threads):
+            return np.asarray(self._gm(pixels_of(images)).numpy(), dtype=np.float32)
 
     @torch.inference_mode()
     def signs(self, images: Images) -> dict[str, bits.Words]:
         recorder = _Recorder(self._gm, set(self._nodes.values()))
-        with _threads(self._threads):
-            recorder.run(_pixels(images))
+        with threads_of(self._threads):
+            recorder.run(pixels_of(images))
         found = {}
         for name, node in self._nodes.items():
             value = recorder.kept[node]
@@ -113,7 +125,7 @@ class TorchRuntime:
         return found
 
     def latency(self, image: Images, repeats: int) -> Milliseconds:
-        return _time(self._gm, _pixels(image), repeats, self._threads)
+        return _time(self._gm, pixels_of(image), repeats, self._threads)
 
     def close(self) -> None:
         """Nothing to release."""
@@ -143,7 +155,7 @@ class _Twin(nn.Module):
             case Conv() | BinaryConv():
                 weight, window = self.weights[op.name], op.window
                 symmetric = window.pads[:2] == window.pads[2:]
-                source = x[0] if symmetric else _pad(x[0], window)
+                source = x[0] if symmetric else framed(x[0], window)
                 pads = window.pads[:2] if symmetric else 0
                 y = F.conv2d(source, weight, None, window.stride, pads, window.dilation, op.groups)
                 relu = isinstance(op, BinaryConv) and isinstance(op.epilogue, Threshold)
@@ -153,10 +165,10 @@ class _Twin(nn.Module):
             case Add():
                 return x[0] + x[1]
             case MaxPool():
-                padded = _pad(x[0], op.window, float("-inf"))
+                padded = framed(x[0], op.window, float("-inf"))
                 return F.max_pool2d(padded, op.window.kernel, op.window.stride)
             case AvgPool():
-                return F.avg_pool2d(_pad(x[0], op.window), op.window.kernel, op.window.stride)
+                return F.avg_pool2d(framed(x[0], op.window), op.window.kernel, op.window.stride)
             case Repeat():
                 return x[0].repeat(1, op.times, 1, 1)
             case GlobalSum():
@@ -168,7 +180,8 @@ class _Twin(nn.Module):
         raise TypeError(f"no twin for {type(op).__name__}")
 
 
-def _pad(x: Tensor, window: Window, value: float = 0.0) -> Tensor:
+def framed(x: Tensor, window: Window, value: float = 0.0) -> Tensor:
+    """``[N, C, H, W]`` with the pads of ``window`` around it."""
     top, left, bottom, right = window.pads
     return F.pad(x, (left, right, top, bottom), value=value) if any(window.pads) else x
 
@@ -184,7 +197,7 @@ class TorchTwin:
         self.size_bytes = sum(4 * weight.numel() for weight in self._twin.weights.values())
 
     def latency(self, image: NDArray[np.uint8], repeats: int) -> Milliseconds:
-        return _time(self._twin, _pixels(image), repeats, self._threads)
+        return _time(self._twin, pixels_of(image), repeats, self._threads)
 
     def close(self) -> None:
         """Nothing to release."""

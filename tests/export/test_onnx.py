@@ -10,9 +10,19 @@ from onnx.reference import ReferenceEvaluator
 
 from export import to_onnx
 from export.errors import ExportError
-from export.onnx_graph import INPUT_NAME, OUTPUT_NAME, Options, sign_outputs
-from export.ort_runtime import FORMS, LEVELS, OrtRuntime, convert, feed, packed_signs, session
+from export.onnx_graph import INPUT_NAME, OUTPUT_NAME, Options, sign_tensors
+from export.ort_runtime import (
+    FORMS,
+    LEVELS,
+    OrtRuntime,
+    convert,
+    exposed,
+    feed,
+    packed_signs,
+    session,
+)
 from export.parity import compare, expected_values
+from export.version import VERSION
 from kernels.container import program_hash
 from kernels.program import OP_TYPES, BinaryConv, FormatError, Program, Threshold, Window
 from kernels.verify import infer_types
@@ -59,12 +69,12 @@ def test_random_programs_are_equal_in_every_form_at_every_level(program: Program
     signs, logits = expected_values(program, batch)
     for form in FORMS:
         shipped = convert(program, form)
-        debug = convert(program, form, Options(debug=True))
+        shown = exposed(shipped, program)
         for level in LEVELS:
             answer = session(shipped, level).run(None, {INPUT_NAME: batch})
             assert np.array_equal(answer[0], logits), (form, level)
-            answers = session(debug, level).run(None, {INPUT_NAME: batch})[1:]
-            assert sign_outputs(program) == list(signs)
+            answers = session(shown, level).run(None, {INPUT_NAME: batch})[1:]
+            assert list(sign_tensors(program)) == list(signs)
             for name, answer in zip(signs, answers, strict=True):
                 assert np.array_equal(packed_signs(answer), signs[name]), (form, level, name)
 
@@ -113,7 +123,7 @@ def test_every_value_is_declared_with_its_shape_under_its_own_name(program: Prog
 
 
 def test_nodes_are_named_after_what_they_give(program: Program) -> None:
-    ops = {op.name for op in program.ops} | {INPUT_NAME, OUTPUT_NAME, f"{OUTPUT_NAME}_"}
+    ops = {op.name for op in program.ops} | {INPUT_NAME, OUTPUT_NAME, f"{OUTPUT_NAME}_", "lut"}
     for node in to_onnx.build(program).graph.node:
         assert node.name == node.output[0]
         assert node.name.split("/")[0] in ops
@@ -135,7 +145,7 @@ def test_weights_are_stored_one_bit_each(program: Program) -> None:
     for op in program.ops:
         if isinstance(op, BinaryConv):
             stored = constants[f"{op.name}/weights_bits"]
-            assert len(stored.raw_data) == op.channels_out * 9 * -(-op.channels_in // 8)
+            assert len(stored.raw_data) == op.channels_out * -(-9 * op.channels_in // 8)
             assert f"{op.name}/weights" not in constants
 
 
@@ -166,6 +176,7 @@ def test_metadata_says_what_the_file_is(program: Program) -> None:
         "dataset": "toy",
         "frostbit_form": "packed",
         "frostbit_format": "1",
+        "frostbit_version": VERSION,
         "model_license": "",
         "program_sha256": program_hash(program),
     }

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 from kernels import load
-from kernels.container import program_hash
+from kernels.container import load_program, program_hash
+from kernels.verify import infer_types
 from pipeline import bench
 
 ROOT = Path(__file__).parents[2]
@@ -36,8 +37,12 @@ def test_its_verification_covers_every_runtime() -> None:
     names = {each["name"].partition(":")[0] for each in found["runtimes"]}
     assert names == {"reference", "engine", "ort", "lce", "c", "torch"}
     assert (found["images"], found["passed"]) == (10_000, True)
+    program = load_program(MODEL)
+    shapes = [v.shape for v in infer_types(program).values() if v.kind == "bits"]
+    count = 10_000 * sum(h * w * c for h, w, c in shapes)
+    assert count == 799_680_000
     for each in found["runtimes"]:
-        assert each["sign_bits_compared"] == 799_680_000
+        assert each["sign_bits_compared"] == count
         assert each["sign_bits_differing"] == each["logits_max_abs_diff"] == 0
         best = next(run for run in RECORD["runs"] if run["method"] == "stompp-ste")
         assert round(each["accuracy"], 2) == best["test_accuracy"]

@@ -8,7 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from kernels import reference
+from export.lce_runtime import LceRuntime
+from export.ort_runtime import OrtRuntime
+from export.parity import compare
+from export.runtimes import EngineRuntime
 from pipeline import recipe, zoo
 from pipeline.binary import BinaryActivation, BinaryConv2d, BinaryLinear, maskable
 from pipeline.errors import UserError
@@ -17,6 +20,8 @@ from pipeline.lower import lower
 from pipeline.models import build_from
 from pipeline.settle import settle
 from pipeline.stompp import METHODS, Schedule
+from pipeline.torch_runtime import TorchRuntime
+from tests.export.lce_fixture import require_lce
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.2, 0.2)
 BINARY = {  # convolutions and dense layers but for first, last, downsample, depthwise
@@ -115,14 +120,24 @@ def frozen(model: nn.Module) -> nn.Module:
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "vgg11_bn"])
 def test_frozen_networks_settle_pack_and_run(name: str) -> None:
+    """The others of these families: pipeline/records, by ``python -m pipeline.parity_figures``."""
+    require_lce()
     images = pixels(32)
     settled = settle(frozen(small(name)), images)
     program = lower(settled.module, (3, 32, 32))
-    found = reference.run(program, images[:4].permute(0, 2, 3, 1).numpy().astype(np.uint8))
-    with torch.no_grad():
-        expected = settled.module(images[:4]).numpy()
-    assert np.abs(found - expected).max() <= 1e-4
-    assert found.std() > 0
+    few = images[:3].permute(0, 2, 3, 1).numpy().astype(np.uint8)
+    runtimes = [
+        TorchRuntime(settled.module, (3, 32, 32)),
+        EngineRuntime(program),
+        OrtRuntime(program),
+        OrtRuntime(program, form="int8"),
+        LceRuntime(program, "indirect"),
+    ]
+    report = compare(program, runtimes, few)
+    runtimes[-1].close()
+    assert report.promised
+    assert report.passed, report.comparisons
+    assert min(each.sign_bits_compared for each in report.comparisons) > 100_000
 
 
 # ---------------------------------------------------------------- a user's own
