@@ -3,6 +3,7 @@
 # make test-arm  the engine under aarch64 emulation (needs make system and apt's network)
 # make docker-test  build and run the images with buildah (root, packages buildah, debootstrap)
 # make reliability  kills, fuzzing, concurrency at full length; make fuzz  ten times the mutations
+# make audit  known vulnerabilities; make licences  of all dependencies; make sbom  CycloneDX, in dist/
 # make setup  only install; make system (as root) adds Debian's packages; make lock renews the locks
 
 PYTHON ?= python3
@@ -13,7 +14,7 @@ LCE_STAMP := $(VENV)/.frostbit-lce-installed
 LOCK_FLAGS := --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --no-header --no-annotate --constraint requirements/constraints.txt -q
 
-.PHONY: demo test test-arm docker-test reliability fuzz setup lint system lock clean
+.PHONY: demo test test-arm docker-test reliability fuzz audit licences sbom setup lint system lock clean
 
 demo: setup
 	$(BIN)/pipeline run --recipe digits --out runs/digits --force
@@ -40,6 +41,15 @@ reliability: setup
 
 fuzz: setup
 	$(BIN)/python -W ignore -m tests.reliability --only-fuzz --models 200000 --others 20000
+
+audit: setup
+	$(BIN)/python -m tests.supply.audit
+
+licences: setup
+	$(BIN)/python -m tests.supply.licences
+
+sbom: setup
+	$(BIN)/python -m tests.supply.sbom
 
 lint: setup
 	$(BIN)/ruff check .
