@@ -241,7 +241,7 @@ def from_toml(text: str, where: str) -> Recipe:
     """Parse a recipe; ``where`` names its source in errors."""
     try:
         fields = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits is a ValueError
         reason = ascii(str(error)[:200])[1:-1]
         raise UserError(f"{where} is not valid TOML ({reason}); correct that line") from error
     return override(Recipe(), fields)

@@ -71,10 +71,3 @@ def test_benchmarking_the_engine_needs_the_base_install_only(packed: Path) -> No
     arguments += ["--json", str(packed.with_name("engine.json"))]
     statement = f"from pipeline.cli import main; main({arguments!r}, standalone_mode=False)"
     assert not loads(statement) & {"torch", "onnx", "onnxruntime", "matplotlib"}
-
-
-def test_nothing_here_unpickles() -> None:
-    for package in ALLOWED:
-        for path in (ROOT / package).rglob("*.py"):
-            assert not imported(path) & {"pickle", "marshal", "shelve", "joblib", "dill"}, path
-            assert "torch.load" not in path.read_text(), path

@@ -17,7 +17,7 @@ from kernels import container, limits
 from kernels.program import BinaryConv, FormatError, Program, Window
 from kernels.verify import verify
 from tests.nets import every_op
-from tests.reliability.fuzz import signed
+from tests.reliability.mutate import signed
 
 Header = dict[str, Any]
 

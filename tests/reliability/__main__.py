@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from pipeline import machine
-from tests.reliability import ROOT, engines, fuzz, kills
+from tests.reliability import ROOT, engines, fuzz, guard, kills
 
 HEAD = """# Behaviour under fault
 
@@ -24,14 +24,20 @@ all of it (`tests/reliability/`).
 TAIL = """
 **Kills.** A training of the digits recipe (8 channels, 6 epochs, a checkpoint every 2 steps) gets
 SIGKILL at random moments, every second one as soon as a checkpoint's temporary file is seen. The
-same command with `--resume` follows, until one ends by itself. Equal means: trained and settled
-weights, metrics and `model.bnn` have the bytes of the training that nobody killed.
+same command with `--resume` follows, until one ends by itself. Survived means: trained and settled
+weights, metrics and `model.bnn` have the bytes of the training that nobody killed, and nothing
+half-written is left.
 
-**Mutations.** `model.bnn`: flipped bits, cuts, insertions, and edits of header fields and weights
-whose checksum was made right again, so that they reach the checks behind it. "Right" means loaded
-and equal to the original, or another valid model on which the engine agrees with
-the NumPy reference, bit for bit where it is exact. Memory growth and the slowest single
-file are part of the result.
+**Mutations** are drawn by Hypothesis. `model.bnn`: flipped bits, cuts, insertions, and edits of
+header fields and weights whose checksum was made right again, so that they reach the checks behind
+it. "Right" means loaded and equal to the original, or another valid model on which the engine
+agrees with the NumPy reference: bit for bit where it is exact by proof, within the tolerance of
+`verify` where only the head or nothing but real values is left. "Not exact" are edited models in
+which float32 may round a value to the other side of a sign: there shape and finiteness count, and
+models with more than 65,536 values in one map are planned and not run. Run folders: run.json,
+recipe, metrics and weights are changed, checksums made right, and the run is packed. Every file
+has {seconds:g} s of processor time and all of them together {megabytes} MB more than the process
+had (RLIMIT_AS); one that needs more, or raises anything but our error of one line, fails the run.
 
 **Together.** Processes start on an empty shared cache folder, so that all compile at once; in
 each, half of the threads share one engine and half have their own.
@@ -39,10 +45,11 @@ each, half of the threads share one engine and half have their own.
 **One engine.** A machine whose clock changes within the run moves the first of the two ratios; the
 second compares with a fresh engine in turns, so both meet the same clock.
 
-Also tested: SIGTERM and Ctrl-C write a checkpoint (exit status 143 and 130), a full disk leaves
-the last good files, a damaged checkpoint gives way to the older one, and a killed worker of
-`torchrun` is restarted and goes on from the checkpoint (`tests/pipeline/test_resume.py`,
-`test_train.py`, `test_elastic.py`).
+Also tested: SIGTERM and Ctrl-C write a checkpoint (exit status 143 and 130), a full disk (a small
+file system of its own) leaves the last good files, a damaged checkpoint gives way to the older
+one, and a killed worker of `torchrun` is restarted and goes on from the checkpoint
+(`tests/reliability/test_disk.py`, `tests/pipeline/test_resume.py`, `test_train.py`,
+`test_elastic.py`).
 """
 
 
@@ -50,6 +57,7 @@ the last good files, a damaged checkpoint gives way to the older one, and a kill
 @click.option("--kills", "killed", default=30, show_default=True)
 @click.option("--models", default=20_000, show_default=True, help="Mutated model.bnn.")
 @click.option("--others", default=2_000, show_default=True, help="Mutated recipes, and pictures.")
+@click.option("--runs", default=500, show_default=True, help="Mutated run folders.")
 @click.option("--seconds", default=60.0, show_default=True, help="Of many engines at once.")
 @click.option("--inferences", default=1_000_000, show_default=True)
 @click.option("--seed", default=0, show_default=True)
@@ -58,6 +66,7 @@ def main(
     killed: int,
     models: int,
     others: int,
+    runs: int,
     seconds: float,
     inferences: int,
     seed: int,
@@ -84,6 +93,11 @@ def main(
             f"{others:,}",
             lambda: _fuzzed(fuzz.fuzz_pictures(others, place, seed)),
         )
+        row(
+            "mutated run folders",
+            f"{runs:,}",
+            lambda: _fuzzed(fuzz.fuzz_runs(runs, place / "fuzz", seed)),
+        )
         if only_fuzz:
             return
         row("SIGKILL while training", f"{killed}", lambda: _killed(place, killed, seed))
@@ -94,16 +108,16 @@ def main(
     head = HEAD.format(
         cpu=machine.cpu_model(), system=platform.machine(), python=platform.python_version()
     )
-    (ROOT / "docs" / "reliability.md").write_text(head + "\n".join(rows) + "\n" + TAIL)
+    tail = TAIL.format(seconds=guard.SECONDS, megabytes=guard.MEGABYTES)
+    (ROOT / "docs" / "reliability.md").write_text(head + "\n".join(rows) + "\n" + tail)
 
 
 def _fuzzed(found: fuzz.Fuzzed) -> str:
     assert found.wrong == 0, found
-    assert found.slowest < fuzz.SECONDS, found
-    assert found.grown < fuzz.MEGABYTES, found
+    loose = f" ({found.loose:,} of them not exact)" if found.loose else ""
     return (
-        f"{found.rejected:,} refused, {found.accepted:,} right, {found.wrong} wrong; slowest "
-        f"{found.slowest:.2f} s, memory +{found.grown:.0f} MB"
+        f"{found.tried:,} tried: {found.rejected:,} refused, {found.accepted:,} right{loose}, "
+        f"{found.wrong} wrong; slowest {found.slowest:.2f} s, memory +{found.grown:.0f} MB"
     )
 
 
@@ -111,23 +125,26 @@ def _killed(place: Path, count: int, seed: int) -> str:
     found = kills.survive(place / "kills", count, seed)
     assert found.equal == found.trainings, found
     return (
-        f"{found.tried} kills ({found.in_writing} while a checkpoint was written) in "
-        f"{found.trainings} trainings, {found.equal} of {found.trainings} equal byte for byte"
+        f"{found.tried} of {found.tried} kills survived ({found.in_writing} while a checkpoint was "
+        f"written); {found.equal} of {found.trainings} trainings ended with equal bytes"
     )
 
 
 def _together(cache: Path, seconds: float) -> str:
     found = engines.together(cache, seconds)
     assert found.answers == 1, found
-    return f"{found.inferences:,} inferences, one answer"
+    return f"{found.inferences:,} inferences, one answer, no thread left over"
 
 
 def _long(count: int) -> str:
     found = engines.long_run(count)
     assert found.leak_mb < 1, found
+    steady = [found.last_over_first, found.old_over_fresh]
+    assert any(0.95 <= ratio <= 1.05 for ratio in steady), found
     return (
-        f"memory {found.leak_mb:+.2f} MB; median of the last tenth over the first "
-        f"{found.last_over_first:.3f}, over a fresh engine's beside it {found.old_over_fresh:.3f}"
+        f"memory {found.leak_mb:+.2f} MB, slope {found.slope_mb:+.2f} MB a million; median of the "
+        f"last tenth over the first {steady[0]:.3f}, over a fresh engine's beside it "
+        f"{steady[1]:.3f}"
     )
 
 

@@ -69,7 +69,12 @@ def together(cache: Path, seconds: float) -> Together:
         )
         for _ in range(PROCESSES)
     ]
-    found = [json.loads(child.communicate(timeout=seconds + 300)[0]) for child in children]
+    try:
+        found = [json.loads(child.communicate(timeout=seconds + 300)[0]) for child in children]
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
     assert not any(each["stuck"] for each in found)
     answers = {answer for each in found for answer in each["answers"]}
     count = sum(each["inferences"] for each in found)
@@ -83,6 +88,7 @@ class Long:
     Attributes:
         inferences: how many, one image each.
         leak_mb: growth of the resident set from the first tenth to the end, in MB.
+        slope_mb: slope of a line through the resident set at each tenth, in MB per million.
         last_over_first: median time of the last tenth over that of the first; a machine whose
             clock changes shows here.
         old_over_fresh: median time of the last tenth over that of a fresh engine, in turns.
@@ -90,6 +96,7 @@ class Long:
 
     inferences: int
     leak_mb: float
+    slope_mb: float
     last_over_first: float
     old_over_fresh: float
 
@@ -115,15 +122,19 @@ def long_run(count: int) -> Long:
 
     for i in range(tenth):
         timed(0, old, i)
-    before = resident()
-    for i in range(count - 2 * tenth):
-        old.run(images[i % 16][None])
+    sizes = [resident()]
+    for _ in range(8):
+        for i in range(tenth):
+            old.run(images[i % 16][None])
+        sizes.append(resident())
     for i in range(tenth):
         timed(1, old, i)
         timed(2, fresh, i)
-    leak = resident() - before
+    sizes.append(resident())
+    leak = sizes[-1] - sizes[0]
+    slope = float(np.polyfit(np.arange(len(sizes)) * tenth / 1e6, sizes, 1)[0])
     first, last, beside = np.median(times, axis=1)
-    return Long(count, leak, float(last / first), float(last / beside))
+    return Long(count, leak, slope, float(last / first), float(last / beside))
 
 
 FORK = """

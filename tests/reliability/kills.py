@@ -60,6 +60,8 @@ def _digest(folder: Path) -> str:
     digest = hashlib.sha256()
     for name in FILES:
         digest.update((folder / name).read_bytes())
+    left = [path.name for path in folder.iterdir() if path.name.startswith(".")]
+    assert not left, left
     return digest.hexdigest()
 
 
@@ -68,10 +70,7 @@ def _kill(child: subprocess.Popen[bytes], folder: Path, delay: float, in_writing
     end = time.monotonic() + delay
     leftovers = _temporary(folder)
     while child.poll() is None:
-        if in_writing and time.monotonic() > end:
-            if _temporary(folder) - leftovers:
-                break
-        elif not in_writing and time.monotonic() > end:
+        if time.monotonic() > end and (not in_writing or _temporary(folder) - leftovers):
             break
         time.sleep(0 if in_writing else 0.005)
     if child.poll() is not None:

@@ -1,0 +1,101 @@
+"""Mutations of files: blind ones, and edits of a ``model.bnn`` with a right checksum.
+
+``rng`` is what Hypothesis gives for ``st.randoms()``: every choice is one of its draws, so that a
+failure is shrunk to a small mutation and can be repeated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+Mutation = Callable[[bytes, Random], bytes]
+
+
+def flip(data: bytes, rng: Random) -> bytes:
+    """Some bits the other way round."""
+    changed = bytearray(data)
+    for _ in range(rng.randint(1, 3)):
+        changed[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    return bytes(changed)
+
+
+def cut(data: bytes, rng: Random) -> bytes:
+    """The end, or a part in the middle, gone."""
+    first, last = sorted((rng.randrange(len(data)), rng.randrange(len(data))))
+    return data[:first] + data[last:] if rng.randrange(2) else data[:first]
+
+
+def insert(data: bytes, rng: Random) -> bytes:
+    """Foreign bytes in the middle."""
+    at = rng.randrange(len(data))
+    return data[:at] + rng.getrandbits(8 * 24).to_bytes(24, "little") + data[at:]
+
+
+def signed(header: dict[str, Any], body: bytes) -> bytes:
+    """A ``model.bnn`` of ``header`` and ``body`` with a right checksum."""
+    document = json.loads(header["__metadata__"]["frostbit"])
+    document["sha256"] = "0" * 64
+    header["__metadata__"]["frostbit"] = json.dumps(document, separators=(",", ":"))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    data = struct.pack("<Q", len(text)) + text + body
+    blank = b'\\"sha256\\":\\"' + b"0" * 64
+    digest = hashlib.sha256(data).hexdigest().encode()
+    return data.replace(blank, blank.replace(b"0" * 64, digest), 1)
+
+
+def edit(data: bytes, rng: Random) -> bytes:
+    """A header value or some bytes of the arrays changed, the checksum made right."""
+    length = struct.unpack("<Q", data[:8])[0]
+    header, body = json.loads(data[8 : 8 + length]), data[8 + length :]
+    if rng.randrange(3) == 0:
+        return signed(header, flip(body, rng))
+    document = json.loads(header["__metadata__"]["frostbit"])
+    if rng.randrange(3):
+        change(document, rng)
+        header["__metadata__"]["frostbit"] = json.dumps(document)
+    else:
+        tensors = {k: v for k, v in header.items() if k != "__metadata__"}
+        change(tensors, rng)
+        header = {**tensors, "__metadata__": header["__metadata__"]}
+    try:
+        return signed(header, body)
+    except (TypeError, ValueError, AttributeError, UnicodeEncodeError):
+        return json.dumps(header).encode()
+
+
+def change(value: Any, rng: Random) -> None:
+    """Change something inside the JSON ``value``, in place."""
+    while True:
+        keys = list(value) if isinstance(value, dict) else list(range(len(value)))
+        if not keys:
+            return
+        key = rng.choice(keys)
+        if isinstance(value[key], (dict, list)) and value[key] and rng.randrange(4):
+            value = value[key]
+            continue
+        value[key] = _other(value[key], rng)
+        return
+
+
+OTHERS: tuple[Any, ...] = (
+    None, -1, 0, 2**40, 1e300, float("nan"), "", "conv0", [], {}, [[]], True, "x" * 300, "a\nb",
+    "\x1b[31m", 10**400, "\ud800", "../../x", "<script>",
+)  # fmt: skip
+
+
+def _other(old: Any, rng: Random) -> Any:
+    kind = rng.randrange(5)
+    if isinstance(old, int) and kind < 3:
+        return int(old) + rng.choice([-1, 1, 2, 63, 2**16, 2**31, 2**63])
+    if isinstance(old, list) and kind < 3:
+        return old[:-1] if rng.randrange(2) else [*old, *old[:1]]
+    return rng.choice([*OTHERS, old])
+
+
+BLIND: tuple[Mutation, ...] = (flip, cut, insert)
+MODEL: tuple[Mutation, ...] = (*BLIND, edit, edit, edit)
