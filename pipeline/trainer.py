@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline import data
+from pipeline.anomaly import DIVERGED, divergence, worst_layer
 from pipeline.batches import Batches
 from pipeline.binary import BinaryActivation, maskable
 from pipeline.data import Dataset
@@ -30,8 +31,6 @@ from pipeline.recipe import Recipe, to_toml
 from pipeline.stompp import FEWEST_STEPS_PER_LAYER, METHODS, Schedule
 
 INTERVALS = 300
-DIVERGED = 1e4
-"""A cross-entropy that no training in progress reaches."""
 COMPILED_VARIANTS = 256
 """Each layer is compiled anew for every phase (continuous, mixed, binary) of the network."""
 
@@ -107,6 +106,8 @@ class Trainer:
         self._losses: list[Tensor] = []
         self._correct: list[Tensor] = []
         self._signs = self._latent_signs()
+        # elsewhere a look at each loss would wait for the device: once an interval has to do
+        self._watched = self.device.type == "cpu" and setting.ranks.count == 1
 
     def warning(self) -> str | None:
         """A line about too few steps per layer, with the number of epochs that would do."""
@@ -162,6 +163,8 @@ class Trainer:
                 if index + 1 < len(parts) and ranks.count > 1:
                     stack.enter_context(self.network.no_sync())  # type: ignore[operator]
                 logits, part_loss = self._forward(pixels, target)
+                if self._watched and not float(part_loss) < DIVERGED:
+                    raise self._diverged(step, float(part_loss), pixels)
                 torch.autograd.backward(part_loss * (len(target) / len(labels)))
             loss += part_loss.detach() * (len(target) / len(labels))
             right += (logits.detach().argmax(dim=1) == target).sum()
@@ -195,12 +198,7 @@ class Trainer:
         bad = torch.nonzero(~(values < DIVERGED))  # NaN compares false
         if len(bad):
             at = self.step - len(values) + int(bad[0])
-            early = "in the first epoch most likely a learning rate is too high; "
-            cause = early if at < self.batches.steps_per_epoch else ""
-            raise Diverged(
-                f"training diverged: the loss is {values[bad[0]].item()} at step {at} "
-                f"({self.schedule.in_words(at)}); {cause}use smaller learning rates"
-            )
+            raise self._diverged(at, float(values[bad[0]]), None)
         right = float(ranks.mean(torch.stack(self._correct).sum())) * ranks.count
         signs = self._latent_signs()
         self.history.append(
@@ -215,6 +213,11 @@ class Trainer:
             )
         )
         self._losses, self._correct, self._signs = [], [], signs
+
+    def _diverged(self, step: int, loss: float, pixels: Tensor | None) -> Diverged:
+        where = "" if pixels is None else worst_layer(self.model, pixels)
+        early = step < self.batches.steps_per_epoch
+        return divergence(loss, step, self.schedule.in_words(step), where, early)
 
     def _latent_signs(self) -> dict[str, Tensor]:
         """Signs of all binary latents as bool tensors, by module name."""

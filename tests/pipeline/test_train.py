@@ -18,7 +18,7 @@ from rich.console import Console
 
 from pipeline import checkpoint, data, models, recipe
 from pipeline import train as training
-from pipeline.anomaly import watched
+from pipeline.anomaly import watched, worst_layer
 from pipeline.batches import Batches
 from pipeline.binary import unfrozen_layers
 from pipeline.errors import UserError
@@ -146,7 +146,8 @@ def refused(*words: str, out: Path, chosen: Recipe | None = None, **options: Any
 def test_divergence_names_step_and_layer(tmp_path: Path) -> None:
     chosen = quick(optimizer="sgd", lr_binary=1e30, lr_other=1e30, lr_warmup_steps=0)
     refused(
-        "diverged", "at step ", "(", "first epoch", "smaller learning rates", "checkpoint: step ",
+        "diverged", "at step ", "; layer '", "first epoch", "smaller learning rates",
+        "checkpoint: step ",
         out=tmp_path / "run", chosen=chosen,
     )  # fmt: skip
     kept, damaged = checkpoint.newest(tmp_path / "run" / "checkpoints")
@@ -154,6 +155,24 @@ def test_divergence_names_step_and_layer(tmp_path: Path) -> None:
     assert kept is not None
     assert all(torch.isfinite(value).all() for value in kept.tensors.values())
     assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_the_layer_that_goes_wrong_is_named() -> None:
+    from torch import nn
+
+    net = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
+    x = torch.ones(3, 2)
+    with torch.no_grad():
+        net[2].weight.fill_(1e3)
+    assert worst_layer(net, x).startswith("layer '2' (Linear) gives the largest value")
+    with torch.no_grad():
+        net[0].bias.fill_(3e38)
+        net[0].weight.fill_(3e38)
+    assert worst_layer(net, x) == "layer '0' (Linear) is the first to give inf"
+    with torch.no_grad():
+        net[2].bias[1] = float("nan")
+    assert worst_layer(net, x) == "layer '2' (Linear) has weights that are not finite"
+    assert not any(module._forward_hooks for module in net.modules())
 
 
 def test_an_anomaly_is_named_where_it_appears(tmp_path: Path) -> None:
