@@ -3,6 +3,7 @@
 # make test-arm  the engine under aarch64 emulation (needs make system and apt's network)
 # make docker-test  build and run the images with buildah (root, packages buildah, debootstrap)
 # make reliability  kills, fuzzing, concurrency at full length; make fuzz  ten times the mutations
+# make test-sweeps  the Ray Tune example in a Ray of its own
 # make audit  known vulnerabilities; make licences  of all dependencies; make sbom  CycloneDX, in dist/
 # make setup  only install; make system (as root) adds Debian's packages; make lock renews the locks
 
@@ -14,7 +15,7 @@ LCE_STAMP := $(VENV)/.frostbit-lce-installed
 LOCK_FLAGS := --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --no-header --no-annotate --constraint requirements/constraints.txt -q
 
-.PHONY: demo test test-arm docker-test reliability fuzz audit licences sbom setup lint system lock clean
+.PHONY: demo test test-arm docker-test reliability fuzz audit licences sbom test-sweeps setup lint system lock clean
 
 demo: setup
 	$(BIN)/pipeline run --recipe digits --out runs/digits --force
@@ -41,6 +42,10 @@ reliability: setup
 
 fuzz: setup
 	$(BIN)/python -W ignore -m tests.reliability --only-fuzz --models 200000 --others 20000
+
+test-sweeps: setup
+	rm -rf .cache/sweep
+	PYTHONPATH=$(CURDIR) $(BIN)/python docs/sweeps/ray_tune.py --epochs 1 --trials 2 --out .cache/sweep
 
 audit: setup
 	$(BIN)/python -m tests.supply.audit

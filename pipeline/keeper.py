@@ -59,15 +59,23 @@ class Keeper:
         folder: where its checkpoints and metrics go.
         progress: bar to update.
         stop: set by a signal.
-        every: steps between checkpoints; 0: 20 in a run, and one every ten minutes.
+        every, minutes: steps and time between checkpoints, whichever comes first; 0 for both: 20
+            in a run, and one every ten minutes.
     """
 
     def __init__(
-        self, trainer: Trainer, folder: RunFolder, progress: Progress, stop: Stop, every: int
+        self,
+        trainer: Trainer,
+        folder: RunFolder,
+        progress: Progress,
+        stop: Stop,
+        every: int,
+        minutes: float = 0.0,
     ) -> None:
         self.folder, self.progress, self.stop = folder, progress, stop
-        self.every = every or max(1, trainer.steps // CHECKPOINTS)
-        self.timed = not every
+        chosen = every or minutes
+        self.every = every if chosen else max(1, trainer.steps // CHECKPOINTS)
+        self.longest = 60 * minutes if chosen else CHECKPOINT_SECONDS
         self.seconds = 0.0
         self.started = self.saved = time.perf_counter()
         self.shown = len(trainer.history)
@@ -85,9 +93,9 @@ class Keeper:
             asked = trainer.step % STEPS_BETWEEN_QUESTIONS == 0
             heard = asked and ranks.any(bool(stopped), trainer.device)
             stopped = signal.SIGTERM if heard else 0
-        due = trainer.step % self.every == 0 or (
-            self.timed and time.perf_counter() - self.saved > CHECKPOINT_SECONDS
-        )
+        waited = time.perf_counter() - self.saved
+        due = bool(self.every and trainer.step % self.every == 0)
+        due |= bool(self.longest and waited > self.longest)
         if (due or stopped or trainer.step == trainer.steps) and ranks.rank == 0:
             self.save(trainer)
         if stopped:
@@ -108,17 +116,36 @@ class Keeper:
     def restore(self, trainer: Trainer, console: Console | None) -> None:
         """Go on from the newest valid checkpoint; say so, and say what was damaged."""
         found, notes = checkpoint.newest(self.folder.checkpoints)
+        self._agree(trainer, 0 if found is None else found.step)
         if found is None:
             notes.append("no valid checkpoint: training starts at step 0")
         else:
             for what, ours in trainer.origin().items():
-                if found.facts[what] != ours:
+                if found.facts.get(what) != ours:
                     raise UserError(
                         f"the checkpoint in '{self.folder.path}' has another {what}; resume it "
                         "with the same one, or start again with --force"
                     )
-            trainer.restore(found.step, found.tensors, found.facts)
+            try:
+                trainer.restore(found.step, found.tensors, found.facts)
+            except (KeyError, IndexError, ValueError, TypeError, RuntimeError) as error:
+                raise UserError(
+                    f"the checkpoint in '{self.folder.path}' does not fit this run; start again "
+                    "with --force"
+                ) from error
             self.seconds, self.shown = float(found.facts["seconds"]), len(trainer.history)
             notes.append(f"going on from step {found.step} of {trainer.steps}")
         if console is not None:
             console.print(*notes, sep="\n")
+
+    def _agree(self, trainer: Trainer, step: int) -> None:
+        """UserError on every rank if one of them sees another checkpoint."""
+        ranks = trainer.setting.ranks
+        if ranks.count == 1:
+            return
+        mean = ranks.mean(torch.tensor(float(step), dtype=torch.float64, device=trainer.device))
+        if ranks.any(float(mean) != step, trainer.device):
+            raise UserError(
+                f"not every process sees the same newest checkpoint in '{self.folder.path}' (step "
+                f"{step} here); put the run folder on storage that all machines share"
+            )

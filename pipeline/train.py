@@ -44,7 +44,8 @@ class Options:
         data_dir: folder of the data set's files.
         teacher: run folder of a network to distil from.
         compile_backend: of torch.compile; None runs as written.
-        checkpoint_every: steps between checkpoints; 0: 20 in a run, and every ten minutes.
+        checkpoint_every, checkpoint_minutes: steps and minutes between checkpoints; 0 for both:
+            20 in a run, and every ten minutes.
         workers: processes that decode images.
         skip_corrupt, cache: see :class:`pipeline.data.Photographs`.
         detect_anomaly: see :mod:`pipeline.anomaly`.
@@ -57,6 +58,7 @@ class Options:
     teacher: Path | None = None
     compile_backend: str | None = None
     checkpoint_every: int = 0
+    checkpoint_minutes: float = 0.0
     workers: int = 0
     skip_corrupt: bool = False
     cache: bool = False
@@ -152,7 +154,8 @@ def train(
 def _loop(trainer: Trainer, folder: RunFolder, options: Options, console: Console | None) -> float:
     """Run the trainer to its end; returns the seconds of all sittings."""
     with stopping() as stop, Progress(console, trainer.recipe, trainer.steps) as progress:
-        keeper = Keeper(trainer, folder, progress, stop, options.checkpoint_every)
+        every, minutes = options.checkpoint_every, options.checkpoint_minutes
+        keeper = Keeper(trainer, folder, progress, stop, every, minutes)
         if options.resume:
             keeper.restore(trainer, console)
         try:

@@ -175,6 +175,49 @@ def test_digits_writes_at_least_ten_checkpoints(
     assert saved[-1] == 46
 
 
+def test_checkpoints_by_steps_by_time_or_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[int] = []
+    monkeypatch.setattr(keeper.checkpoint, "save", lambda folder, found: saved.append(found.step))
+    clock = iter(range(10**6))  # a second passes at each look
+    monkeypatch.setattr(keeper.time, "perf_counter", lambda: float(next(clock)))
+    for every, minutes, least in ((0, 0.1, 3), (10, 0.0, STEPS // 10), (10, 0.1, STEPS // 10 + 2)):
+        saved.clear()
+        options = Options(checkpoint_every=every, checkpoint_minutes=minutes, force=True)
+        train(quick(), tmp_path / "run", options)
+        assert len(saved) >= least
+        assert saved == sorted(set(saved))
+        by_step = {step for step in saved if step % 10 == 0}
+        assert (by_step >= set(range(10, STEPS, 10))) == bool(every)
+
+
+@pytest.mark.parametrize("change", ["history", "seconds", "step", "optimizer", "signs"])
+def test_a_forged_checkpoint_is_refused(stopped: Path, change: str) -> None:
+    """Its checksum is right and its content is not."""
+    folder = stopped / "checkpoints"
+    found, _ = checkpoint.newest(folder)
+    assert found is not None
+    tensors, facts = dict(found.tensors), {k: v for k, v in found.facts.items() if k != "version"}
+    if change == "optimizer":
+        tensors["optimizer.999.exp_avg"] = torch.ones(1)
+    elif change == "signs":
+        tensors = {k: v for k, v in tensors.items() if not k.startswith("signs.")}
+    else:
+        facts[change] = {"history": [{"step": "x"}], "seconds": "soon", "step": 3}[change]
+    for path in folder.iterdir():
+        path.unlink()
+    checkpoint.save(folder, checkpoint.Checkpoint(found.step, tensors, facts))
+    text = io.StringIO()
+    place = Console(file=text, width=200)
+    if change in ("seconds", "step"):
+        train(quick(), stopped, Options(resume=True), place)
+        assert "damaged (it is no checkpoint)" in text.getvalue()
+    else:
+        with pytest.raises(UserError, match="does not fit"):
+            train(quick(), stopped, Options(resume=True), place)
+
+
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     here = Setting(torch.device("cpu"))
     digits = data.load("digits")
