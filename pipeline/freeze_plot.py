@@ -46,11 +46,9 @@ def figure(history: Sequence[Metrics], recipe: Recipe) -> Figure:
 
     figure = Figure(figsize=(9, 8.5), dpi=120, layout="constrained")
     curves, freezing, flipping = figure.subplots(3, 1, sharex=True, height_ratios=(3, 2, 2))
-    figure.suptitle(
-        f"{recipe.name}: {recipe.model} on {recipe.dataset}, method {recipe.method}, "
-        f"seed {recipe.seed}",
-        fontsize=12,
-    )
+    title = f"{recipe.name}: {recipe.model} on {recipe.dataset}, method {recipe.method}, "
+    title = f"{title}seed {recipe.seed}".replace("$", r"\$")  # a dollar would start a formula
+    figure.suptitle(title, fontsize=12)
     _curves(curves, history)
     _freezing(freezing, history)
     _flipping(flipping, history)

@@ -36,6 +36,9 @@ from pipeline.binary import (
 from pipeline.errors import UserError
 from pipeline.recipe import Recipe
 
+MOST_WEIGHTS = 1 << 30
+"""A recipe may come from a stranger: larger ones are refused before memory is taken."""
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -251,6 +254,12 @@ def build(name: str, shape: Shape, options: Options) -> nn.Module:
         raise UserError(f"keep is for torchvision's networks and your own, not for '{name}'")
     if options.width < 1 or options.stem_stride < 1:
         raise UserError("width and stem_stride must be at least 1")
+    least = depth * options.width**2 * (1 if family == "mlp" else 9)
+    if least > MOST_WEIGHTS:
+        raise UserError(
+            f"model '{name}' of width {options.width} has more than {MOST_WEIGHTS:,} weights; "
+            "make it narrower"
+        )
     model = FAMILIES[family](depth, shape, options)
     height, width, channels = shape.image
     number_layers(model, torch.zeros(1, channels, height, width))

@@ -145,6 +145,8 @@ class Recipe:
             _require(self, field, getattr(self, field) <= most, f"at most {most:,}")
         for field in ("name", "dataset", "model", "keep"):
             _require(self, field, len(getattr(self, field)) <= MAX_TEXT, "shorter")
+        for field in ("dataset", "model", "keep"):  # they stand in errors
+            _require(self, field, getattr(self, field).isprintable(), "printable")
         for field in ("lr_binary", "lr_other", "temperature"):
             _require(self, field, 0 < getattr(self, field) < float("inf"), "positive")
         for field in ("lr_flat", "warmup", "settle", "label_smoothing"):

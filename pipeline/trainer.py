@@ -163,8 +163,9 @@ class Trainer:
                 if index + 1 < len(parts) and ranks.count > 1:
                     stack.enter_context(self.network.no_sync())  # type: ignore[operator]
                 logits, part_loss = self._forward(pixels, target)
-                if self._watched and not float(part_loss) < DIVERGED:
-                    raise self._diverged(step, float(part_loss), pixels)
+                value = part_loss.detach()
+                if self._watched and not float(value) < DIVERGED:
+                    raise self._diverged(step, float(value), pixels)
                 torch.autograd.backward(part_loss * (len(target) / len(labels)))
             loss += part_loss.detach() * (len(target) / len(labels))
             right += (logits.detach().argmax(dim=1) == target).sum()

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ SMALLEST_TEXT = """Math.min(...[...document.querySelectorAll("svg")].flatMap(svg
     return [...svg.querySelectorAll("text")].map(
         text => parseFloat(getComputedStyle(text).fontSize) * scale);
 }))"""
-EVIL = "<script>alert(1)</script>|`x`"
+EVIL = "<script>alert(1)</script>|`x`$\\frac{$"
+"""Breaks out of HTML, of a Markdown cell, and of matplotlib's formulas, if nothing escapes it."""
 
 
 def invoke(*words: object) -> Result:
@@ -124,12 +126,21 @@ def test_names_from_files_are_escaped(run: Path, browser: Browser, tmp_path: Pat
         for op in program.ops[1:]
     ]
     save_program(replace(program, classes=classes, ops=(first, *ops)), copy / "model.bnn")
+    facts = json.loads((copy / "run.json").read_text())
+    text = (copy / "recipe.toml").read_text().replace('"digits"', json.dumps(EVIL), 1)
+    (copy / "recipe.toml").write_text(text)
+    facts["sha256"]["recipe.toml"] = sha256(text.encode()).hexdigest()
+    (copy / "run.json").write_text(json.dumps({**facts, "cpu": EVIL}))
     for ending in ("html", "md"):
         done = invoke("report", copy, "-o", tmp_path / f"r.{ending}")
         assert done.exit_code == 0, done.output
     assert "<script" not in (tmp_path / "r.html").read_text()
     assert "&lt;script&gt;" in (tmp_path / "r.html").read_text()
-    assert "<script" not in (tmp_path / "r.md").read_text()
+    markdown = (tmp_path / "r.md").read_text()
+    assert "<script" not in markdown
+    escaped = r"&lt;script&gt;alert(1)&lt;/script&gt;\|\`x\`$\\frac\{$"
+    assert markdown.startswith(f"## {escaped}: ")
+    assert "script" not in markdown.replace(escaped, "")
     _, noise = opened(browser, tmp_path / "r.html", "light", 800)
     assert noise == []
 
