@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import json
+import re
 import shutil
+import zipfile
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -12,10 +16,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from pipeline import metrics, recipe, run_facts, run_folder
+from pipeline import bundle, metrics, recipe, run_facts, run_folder
 from pipeline.cli import main
 from pipeline.errors import UserError
 from pipeline.models import Options, Shape, build
+from tests.nets import every_op
 
 
 def refused(*words: object) -> str:
@@ -35,8 +40,6 @@ def test_every_number_of_a_recipe_has_a_limit(field: str) -> None:
 
 
 def test_every_whole_number_is_limited() -> None:
-    import dataclasses
-
     numbers = {f.name for f in dataclasses.fields(recipe.Recipe) if type(f.default) is int}
     assert numbers == set(recipe.MOST)
 
@@ -144,6 +147,19 @@ def test_forged_metrics_are_refused(trained: Path, tmp_path: Path, text: str) ->
         path.write_text(good + json.dumps({**row, **change}) + "\n")
         with pytest.raises(UserError, match="is damaged"):
             metrics.read(path)
+
+
+def test_no_name_in_a_bundle_leads_out_of_its_folder() -> None:
+    """Whatever label and classes say; the wheel inside is a zip too."""
+    program = dataclasses.replace(every_op(), dataset="", classes=("../../evil", *"bcde"))
+    with zipfile.ZipFile(io.BytesIO(bundle.build(program, "../../evil", None, 0))) as archive:
+        names = archive.namelist()
+        assert all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) for name in names)
+        (wheel,) = (name for name in names if name.endswith(".whl"))
+        with zipfile.ZipFile(io.BytesIO(archive.read(wheel))) as inner:
+            for name in inner.namelist():
+                assert not name.startswith(("/", "\\"))
+                assert ".." not in Path(name).parts
 
 
 def test_half_written_files_are_swept_up(trained: Path, tmp_path: Path) -> None:

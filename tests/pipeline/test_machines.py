@@ -97,9 +97,9 @@ def slurm(tmp_path: Path) -> dict[str, str]:
     tools.mkdir()
     (tools / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/scontrol.log\n')
     (tools / "scontrol").chmod(0o755)
-    (tools / "python").symlink_to(sys.executable)
+    path = f"{tools}:{Path(sys.executable).parent}:{os.environ['PATH']}"
     return {
-        **QUIET, "PATH": f"{tools}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "SRUN": "",
+        **QUIET, "PATH": path, "PYTHONPATH": str(ROOT), "SRUN": "",
         "SLURM_ARRAY_TASK_ID": "5", "SLURM_ARRAY_JOB_ID": "77", "SLURM_CPUS_PER_TASK": "1",
         "OUT": str(tmp_path / "sweep"), "EXTRA": " ".join(SMALL),
     }  # fmt: skip
