@@ -55,7 +55,10 @@ def _small(path: Path) -> bytes:
 
 def _array(folder: Path, name: str) -> NDArray[Any]:
     try:
-        return np.asarray(np.load(folder / f"{name}.npy", allow_pickle=False))
+        found = np.load(folder / f"{name}.npy", allow_pickle=False)
+        if not isinstance(found, np.ndarray):  # NumPy's archives bear any name
+            raise ValueError("an archive")
+        return found
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"'{name}.npy' is damaged ({error}); copy the bundle again") from error
 
