@@ -264,7 +264,7 @@ def _cached(split: FolderSplit) -> FolderSplit:
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
-    return replace(split, decoded=np.load(file, mmap_mode="r"))
+    return replace(split, decoded=np.load(file, mmap_mode="r", allow_pickle=False))
 
 
 def _square_of(path: Path, side: int) -> Images:
