@@ -19,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper, shape_inference
 from export.errors import ExportError
 from export.summary import product, readable
 
+MAX_ROW = 1 << 20
 MAX_READ = 1 << 16
 
 TYPE_BITS: dict[int, int] = {
@@ -81,6 +82,10 @@ def _values(tensor: onnx.TensorProto) -> NDArray[Any] | None:
 
 def _described(tensor: onnx.TensorProto) -> Stored:
     """Type and shape of an array of the file; ExportError if its data does not fit them."""
+    if tensor.data_type not in TensorProto.DataType.values() or not tensor.data_type:
+        raise ExportError(
+            f"the ONNX file is damaged: '{readable(tensor.name)}' has no known type of data"
+        )
     array = Stored(tensor.data_type, tuple(tensor.dims))
     has_size = tensor.HasField("raw_data") and array.type in TYPE_BITS
     if min(array.shape, default=0) < 0 or (has_size and len(tensor.raw_data) != array.bytes):
@@ -158,11 +163,20 @@ def _first_line(error: Exception) -> str:
     return readable(lines[0]) if lines else type(error).__name__
 
 
+def _has_long_row(graph: onnx.GraphProto) -> bool:
+    """Whether an input is a row so long that propagating its entries would take gigabytes.
+
+    onnx takes every row for a shape, and makes an object for each entry that it does not know.
+    """
+    rows = (info.type.tensor_type.shape.dim for info in graph.input)
+    return any(len(dims) == 1 and dims[0].dim_value > MAX_ROW for dims in rows)
+
+
 def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
     """``model`` checked, with the shapes of its values; ExportError if it is not well formed."""
     try:
         onnx.checker.check_model(model)
-        return shape_inference.infer_shapes(model, data_prop=True)
+        return shape_inference.infer_shapes(model, data_prop=not _has_long_row(model.graph))
     except (
         onnx.checker.ValidationError,
         shape_inference.InferenceError,

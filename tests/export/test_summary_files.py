@@ -226,3 +226,24 @@ def test_a_truncated_file_never_crashes(kind: str) -> None:
     for end in range(0, len(good), 101):
         with pytest.raises(ExportError):
             read(good[:end])
+
+
+@pytest.mark.parametrize(("kind", "words"), [(TensorProto.UINT8, "does not fit"), (0, "no known")])
+def test_an_array_that_claims_to_be_long_takes_no_memory(kind: int, words: str) -> None:
+    """Found by the mutations above: shape inference made an object for each of its entries."""
+    model = onnx.load_from_string(FILES["onnx"][1])
+    bits = next(each for each in model.graph.initializer if each.name.endswith("weights_bits"))
+    bits.data_type = kind
+    bits.dims[:] = [805_306_367]
+    with pytest.raises(ExportError, match=words):
+        summarise_onnx(model.SerializeToString())
+
+
+def test_a_long_row_is_summarised_without_counting_its_entries() -> None:
+    x = helper.make_tensor_value_info("x", TensorProto.INT64, [1 << 31])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1 << 31])
+    graph = helper.make_graph([helper.make_node("Cast", ["x"], ["y"], to=1)], "g", [x], [y])
+    opsets = [helper.make_opsetid("", 13)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    (layer,) = summarise_onnx(model.SerializeToString()).layers
+    assert layer.op == "Cast"
