@@ -37,6 +37,8 @@ from pipeline.verifying import BY_FORMAT, Verified, verify
 
 SIZE = 32
 OWN_DEPTH = 6
+RATE = 1e-4
+"""Small: five steps at more make a deep network without shortcuts answer the same always."""
 PICTURES_A_CLASS = 20
 RANDOM = "resnet18@224"
 
@@ -118,6 +120,7 @@ def figures(name: str, data_dir: Path, images: int) -> Figures:
     changes = {
         "model": name, "dataset": "folder", "cifar_stem": name in zoo.NAMES, "method": "ste",
         "image_size": SIZE, "epochs": 1, "batch": 8, "lr_warmup_steps": 0, "final_sign": False,
+        "lr_binary": RATE, "lr_other": RATE,
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"

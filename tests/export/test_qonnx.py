@@ -12,7 +12,9 @@ from qonnx.util.cleanup import cleanup_model
 
 from export import to_qonnx
 from export.onnx_graph import INPUT_NAME, OUTPUT_NAME, Options, relabelled
-from kernels import reference
+from export.ort_runtime import LEVELS, QONNX, OrtRuntime
+from export.parity import compare
+from kernels import bits, reference
 from kernels.program import OP_TYPES, BinaryConv, Program
 from tests.kernels.programs import exact_programs, random_images
 from tests.nets import every_op
@@ -100,3 +102,22 @@ def test_the_batch_is_one_and_every_shape_is_known(program: Program) -> None:
 def test_metadata_names_the_form(program: Program) -> None:
     found = {p.key: p.value for p in to_qonnx.build(program, Options(licence="MIT")).metadata_props}
     assert (found["frostbit_form"], found["model_license"]) == ("qonnx", "MIT")
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_onnx_runtime_with_the_function_agrees_with_the_package(level: str) -> None:
+    """At a sum of exactly 0 as well."""
+    program = every_op()
+    program.ops[0].add[:] = 0
+    program.ops[0].pad_value[:] = 0
+    images = random_images(program, 3)
+    images[0] = 0
+    runtime = OrtRuntime(program, to_qonnx.convert(program), level, form=QONNX)
+    report = compare(program, [runtime], images)
+    assert report.passed
+    assert report.comparisons[0].sign_bits_compared > 1000
+    for image in images:
+        context = execute_onnx(wrapped(program), {INPUT_NAME: planar(image[None])}, True)
+        assert np.array_equal(runtime.logits(image[None]), context[OUTPUT_NAME])
+        signs = bits.pack(context["sign"].transpose(0, 2, 3, 1))
+        assert np.array_equal(runtime.signs(image[None])["sign"], signs)
