@@ -35,7 +35,8 @@ def seconds(arguments: tuple[str, ...], cache: Path | None = None) -> float:
     if cache is not None:
         environment["FROSTBIT_CACHE"] = str(cache)
     start = time.perf_counter()
-    subprocess.run([sys.executable, *arguments], check=True, env=environment)
+    command = [sys.executable, *arguments]
+    subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
     return time.perf_counter() - start
 
 
