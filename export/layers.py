@@ -24,7 +24,7 @@ from export.runtimes import Images, Milliseconds, time_calls
 from export.synthetic_net import Net, window
 from kernels import bits, reference
 from kernels.engine import Engine
-from kernels.program import Program
+from kernels.program import Add, Affine, BinaryConv, Program, Sign
 
 IMAGES_PER_CALL = 8
 LAYER = "layer"
@@ -64,6 +64,8 @@ class Shape:
         )
 
 
+STREAMS = ((56, 256), (28, 512), (28, 256))
+"""Sizes and channels of the residual streams that are timed in 16 and in 32 bits."""
 SHAPES = (
     Shape(56, 64, 64, 3, 1),
     Shape(28, 128, 128, 3, 1),
@@ -86,21 +88,43 @@ def layer_program(shape: Shape, seed: int = 0) -> Program:
     return Program((shape.size, shape.size, 3), tuple(net.ops), "", ("class 0", "class 1"))
 
 
-class EngineLayer:
-    """The step ``layer`` of the Program in the engine."""
+def stream_program(size: int, channels: int, seed: int = 0) -> Program:
+    """A Program whose op ``layer`` is a binary 1x1 convolution that adds to a residual stream.
 
-    def __init__(self, program: Program, kernel: str) -> None:
-        self.name = f"engine:{kernel}"
+    The map has ``size`` x ``size`` pixels and ``channels``; all numbers are multiples of 1/4, so
+    that the stream fits 16 bits. The layer's result is added to once more, then pooled.
+    """
+    net = Net(np.random.PCG64(seed))
+    bits_of, total = net.stem(1, 1, channels, 0.0), ""
+    for name in ("before", LAYER, "after"):
+        words = net.bits(channels, 1, 1, channels)
+        quarters = [(net.integers(1, 3, channels) / 4).astype(np.float32) for _ in range(2)]
+        affine = Affine(*quarters)
+        conv = net.append(BinaryConv(name, (bits_of,), window(1, 1), words, channels, 1, 0, affine))
+        total = net.append(Add(f"{name}.sum", (conv, total))) if total else conv
+        bits_of = net.append(Sign(f"{name}.sign", (total,)))
+    net.head(total, channels, 2)
+    return Program((size, size, 3), tuple(net.ops), "", ("class 0", "class 1"))
+
+
+class EngineLayer:
+    """The step ``layer`` of the Program in the engine; without ``narrow``, sums take 32 bits."""
+
+    def __init__(self, program: Program, kernel: str, narrow: bool = True) -> None:
+        self.name = f"engine:{kernel}" + ("" if narrow else ":32-bit sums")
         self.kernel = kernel
         self.program = program
-        self._engine = Engine(program, kernel=kernel)
+        self._engine = Engine(program, kernel=kernel, narrow=narrow)
         self._step = self._engine.steps.index(LAYER)
 
     def check(self, images: Images) -> int:
-        """How many bits of the layer differ from the reference's."""
-        found = Engine(self.program, keep=True, kernel=self.kernel).signs(images)[LAYER]
-        want = bits.pack(reference.trace(self.program, images)[LAYER])
-        return int(np.bitwise_count(found ^ want).sum())
+        """How many bits of all layers differ from the reference's."""
+        found = Engine(self.program, keep=True, kernel=self.kernel).signs(images)
+        want = reference.trace(self.program, images)
+        return sum(
+            int(np.bitwise_count(words ^ bits.pack(want[name])).sum())
+            for name, words in found.items()
+        )
 
     def latency(self, image: Images, repeats: int) -> Milliseconds:
         """Milliseconds of the step alone, the mean of ``IMAGES_PER_CALL`` at a time."""

@@ -25,6 +25,7 @@ class Lowering:
     layouts: dict[str, Layout]
     offsets: dict[str, int]
     micro: int
+    narrow: dict[str, int]
     constants: Constants = field(default_factory=Constants)
 
     def origin(self, name: str) -> int:
@@ -32,6 +33,8 @@ class Lowering:
         return self.offsets[name] + self.layouts[name].origin
 
     def kind(self, name: str) -> int:
+        if name in self.narrow:
+            return t.I16
         value = self.types.get(name)
         return t.F32 if value is None else KINDS[value.kind]
 
@@ -74,9 +77,13 @@ def out_map(low: Lowering, name: str) -> Row:
 
 def outputs(low: Lowering, step: Step) -> Row:
     """Columns of float and sign outputs; what is not wanted goes to the sinks."""
-    row = {t.OUT: t.SINK, t.BITS_OUT: t.BITS_SINK}
+    row = {t.OUT: t.SINK, t.BITS_OUT: t.BITS_SINK, t.OUT_KIND: t.F32}
     if step.out is not None:
         row.update(out_map(low, step.out))
+        row[t.OUT_KIND] = low.kind(step.out)
+    exponents = [low.narrow[name] for name in (step.out, step.residual) if name in low.narrow]
+    if exponents:
+        row[t.EXPONENT] = exponents[0]
     if step.bits is not None:
         layout = low.layouts[step.bits]
         row.update({t.BITS_OUT: low.origin(step.bits), t.BITS_BLOCK: layout.block})

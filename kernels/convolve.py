@@ -10,9 +10,18 @@ from __future__ import annotations
 
 from kernels import table as t
 from kernels._jit import inlined, inner
-from kernels.epilogue import affine32, affine_tile, switch_tile, threshold_tile
+from kernels.finish import epilogue
 from kernels.floats import depthwise_tile, float_tile, grouped_float_tile
-from kernels.fused import HAS_FUSED, affine_two, integer_two, switch_two, threshold_two
+from kernels.fused import (
+    HAS_FUSED,
+    affine_two,
+    affine_two_both,
+    affine_two_from,
+    affine_two_to,
+    integer_two,
+    switch_two,
+    threshold_two,
+)
 from kernels.integers import integer_tile
 from kernels.lookup import (
     CHUNK,
@@ -27,7 +36,12 @@ from kernels.lookup import (
     lookup_two,
     widen_counts,
 )
-from kernels.vector import BLOCK, LANES, clear, field, load_i32, store_u32, sum32, unpack32
+from kernels.vector import (
+    BLOCK,
+    LANES,
+    clear,
+    field,
+)
 from kernels.xnor import PIXEL_BYTES, TILE, grouped_tile, portable_tile, xnor_tile
 
 
@@ -54,84 +68,6 @@ def accumulate(row, source, constants, block, pixels, counts):
             grouped_tile(source, pixels, offsets, taps, weights, counts, lanes)
         else:
             grouped_float_tile(source, pixels, offsets, taps, weights, counts, lanes)
-
-
-@inlined
-def operand(address, kind, scratch):
-    """Address of 32 floats: ``address`` itself, or ``scratch`` after unpacking its bits."""
-    if kind == t.BITS:
-        unpack32(address, scratch)
-        return scratch
-    return address
-
-
-@inlined
-def one_pixel(row, arena, constants, block, pixel, entry, counts):
-    """Epilogue to float32 and sign bits of one pixel and block."""
-    add = constants + field(row, t.ADD) + block * BLOCK
-    out = arena + field(row, t.OUT) + pixel * field(row, t.OUT_PIXEL)
-    out += block * field(row, t.OUT_BLOCK)
-    if field(row, t.MICRO) >= t.FLOAT:
-        word = sum32(counts, add, out)
-    else:
-        start = constants + field(row, t.START) + load_i32(entry + t.AT_START) + block * BLOCK
-        mul = constants + field(row, t.MUL) + block * BLOCK
-        residual = arena + field(row, t.RESIDUAL) + load_i32(entry + t.AT_RESIDUAL)
-        residual += pixel * field(row, t.RESIDUAL_PIXEL) + block * field(row, t.RESIDUAL_BLOCK)
-        residual = operand(residual, field(row, t.RESIDUAL_KIND), arena + t.SCRATCH_B)
-        word = affine32(counts, start, mul, add, residual, out)
-    bits = arena + field(row, t.BITS_OUT) + load_i32(entry + t.AT_BITS)
-    store_u32(bits + block * field(row, t.BITS_BLOCK), word)
-
-
-@inlined
-def one_tile(row, arena, constants, block, first, entry, counts):
-    """Affine epilogue of a whole tile whose residual is float32 or absent."""
-    residual_pixel, out_pixel = field(row, t.RESIDUAL_PIXEL), field(row, t.OUT_PIXEL)
-    residual = arena + field(row, t.RESIDUAL) + block * field(row, t.RESIDUAL_BLOCK)
-    out = arena + field(row, t.OUT) + block * field(row, t.OUT_BLOCK)
-    affine_tile(
-        counts,
-        entry,
-        constants + field(row, t.START) + block * BLOCK,
-        constants + field(row, t.MUL) + block * BLOCK,
-        constants + field(row, t.ADD) + block * BLOCK,
-        residual + first * residual_pixel,
-        residual_pixel,
-        out + first * out_pixel,
-        out_pixel,
-        arena + field(row, t.BITS_OUT) + block * field(row, t.BITS_BLOCK),
-    )
-
-
-@inlined
-def epilogue(row, arena, constants, block, first, entry, counts):
-    """From the accumulators of one tile to float32 and sign bits."""
-    left = field(row, t.PIXELS) - first
-    is_float = field(row, t.MICRO) >= t.FLOAT
-    if not is_float and field(row, t.MUL) < 0:
-        limit = constants + field(row, t.START) + block * BLOCK
-        bits = arena + field(row, t.BITS_OUT) + block * field(row, t.BITS_BLOCK)
-        if field(row, t.MUL) == t.THRESHOLD:
-            threshold_tile(counts, entry, limit, bits)
-        else:
-            flips = constants + field(row, t.FLIPS) + 4 * block
-            residual = arena + field(row, t.RESIDUAL) + block * field(row, t.RESIDUAL_BLOCK)
-            second = field(row, t.SECOND)
-            switch_tile(counts, entry, limit, second, flips, residual, bits)
-    elif left >= TILE and not is_float and field(row, t.RESIDUAL_KIND) == t.F32:
-        one_tile(row, arena, constants, block, first, entry, counts)
-    else:
-        for p in range(min(TILE, left)):
-            one_pixel(
-                row,
-                arena,
-                constants,
-                block,
-                first + p,
-                entry + p * PIXEL_BYTES,
-                counts + p * BLOCK,
-            )
 
 
 @inlined
@@ -199,6 +135,40 @@ def convolve_by_lookup(row, arena, constants):
 
 
 @inlined
+def fused_affine(row, constants, block, entry, residual, first, out, bits, source, weights):
+    """The affine case of :func:`fused_tile`, by the kinds of residual and result."""
+    taps, offsets = field(row, t.TAPS), constants + field(row, t.OFFSETS)
+    apart, exponent = taps * BLOCK, field(row, t.EXPONENT)
+    start = constants + field(row, t.START) + block * BLOCK
+    mul = constants + field(row, t.MUL) + block * BLOCK
+    add = constants + field(row, t.ADD) + block * BLOCK
+    residual_pixel, out_pixel = field(row, t.RESIDUAL_PIXEL), field(row, t.OUT_PIXEL)
+    residual += first * residual_pixel
+    from_steps = field(row, t.RESIDUAL_KIND) == t.I16
+    to_steps = field(row, t.OUT_KIND) == t.I16
+    if from_steps and to_steps:
+        affine_two_both(
+            source, entry, offsets, taps, weights, apart, start, mul, add, residual, residual_pixel,
+            out, out_pixel, bits, exponent,
+        )  # fmt: skip
+    elif from_steps:
+        affine_two_from(
+            source, entry, offsets, taps, weights, apart, start, mul, add, residual, residual_pixel,
+            out, out_pixel, bits, exponent,
+        )  # fmt: skip
+    elif to_steps:
+        affine_two_to(
+            source, entry, offsets, taps, weights, apart, start, mul, add, residual, residual_pixel,
+            out, out_pixel, bits, exponent,
+        )  # fmt: skip
+    else:
+        affine_two(
+            source, entry, offsets, taps, weights, apart, start, mul, add, residual, residual_pixel,
+            out, out_pixel, bits, exponent,
+        )  # fmt: skip
+
+
+@inlined
 def fused_tile(row, arena, constants, block, first, entry):
     """A tile and two blocks of a convolution without groups, epilogue included."""
     taps, offsets = field(row, t.TAPS), constants + field(row, t.OFFSETS)
@@ -242,23 +212,7 @@ def fused_tile(row, arena, constants, block, first, entry):
             bits,
         )
     else:
-        residual_pixel = field(row, t.RESIDUAL_PIXEL)
-        affine_two(
-            source,
-            entry,
-            offsets,
-            taps,
-            weights,
-            apart,
-            start,
-            constants + field(row, t.MUL) + block * BLOCK,
-            constants + field(row, t.ADD) + block * BLOCK,
-            residual + first * residual_pixel,
-            residual_pixel,
-            out,
-            out_pixel,
-            bits,
-        )
+        fused_affine(row, constants, block, entry, residual, first, out, bits, source, weights)
 
 
 @inlined
@@ -296,8 +250,8 @@ def convolve(row, arena, constants):
     done = 0
     micro = field(row, t.MICRO)
     is_known = micro == t.XNOR or micro == t.INTEGER
-    is_plain = field(row, t.MUL) < 0 or field(row, t.RESIDUAL_KIND) == t.F32
-    if HAS_FUSED and is_known and is_plain:
+    is_simple = field(row, t.MUL) < 0 or field(row, t.RESIDUAL_KIND) != t.BITS
+    if HAS_FUSED and is_known and is_simple:
         done = convolve_fused(row, arena, constants)
     for block in range(done, field(row, t.BLOCKS)):
         tiles(row, arena, constants, block, 0)

@@ -78,7 +78,13 @@ class Engine:
     """
 
     def __init__(
-        self, program: Program, *, threads: int = 1, keep: bool = False, kernel: str = ""
+        self,
+        program: Program,
+        *,
+        threads: int = 1,
+        keep: bool = False,
+        kernel: str = "",
+        narrow: bool = True,
     ) -> None:
         """Plan ``program`` and compile the engine if no cached code is found.
 
@@ -87,6 +93,8 @@ class Engine:
             threads: how many images are computed at once; one image uses one thread.
             keep: give every value its own memory, which :meth:`signs` needs.
             kernel: micro-kernel; the default is ``FROSTBIT_KERNEL``, else the CPU's best.
+            narrow: whether residual streams may take 16 bits (:mod:`kernels.streams`); no bit
+                of any result depends on it.
 
         Raises:
             FormatError: if the Program is malformed or an op has no rule here.
@@ -100,7 +108,7 @@ class Engine:
         self.classes = program.classes
         self.kernel = features.chosen_kernel(kernel)
         self._keep = keep
-        self._plan = make_plan(program, self.kernel, reuse=not keep)
+        self._plan = make_plan(program, self.kernel, not keep, narrow)
         self._arenas = [allocate(self._plan.arena_bytes) for _ in range(threads)]
         self.peak_bytes = threads * self._plan.arena_bytes
         self._begin()

@@ -21,9 +21,24 @@ from numba import types
 from numba.core import cgutils
 
 from kernels import features
-from kernels.integers import multiply_add, power_of_two
+from kernels.integers import multiply_add
 from kernels.table import AT_BITS, AT_RESIDUAL, AT_START
-from kernels.vector import BLOCK, F32, I32, I64, call, constant, emitted, load, offset, splat, store
+from kernels.vector import (
+    BLOCK,
+    F32,
+    I32,
+    I64,
+    call,
+    constant,
+    emitted,
+    load,
+    load_steps,
+    offset,
+    power_of_two,
+    splat,
+    store,
+    store_steps,
+)
 from kernels.xnor import PIXEL_BYTES, TILE, Taps, pixel_bases, zeroed
 
 HAS_FUSED = features.host_form().count == "words"
@@ -134,42 +149,66 @@ def switch_two(
         store(builder, word, builder.add(bits, _entry(builder, pixels, p, AT_BITS)))
 
 
-@emitted(types.void)
-def affine_two(
-    builder: Any,
-    source: Any,
-    pixels: Any,
-    offsets: Any,
-    words: Any,
-    weights: Any,
-    apart: Any,
-    start: Any,
-    mul: Any,
-    add: Any,
-    residual: Any,
-    residual_pixel: Any,
-    out: Any,
-    out_pixel: Any,
-    bits: Any,
-) -> None:
-    """With the affine epilogue (:func:`kernels.epilogue.affine_tile`) and a float32 residual."""
-    found = _counts(builder, source, pixels, Taps(offsets, words, weights), apart)
-    zero = constant(_REALS, 0.0)
-    for p, counts in enumerate(found):
-        begin = builder.add(start, _entry(builder, pixels, p, AT_START))
-        signs = []
-        for v, counted in enumerate(counts):
-            at = [offset(builder, place, _WIDTH * v) for place in (begin, mul, add, residual, out)]
-            acc = builder.sub(load(builder, at[0], _WORDS), builder.add(counted, counted))
-            factors, added, shift = (load(builder, place, _REALS) for place in at[1:4])
-            acc = builder.sitofp(acc, _REALS)
-            name = f"llvm.fmuladd.v{_REALS.count}f32"
-            total = builder.fadd(call(builder, name, acc, factors, added), shift)
-            store(builder, total, at[4])
-            signs.append(builder.fcmp_ordered("<", total, zero))
-        place = builder.add(bits, _entry(builder, pixels, p, AT_BITS))
-        store(builder, _word(builder, signs), place)
-        residual, out = builder.add(residual, residual_pixel), builder.add(out, out_pixel)
+def _affine_two(from_steps: bool, to_steps: bool) -> Any:
+    """The kernel for a residual of int16 multiples of ``2**-exponent``, or such a result."""
+
+    @emitted(types.void)
+    def affine_two(
+        builder: Any,
+        source: Any,
+        pixels: Any,
+        offsets: Any,
+        words: Any,
+        weights: Any,
+        apart: Any,
+        start: Any,
+        mul: Any,
+        add: Any,
+        residual: Any,
+        residual_pixel: Any,
+        out: Any,
+        out_pixel: Any,
+        bits: Any,
+        exponent: Any,
+    ) -> None:
+        found = _counts(builder, source, pixels, Taps(offsets, words, weights), apart)
+        zero = constant(_REALS, 0.0)
+        one = splat(builder, power_of_two(builder, builder.neg(exponent)), _REALS)
+        per_one = splat(builder, power_of_two(builder, exponent), _REALS)
+        for p, counts in enumerate(found):
+            begin = builder.add(start, _entry(builder, pixels, p, AT_START))
+            signs = []
+            for v, counted in enumerate(counts):
+                at = [offset(builder, place, _WIDTH * v) for place in (begin, mul, add)]
+                acc = builder.sub(load(builder, at[0], _WORDS), builder.add(counted, counted))
+                factors, added = (load(builder, place, _REALS) for place in at[1:])
+                shift_at = offset(builder, residual, _WIDTH * v // (2 if from_steps else 1))
+                out_at = offset(builder, out, _WIDTH * v // (2 if to_steps else 1))
+                if from_steps:
+                    shift = load_steps(builder, shift_at, _REALS, one)
+                else:
+                    shift = load(builder, shift_at, _REALS)
+                name = f"llvm.fmuladd.v{_REALS.count}f32"
+                scaled = call(builder, name, builder.sitofp(acc, _REALS), factors, added)
+                total = builder.fadd(scaled, shift)
+                if to_steps:
+                    store_steps(builder, total, out_at, per_one)
+                else:
+                    store(builder, total, out_at)
+                signs.append(builder.fcmp_ordered("<", total, zero))
+            place = builder.add(bits, _entry(builder, pixels, p, AT_BITS))
+            store(builder, _word(builder, signs), place)
+            residual, out = builder.add(residual, residual_pixel), builder.add(out, out_pixel)
+
+    return affine_two
+
+
+affine_two, affine_two_from, affine_two_to, affine_two_both = (
+    _affine_two(from_steps, to_steps)
+    for from_steps, to_steps in ((False, False), (True, False), (False, True), (True, True))
+)
+"""With the affine epilogue (:func:`kernels.epilogue.affine_tile`) and a float32 residual, or one of
+16 bits (``from``), and a float32 result, or one of 16 bits (``to``)."""
 
 
 @emitted(types.void)
@@ -190,7 +229,8 @@ def integer_two(
     """Integer convolution (:mod:`kernels.integers`), then ``add``, floats and their signs."""
     taps = Taps(offsets, pairs, weights)
     found = _counts(builder, source, pixels, taps, apart, multiply_add)
-    scale, zero = splat(builder, power_of_two(builder, exponent), _REALS), constant(_REALS, 0.0)
+    scale = splat(builder, power_of_two(builder, builder.neg(exponent)), _REALS)
+    zero = constant(_REALS, 0.0)
     for p, sums in enumerate(found):
         signs = []
         for v, total in enumerate(sums):

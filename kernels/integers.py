@@ -30,6 +30,7 @@ from kernels.vector import (
     emitted,
     load,
     offset,
+    power_of_two,
     splat,
     store,
 )
@@ -88,12 +89,6 @@ def multiply_add(builder: Any, weight: Any, activation: Any) -> Any:
     return builder.call(function, sides)
 
 
-def power_of_two(builder: Any, exponent: Any) -> Any:
-    """float32 ``2**-exponent``."""
-    biased = builder.sub(I32(127), builder.trunc(exponent, I32))
-    return builder.bitcast(builder.shl(biased, I32(23)), F32)
-
-
 @emitted(types.void)
 def _tile(
     builder: Any,
@@ -109,7 +104,7 @@ def _tile(
     vectors = BLOCK // _WIDTH
     bases = pixel_bases(builder, source, pixels)
     real = ir.VectorType(F32, _LANES.count)
-    scale = splat(builder, power_of_two(builder, exponent), real)
+    scale = splat(builder, power_of_two(builder, builder.neg(exponent)), real)
     for first in range(0, TILE, _PASS):
         slots = zeroed(builder, _LANES, _PASS * vectors)
         with cgutils.for_range(builder, pairs) as loop:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from kernels import table as t
 from kernels._jit import inner
-from kernels.convolve import convolve, convolve_by_lookup, operand
+from kernels.convolve import convolve, convolve_by_lookup
+from kernels.finish import operand
 from kernels.pools import clip, pool, repeat
 from kernels.vector import (
     BLOCK,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import lookup, weights
+from kernels import lookup, streams, weights
 from kernels import table as t
 from kernels.columns import Lowering
 from kernels.memory import Layout, place
@@ -74,6 +74,11 @@ def _layout(steps: list[Step], types: dict[str, ValueType], name: str) -> Layout
     return Layout((height, width), BLOCK * blocks, BLOCK)
 
 
+def _narrow_layout(layout: Layout) -> Layout:
+    """The same map in 16 bits."""
+    return Layout(layout.size, layout.pixel // 2, layout.block // 2, layout.margins)
+
+
 def _head_bytes(steps: list[Step], kernel: str) -> int:
     """Bytes at the start of the arena that no value may take."""
     if kernel != "lookup":
@@ -94,13 +99,14 @@ def _table(low: Lowering, steps: list[Step]) -> NDArray[np.int64]:
     return rows
 
 
-def make_plan(program: Program, kernel: str, reuse: bool = True) -> Plan:
+def make_plan(program: Program, kernel: str, reuse: bool = True, narrow: bool = True) -> Plan:
     """Plan ``program`` for the micro-kernel ``kernel``.
 
     Args:
         program: any Program.
         kernel: ``xnor``, ``lookup`` or ``portable``.
         reuse: whether values may share memory (False keeps every value until the end).
+        narrow: whether residual streams may take 16 bits where that is exact and pays.
 
     Raises:
         FormatError: if the Program is malformed, has an op without a rule here, or needs more
@@ -116,9 +122,11 @@ def make_plan(program: Program, kernel: str, reuse: bool = True) -> Plan:
             types[step.out] = ValueType("f32", types[step.source].shape)
     result = program.ops[-1].name
     spans = lifetimes(steps, result)
+    small = streams.narrow(program, steps, types) if narrow and streams.pays(kernel) else {}
     layouts = {name: _layout(steps, types, name) for name in spans}
+    layouts |= {name: _narrow_layout(layouts[name]) for name in small}
     offsets, size = place(layouts, spans, _head_bytes(steps, kernel), reuse)
-    low = Lowering(types, layouts, offsets, MICRO[kernel])
+    low = Lowering(types, layouts, offsets, MICRO[kernel], small)
     rows = _table(low, steps)
     signs = [name for name in spans if types[name].kind == "bits"]
     return Plan(

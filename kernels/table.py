@@ -16,8 +16,8 @@ XNOR, PORTABLE, LOOKUP, GROUPED, FLOAT, DEPTHWISE, GROUPED_FLOAT, INTEGER = rang
 # What MUL says of the epilogues that have none.
 THRESHOLD, SWITCH = -1, -2
 
-# Kinds of a map that a step reads.
-U8, F32, BITS = range(3)
+# Kinds of a map that a step reads, or of floats that it writes.
+U8, F32, BITS, I16 = range(4)
 
 # Columns. "Distance" is in bytes.
 (
@@ -31,7 +31,8 @@ U8, F32, BITS = range(3)
     RESIDUAL_KIND,
     RESIDUAL_PIXEL,
     RESIDUAL_BLOCK,
-    OUT,  # arena: float32 output (SINK, with distances 0, if there is none)
+    OUT,  # arena: float32 or int16 output (SINK, with distances 0, if there is none)
+    OUT_KIND,  # F32, or I16: multiples of 2**-EXPONENT, as of a residual of that kind
     OUT_ROW,
     OUT_PIXEL,
     OUT_BLOCK,
@@ -70,10 +71,10 @@ U8, F32, BITS = range(3)
     DILATION_H,
     DILATION_W,
     DIVISOR,  # of SUM (0: multiply by 2**EXPONENT); copies of REPEAT; group size of REGROUP
-    EXPONENT,  # of SUM; of the grid of INTEGER's weights
+    EXPONENT,  # of SUM; of the grid of INTEGER's weights; of the grid of I16
     PAD,  # constants: float32 [channels of a pixel], what WIDEN writes around the map
-) = range(51)
-COLUMNS = 51
+) = range(52)
+COLUMNS = 52
 
 # Columns of PIXEL_TABLE, in bytes: distances from SOURCE, into START, from BITS_OUT and from
 # RESIDUAL. The first and last stand for bits (margins); float32 maps have none in ELEMENTWISE.

@@ -219,6 +219,40 @@ def clip32(builder: Any, source: Any, out: Any) -> None:
     store(builder, builder.select(builder.fcmp_ordered(">", value, high), high, value), out)
 
 
+def power_of_two(builder: Any, exponent: Any) -> Any:
+    """float32 ``2**exponent`` of an int64."""
+    biased = builder.add(builder.trunc(exponent, I32), I32(127))
+    return builder.bitcast(builder.shl(biased, I32(23)), F32)
+
+
+def load_steps(builder: Any, address: Any, kind: Any, step: Any) -> Any:
+    """Float vector of type ``kind`` from int16 multiples of ``step``, a vector too."""
+    halves = ir.VectorType(ir.IntType(16), kind.count)
+    return builder.fmul(builder.sitofp(load(builder, address, halves, 2), kind), step)
+
+
+def store_steps(builder: Any, value: Any, address: Any, per_one: Any) -> None:
+    """Store floats as int16, ``per_one`` steps to 1: exact where :mod:`kernels.streams` says so."""
+    words = ir.VectorType(I32, value.type.count)
+    halves = ir.VectorType(ir.IntType(16), value.type.count)
+    whole = builder.fptosi(builder.fmul(value, per_one), words)
+    store(builder, builder.trunc(whole, halves), address, 2)
+
+
+@emitted(types.void)
+def from_steps32(builder: Any, source: Any, exponent: Any, out: Any) -> None:
+    """32 int16 multiples of ``2**-exponent`` to floats."""
+    step = splat(builder, power_of_two(builder, builder.neg(exponent)), V32F)
+    store(builder, load_steps(builder, source, V32F, step), out)
+
+
+@emitted(types.void)
+def to_steps32(builder: Any, source: Any, exponent: Any, out: Any) -> None:
+    """32 floats to int16 multiples of ``2**-exponent``."""
+    per_one = splat(builder, power_of_two(builder, exponent), V32F)
+    store_steps(builder, load(builder, source, V32F), out, per_one)
+
+
 @emitted(types.void)
 def add_product(builder: Any, a: Any, b: Any, out: Any) -> None:
     """``out += a * b``, one float each."""
@@ -229,9 +263,8 @@ def add_product(builder: Any, a: Any, b: Any, out: Any) -> None:
 @emitted(types.void)
 def scale32(builder: Any, exponent: Any, out: Any) -> None:
     """``out *= 2**exponent`` over 32 floats."""
-    biased = builder.add(builder.trunc(exponent, I32), I32(127))
-    factor = builder.bitcast(builder.shl(biased, I32(23)), F32)
-    store(builder, builder.fmul(load(builder, out, V32F), splat(builder, factor, V32F)), out)
+    factor = splat(builder, power_of_two(builder, exponent), V32F)
+    store(builder, builder.fmul(load(builder, out, V32F), factor), out)
 
 
 @emitted(types.void)

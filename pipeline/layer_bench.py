@@ -100,6 +100,22 @@ def measure(shape: Shape, rounds: int, bar: timing.Progress) -> Result:
     return Result(str(shape), shape.macs, differing, times, rates, _ratios(times))
 
 
+def measure_stream(size: int, channels: int, rounds: int, bar: timing.Progress) -> dict[str, Any]:
+    """A 1x1 layer with its residual stream in 16 and in 32 bits, checked against the reference."""
+    program, kernel = layers.stream_program(size, channels), features.available()[0]
+    narrow, wide = (layers.EngineLayer(program, kernel, each) for each in (True, False))
+    images = bench.random_images(program, 0, 2)
+    timed = timing.measure([(narrow, images), (wide, images)], rounds, 0, progress=bar)
+    return {
+        "stream": f"1x1, {channels} to {channels}, {size}x{size}, added to a stream",
+        "bits_differing": narrow.check(images),
+        "milliseconds_16_bits": timed[0].min,
+        "milliseconds_32_bits": timed[1].min,
+        "ratio_of_minima": round(timed[1].min / timed[0].min, 2),
+        "ratio_of_medians": str(timing.paired_ratio(timed[1], timed[0])),
+    }
+
+
 def bare_loops(rounds: int) -> dict[str, float]:
     """MAC per cycle of the inner loops in the first-level cache; empty without a clock."""
     clock = cycles_per_second()
@@ -109,7 +125,16 @@ def bare_loops(rounds: int) -> dict[str, float]:
     return {each: round(bare_loop.macs_per_second(each, rounds) / clock, 1) for each in kernels}
 
 
-def markdown(results: list[Result], loops: dict[str, float], where: str) -> str:
+def _stream_line(found: dict[str, Any]) -> str:
+    return (
+        f"{found['stream']}: {found['milliseconds_16_bits']:.4f} ms with sums of 16 bits, "
+        f"{found['milliseconds_32_bits']:.4f} of 32: {found['ratio_of_medians']} times"
+    )
+
+
+def markdown(
+    results: list[Result], loops: dict[str, float], streams: list[dict[str, Any]], where: str
+) -> str:
     """The same as :func:`table`, for a document."""
     head = [name for name in results[0].latency_ms if name.startswith("engine")]
     lines = [
@@ -129,6 +154,7 @@ def markdown(results: list[Result], loops: dict[str, float], where: str) -> str:
     if loops:
         said = ", ".join(f"{name} {rate:.0f}" for name, rate in loops.items())
         lines += ["", f"Inner loop alone, data in the first-level cache, MAC/cycle: {said}."]
+    lines += ["", *(f"- {_stream_line(each)}" for each in streams)]
     return "\n".join(lines) + "\n"
 
 
@@ -182,13 +208,17 @@ def main(rounds: int, json_file: Path | None, text_file: Path | None) -> None:
     facts = {**conditions.conditions(), "threads": 1, "rounds": rounds}
     loops = bare_loops(rounds)
     results = [measure(shape, rounds, bar(str(shape))) for shape in layers.SHAPES]
+    streams = [measure_stream(*sizes, rounds, bar("16-bit sums")) for sizes in layers.STREAMS]
     terminal().print(table(results))
-    document = record(results, loops, rounds, facts)
+    for each in streams:
+        terminal().print(_stream_line(each), highlight=False)
+    document = {**record(results, loops, rounds, facts), "streams": streams}
     if json_file is not None:
         write_bytes(json_file, (json.dumps(document, indent=1) + "\n").encode())
     if text_file is not None:
-        write_bytes(text_file, markdown(results, loops, str(facts["cpu"])).encode())
+        write_bytes(text_file, markdown(results, loops, streams, str(facts["cpu"])).encode())
     wrong = sum(count for result in results for count in result.bits_differing.values())
+    wrong += sum(each["bits_differing"] for each in streams)
     if wrong or not np.isfinite(list(loops.values())).all():
         raise SystemExit(f"{wrong} bits differ from the reference")
 

@@ -15,7 +15,7 @@ from numba import types
 from kernels import fused, lookup, xnor
 
 _xnor, _lookup = xnor.xnor_tile, lookup.lookup_two
-_threshold, _affine = fused.threshold_two, fused.affine_two
+_threshold, _affine = fused.threshold_two, fused.affine_two_both
 
 
 def _count(source, pixels, offsets, words, weights, counts):
@@ -30,17 +30,19 @@ def _thresholded(source, pixels, offsets, words, weights, apart, limits, bits):
     _threshold(source, pixels, offsets, words, weights, apart, limits, bits)
 
 
-def _to_floats(
-    source, pixels, offsets, words, weights, apart, start, mul, add, old, far, out, to, b
+def _to_sums(
+    source, pixels, offsets, words, weights, apart, start, mul, add, old, far, out, to, b, s
 ):
-    _affine(source, pixels, offsets, words, weights, apart, start, mul, add, old, far, out, to, b)
+    _affine(
+        source, pixels, offsets, words, weights, apart, start, mul, add, old, far, out, to, b, s
+    )
 
 
 KERNELS = {
     "xnor": (_count, 6),
     "lookup": (_look_up, 8),
     "threshold": (_thresholded, 8),
-    "affine": (_to_floats, 14),
+    "affine": (_to_sums, 15),
 }
 
 

@@ -18,6 +18,7 @@ TINY = Shape(5, 40, 70, 3, 2)
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layers, "SHAPES", (TINY,))
+    monkeypatch.setattr(layers, "STREAMS", ((6, 40),))
 
 
 def test_a_shape() -> None:
@@ -29,7 +30,10 @@ def test_record_and_table(tmp_path: Path) -> None:
     files = ["--json", str(tmp_path / "l.json"), "--markdown", str(tmp_path / "l.md")]
     done = CliRunner().invoke(layer_bench.main, ["--rounds", "2", *files])
     assert done.exit_code == 0, done.output
-    (layer,) = json.loads((tmp_path / "l.json").read_text())["layers"]
+    document = json.loads((tmp_path / "l.json").read_text())
+    (layer,), (stream,) = document["layers"], document["streams"]
+    assert stream["bits_differing"] == 0
+    assert stream["milliseconds_16_bits"] > 0
     assert layer["bits_differing"]
     assert not any(layer["bits_differing"].values())
     assert {"ort-fp32", "ort-int8:nchw", "ort-int8:nhwc"} < set(layer["latency_ms"])
