@@ -5,7 +5,9 @@
 #   docker buildx build --platform linux/amd64,linux/arm64 --target slim -t frostbit .
 #   docker run --rm --read-only --tmpfs /tmp frostbit:warm bench /models/model.bnn --json /tmp/b.json
 #   docker run --rm -v "$PWD/runs:/data/runs" frostbit:train run --recipe digits
-# The base is an argument: pin it by digest for a reproducible build.
+# The base is an argument: pin it by digest for a reproducible build. LCE's own environment is in no
+# image (its interpreter needs numpy 1): `pipeline doctor --install-lce` adds it to a derived one.
+# docs/docker.md says more; `make docker-test` builds and runs all of it.
 ARG BASE=python:3.11-slim
 
 FROM ${BASE} AS build
@@ -27,9 +29,10 @@ RUN python3 -m pip --python /opt/frostbit/bin/python install --no-compile --requ
 FROM ${BASE} AS slim
 COPY --from=build /opt/frostbit /opt/frostbit
 RUN useradd --create-home --uid 1000 frostbit && mkdir /data && chown frostbit /data
+ENV PATH=/opt/frostbit/bin:${PATH}
 USER 1000
 WORKDIR /data
-ENTRYPOINT ["/opt/frostbit/bin/pipeline"]
+ENTRYPOINT ["pipeline"]
 CMD ["--help"]
 
 FROM slim AS train
@@ -42,7 +45,7 @@ FROM slim AS warm
 ARG CPUS=host
 ENV FROSTBIT_CACHE=/home/frostbit/compiled
 RUN for cpu in ${CPUS}; do \
-        named=""; \
-        [ "$cpu" = host ] || named="NUMBA_CPU_NAME=${cpu%%:*} NUMBA_CPU_FEATURES=${cpu#*:}"; \
-        env $named /opt/frostbit/bin/pipeline bench --warm-cache || exit 1; \
+        if [ "$cpu" = host ]; then pipeline bench --warm-cache || exit 1; \
+        else NUMBA_CPU_NAME="${cpu%%:*}" NUMBA_CPU_FEATURES="${cpu#*:}" pipeline bench --warm-cache \
+            || exit 1; fi; \
     done

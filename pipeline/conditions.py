@@ -43,12 +43,11 @@ print(json.dumps(kib))
 
 def conditions() -> dict[str, Any]:
     """Machine, system, versions and commit of this process."""
-    host = llvm.get_host_cpu_features()
     versions = machine.versions()
     pinned = lce_env.version()
     return {
         "cpu": machine.cpu_model(),
-        "cpu_features": [name for name in FEATURES if host.get(name)],
+        "cpu_features": cpu_features(),
         "cores": os.cpu_count(),
         "affinity": machine.affinity(),
         "machine": platform.machine(),
@@ -57,6 +56,12 @@ def conditions() -> dict[str, Any]:
         "versions": {**versions, **({"larq-compute-engine": pinned} if pinned else {})},
         "commit": machine.git_commit(),
     }
+
+
+def cpu_features() -> list[str]:
+    """Those of :data:`FEATURES` that this CPU has."""
+    host = llvm.get_host_cpu_features()
+    return [name for name in FEATURES if host.get(name)]
 
 
 def cold_start(model: Path) -> dict[str, Any]:

@@ -13,10 +13,13 @@ from export import lce_env
 from export.errors import RuntimeMissing
 from kernels import features
 from kernels._jit import cache_folder
-from pipeline import data, machine
+from pipeline import conditions, data, machine, static_estimate
 from pipeline.errors import UserError
 
-EXTRAS = {"torch": "train", "torchvision": "train", "onnx": "export", "onnxruntime": "export"}
+EXTRAS = {
+    **dict.fromkeys(("torch", "torchvision", "scikit-learn", "matplotlib", "jinja2"), "train"),
+    **dict.fromkeys(("onnx", "onnxruntime", "flatbuffers"), "export"),
+}
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,18 @@ def _package(name: str) -> Finding:
         return Finding(name, metadata.version(name))
     except metadata.PackageNotFoundError:
         return Finding(name, "not installed", f"pip install 'frostbit[{EXTRAS[name]}]'")
+
+
+def _cpu() -> Finding:
+    found = conditions.cpu_features()
+    return Finding("cpu", f"{machine.cpu_model()}; {', '.join(found) or 'no known feature'}")
+
+
+def _mca() -> Finding:
+    tool = static_estimate.tool()
+    if tool is None:
+        return Finding("llvm-mca", "not here", static_estimate.REMEDY)
+    return Finding("llvm-mca", tool)
 
 
 def _cuda() -> Finding:
@@ -112,13 +127,14 @@ def findings() -> list[Finding]:
     usable = len(machine.affinity() or []) or os.cpu_count()
     return [
         Finding("python", f"{platform.python_version()} on {platform.machine()}"),
-        Finding("cpu", machine.cpu_model()),
+        _cpu(),
         Finding("threads", f"{usable} usable; one is used unless --threads asks for more"),
         _engine(),
         _cache(),
         *(_package(name) for name in EXTRAS),
         _cuda(),
         _lce(),
+        _mca(),
         *(_dataset(name) for name in data.NAMES if name != "folder"),
     ]
 

@@ -187,7 +187,10 @@ FACTORIES: dict[str, Callable[[Source], Timed]] = {
 }
 PEERS = ("ort-fp32", "ort-int8", "torch-fp32", "lce:indirect")
 """What ``--peers`` adds: the same architecture at full precision and in int8, and LCE's best."""
-DEFAULT = ("engine", "ort", "lce:default", "lce:indirect", "torch", "ort-fp32", "torch-fp32")
+DEFAULT = (
+    "engine", "ort", "ort:int8", "lce:default", "lce:indirect", "torch",
+    "ort-fp32", "ort-int8", "torch-fp32",
+)  # fmt: skip
 
 
 def chosen(asked: Sequence[str], known: Sequence[str], what: str) -> tuple[str, ...]:

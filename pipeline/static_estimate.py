@@ -29,7 +29,7 @@ from kernels._jit import cache_folder
 ARM = "aarch64-unknown-linux-gnu"
 BOARDS = ("cortex-a72", "neoverse-n1")
 TOOLS = ("llvm-mca-19", "llvm-mca")
-REMEDY = "llvm-mca is not installed; on Debian: apt-get install llvm-19"
+REMEDY = "static estimates need llvm-mca; on Debian: apt-get install llvm-19"
 ITERATIONS = 200
 COUNTING = {
     ("xnor", "words", 64): (r"\bvpopcntd\s.*%zmm", 512),
@@ -70,14 +70,19 @@ class Estimate:
         return 64 * self.cycles / self.macs
 
 
+def tool() -> str | None:
+    """Path of llvm-mca, None if there is none."""
+    return next((place for name in TOOLS if (place := shutil.which(name))), None)
+
+
 def estimates(kernel: str) -> list[Estimate]:
     """This CPU with ``kernel``, and the boards of :data:`BOARDS` with theirs.
 
     Raises:
         EstimateMissing: no llvm-mca, or one that does not know this CPU.
     """
-    tool = next((place for name in TOOLS if (place := shutil.which(name))), None)
-    if tool is None:
+    mca = tool()
+    if mca is None:
         raise EstimateMissing(REMEDY)
     host, triple = llvm.get_host_cpu_name(), llvm.get_process_triple()
     form = features.host_form()
@@ -91,8 +96,8 @@ def estimates(kernel: str) -> list[Estimate]:
     for (name, target, _, key), sections in zip(wanted, texts, strict=True):
         for cpu, text in sections.items():
             loop, macs = counting_loop(text, key)
-            cycles = _cycles(tool, target, cpu, loop)
-            found.append(Estimate(cpu, name, macs, cycles, _version(tool)))
+            cycles = _cycles(mca, target, cpu, loop)
+            found.append(Estimate(cpu, name, macs, cycles, _version(mca)))
     return found
 
 
@@ -149,17 +154,17 @@ def counting_loop(text: str, key: tuple[str, str, int]) -> tuple[str, int]:
     return best, most * products
 
 
-def _cycles(tool: str, triple: str, cpu: str, loop: str) -> float:
-    command = [tool, f"-mtriple={triple}", f"-mcpu={cpu}", f"-iterations={ITERATIONS}"]
+def _cycles(mca: str, triple: str, cpu: str, loop: str) -> float:
+    command = [mca, f"-mtriple={triple}", f"-mcpu={cpu}", f"-iterations={ITERATIONS}"]
     done = subprocess.run(command, input=loop, capture_output=True, text=True)
     cycles = re.search(r"Total Cycles:\s+(\d+)", done.stdout)
     if done.returncode or cycles is None:
-        raise EstimateMissing(f"{Path(tool).name}: {(done.stderr or 'no result').strip()[:200]}")
+        raise EstimateMissing(f"{Path(mca).name}: {(done.stderr or 'no result').strip()[:200]}")
     return int(cycles[1]) / ITERATIONS
 
 
-def _version(tool: str) -> str:
-    text = subprocess.run([tool, "--version"], capture_output=True, text=True).stdout
+def _version(mca: str) -> str:
+    text = subprocess.run([mca, "--version"], capture_output=True, text=True).stdout
     found = re.search(r"version (\S+)", text)
     return f"llvm-mca {found[1] if found else 'of unknown version'}"
 

@@ -16,7 +16,7 @@ from pipeline.errors import UserError
 from tests.nets import every_op
 from tests.pipeline.test_bench import benchmark, row
 
-STEADY = [1.0, 1.01, 0.99] * 10
+STEADY = [1.0, 1.001, 0.999] * 10
 
 
 def verdict(now: float, allowed: float = 5.0) -> baseline.Verdict:
