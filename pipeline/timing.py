@@ -33,8 +33,12 @@ STABLE = 0.03
 """Warm-up ends when a slot's median differs from the one before by less than this share."""
 COVERAGE = 2.0
 """Coverage factor of intervals: about 95 %."""
-PLACEMENT = 0.01
-"""Standard uncertainty, as a share, from where memory lies: copies of one engine differ by it."""
+PLACEMENT = 0.02
+"""Standard uncertainty, as a share, from where memory lies, which a process cannot see.
+
+The standard deviation of the logarithm of 21 ratios of two benchmarks of the same model, over the
+root of two (``records/2026-11-25-placement.json``).
+"""
 SPAN_S = 5.0
 """A careful measurement takes at least so long, so that it sees the machine's drift."""
 FEW = 8

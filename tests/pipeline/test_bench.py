@@ -53,7 +53,7 @@ def test_the_table_is_relative_to_the_engine() -> None:
     found = benchmark(row("engine:xnor", [1.0] * 9, 91.25), row("ort-fp32", [2.0, 3.0, 2.5] * 3))
     table, lines = bench_table(found, [])
     columns = {column.header: list(column.cells) for column in table.columns}
-    assert columns["x engine (95 % interval)"] == ["1", "2.5 (1.37 to 4.56)"]
+    assert columns["x engine (95 % interval)"] == ["1", "2.5 (1.37 to 4.57)"]
     assert columns["accuracy"] == ["91.25 %", ""]
     assert "not checked" in lines[0]
     assert "| ort-fp32 | 2.5000 |" in bench_markdown(found)

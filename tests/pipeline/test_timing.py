@@ -86,7 +86,7 @@ def test_a_slow_spell_that_falls_on_both_leaves_the_ratio_alone() -> None:
     assert found.value == pytest.approx(2.0)
     assert found.low == pytest.approx(2 * math.exp(-ALLOWED))
     assert found.high == pytest.approx(2 * math.exp(ALLOWED))
-    assert str(found) == "2 (1.94 to 2.06)"
+    assert str(found) == "2 (1.89 to 2.12)"
 
 
 def test_a_runtime_over_itself_is_one() -> None:
@@ -97,7 +97,7 @@ def test_a_runtime_over_itself_is_one() -> None:
 def drifting(rng: np.random.Generator, count: int) -> list[float]:
     """Rounds of a machine whose speed wanders, and stays where it is for a while."""
     walk = np.cumsum(rng.standard_normal(count) * 0.003)
-    return list(np.exp(0.01 * rng.standard_normal() + walk + 0.01 * rng.standard_normal(count)))
+    return list(np.exp(0.02 * rng.standard_normal() + walk + 0.01 * rng.standard_normal(count)))
 
 
 def test_the_interval_holds_on_a_machine_that_drifts() -> None:
@@ -106,8 +106,8 @@ def test_the_interval_holds_on_a_machine_that_drifts() -> None:
     pairs = [(drifting(rng, 50), drifting(rng, 50)) for _ in range(400)]
     found = [timing.ratio_of_runs(a, b) for a, b in pairs]
     assert 0.93 <= np.mean([ratio.low <= 1 <= ratio.high for ratio in found]) <= 0.995
-    # and a change of a tenth is seen
-    found = [timing.ratio_of_runs([1.1 * x for x in a], b) for a, b in pairs]
+    # and a change of a fifth is seen
+    found = [timing.ratio_of_runs([1.2 * x for x in a], b) for a, b in pairs]
     assert np.mean([ratio.low > 1 for ratio in found]) > 0.8
 
 
