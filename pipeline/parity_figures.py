@@ -158,23 +158,19 @@ def main(networks: tuple[str, ...], images: int, json_file: Path | None) -> None
 
     Example: python -m pipeline.parity_figures resnet18 bireal-6
     """
-    chosen = networks or (*names(), RANDOM)
-    rows = []
+    rows: list[dict[str, Any]] = []
+    command = ["python -m pipeline.parity_figures", *networks, f"--images {images}"]
+    where = conditions.conditions()
     with tempfile.TemporaryDirectory() as folder:
         data_dir = pictures(Path(folder) / "pictures")
-        for name in chosen:
+        for name in networks or (*names(), RANDOM):
             rows.append(figures(name, data_dir, images).document())
-            row = rows[-1]
-            verdict = "equal" if row["passed"] else "DIFFERENT"
-            terminal().print(f"{row['network']}: {verdict}, {row['seconds']} s")
-    document = {
-        "command": f"python -m pipeline.parity_figures --images {images}",
-        "conditions": conditions.conditions(),
-        "networks": rows,
-    }
+            verdict = "equal" if rows[-1]["passed"] else "DIFFERENT"
+            terminal().print(f"{rows[-1]['network']}: {verdict}, {rows[-1]['seconds']} s")
+            if json_file is not None:  # after each: the whole takes minutes
+                document = {"command": " ".join(command), "conditions": where, "networks": rows}
+                write_bytes(json_file, (json.dumps(document, indent=1) + "\n").encode())
     terminal().print(table(rows))
-    if json_file is not None:
-        write_bytes(json_file, (json.dumps(document, indent=1) + "\n").encode())
     if not all(row["passed"] for row in rows):
         raise SystemExit(1)
 
