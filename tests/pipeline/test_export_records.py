@@ -9,7 +9,7 @@ import pytest
 
 from export.synthetic import synthetic
 from kernels.container import dumps
-from pipeline import export_figures
+from pipeline import export_figures, parity_figures
 from pipeline.export_figures import NETWORKS, TIMED, sizes
 from pipeline.exporting import FORMATS
 
@@ -18,6 +18,7 @@ RECORDS = ROOT / "pipeline" / "records"
 EXPORTS = (ROOT / "docs" / "exports.md").read_text()
 FIGURES: dict[str, Any] = json.loads((RECORDS / "2026-11-24-export-figures.json").read_text())
 SIZES = {(row["network"], row["file"]): row for row in FIGURES["sizes"]}
+PARITY: dict[str, Any] = json.loads((RECORDS / "2026-11-24-parity.json").read_text())
 COMPACT = ("model.bnn", "model.onnx", "model.int8.onnx", "model.tflite")
 
 
@@ -70,3 +71,24 @@ def test_the_documents_show_the_sizes() -> None:
     for kind in FIGURES["parts"][TIMED]:
         cells = [f"{FIGURES['parts'][network][kind]:,}" for network in shown]
         assert f"| {kind} | " + " | ".join(cells) in EXPORTS
+
+
+def test_every_network_was_compared_on_every_runtime() -> None:
+    rows = PARITY["networks"]
+    sized = {f"{name}@{parity_figures.SIZE}" for name in parity_figures.names()}
+    measured = {row["network"] for row in rows}
+    assert measured | set(PARITY["not_measured"]) == {*sized, parity_figures.RANDOM}
+    assert measured >= {"resnet18@32", "resnet34@32", "mobilenet_v2@32", parity_figures.RANDOM}
+    for row in rows:
+        assert row["missing"] == []
+        assert row["passed"]
+        assert row["exact"]
+        assert row["sign_bits_differing"] == 0
+        assert row["sign_bits_compared_each"] > 0
+        assert row["logits_max_abs_diff"] == 0 or not row["head_exact"]
+        assert row["logits_max_rel_diff"] <= 1e-5
+        kinds = {name.split(":")[0] for name in row["runtimes"]}
+        assert kinds == {"reference", "engine", "ort", "lce", "c", "torch"}
+        settled = [name for name in row["runtimes"] if name.startswith("torch:batch")]
+        assert len(settled) == (4 if row["weights"] == "trained" else 0)
+        assert {"lce:default", "lce:indirect", "lce:reference"} < set(row["runtimes"])
