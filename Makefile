@@ -41,7 +41,8 @@ reliability: setup
 	$(BIN)/python -W ignore -m tests.reliability
 
 fuzz: setup
-	$(BIN)/python -W ignore -m tests.reliability --only-fuzz --models 200000 --others 20000
+	$(BIN)/python -W ignore -m tests.reliability --dry --models 200000 --others 20000 --runs 5000 \
+		--only models --only recipes --only pictures --only runs
 
 test-sweeps: setup
 	rm -rf .cache/sweep

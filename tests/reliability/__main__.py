@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
 from pipeline import machine
+from pipeline.run_folder import write_bytes
 from tests.reliability import ROOT, engines, fuzz, guard, kills
 
 HEAD = """# Behaviour under fault
 
-Written by `make reliability` on {cpu}, {system}, Python {python}. The tests run shorter versions of
-all of it (`tests/reliability/`).
+Written by `make reliability` on {cpu}, {system}, Python {python}
+(`python -m tests.reliability --only PART` renews a row). The tests run shorter versions of all of
+it (`tests/reliability/`).
 
 | what | tried | result | time |
 |---|---|---|---|
@@ -53,63 +58,101 @@ one, and a killed worker of `torchrun` is restarted and goes on from the checkpo
 """
 
 
+PARTS = ("models", "recipes", "pictures", "runs", "kills", "together", "fork", "long")
+PAGE, RECORD = ROOT / "docs" / "reliability.md", ROOT / "docs" / "reliability.json"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How often each part is done."""
+
+    models: int
+    others: int
+    runs: int
+    kills: int
+    seconds: float
+    inferences: int
+    seed: int
+
+
+def parts(sizes: Sizes, place: Path) -> dict[str, tuple[str, str, Callable[[], str]]]:
+    """What, how often, and the function that does it, by the names of :data:`PARTS`."""
+    many, seed = f"{sizes.others:,}", sizes.seed
+    crowd = f"{engines.THREADS} threads x {engines.PROCESSES} processes at once"
+    return {
+        "models": (
+            "mutated `model.bnn`",
+            f"{sizes.models:,}",
+            lambda: _fuzzed(fuzz.fuzz_models(sizes.models, seed)),
+        ),
+        "recipes": (
+            "mutated recipes",
+            many,
+            lambda: _fuzzed(fuzz.fuzz_recipes(sizes.others, seed)),
+        ),
+        "pictures": (
+            "mutated pictures",
+            many,
+            lambda: _fuzzed(fuzz.fuzz_pictures(sizes.others, place, seed)),
+        ),
+        "runs": (
+            "mutated run folders",
+            f"{sizes.runs:,}",
+            lambda: _fuzzed(fuzz.fuzz_runs(sizes.runs, place / "fuzz", seed)),
+        ),
+        "kills": (
+            "SIGKILL while training",
+            f"{sizes.kills}",
+            lambda: _killed(place, sizes.kills, seed),
+        ),
+        "together": (crowd, f"{sizes.seconds:.0f} s", lambda: _crowd(place, sizes.seconds)),
+        "fork": ("fork after use, 1 and 2 threads", "2", _forked),
+        "long": (
+            "one engine, one image at a time",
+            f"{sizes.inferences:,}",
+            lambda: _long(sizes.inferences),
+        ),
+    }
+
+
 @click.command()
-@click.option("--kills", "killed", default=30, show_default=True)
+@click.option("--kills", default=30, show_default=True)
 @click.option("--models", default=20_000, show_default=True, help="Mutated model.bnn.")
 @click.option("--others", default=2_000, show_default=True, help="Mutated recipes, and pictures.")
 @click.option("--runs", default=500, show_default=True, help="Mutated run folders.")
 @click.option("--seconds", default=60.0, show_default=True, help="Of many engines at once.")
 @click.option("--inferences", default=1_000_000, show_default=True)
 @click.option("--seed", default=0, show_default=True)
-@click.option("--only-fuzz", is_flag=True, help="Only the mutations, and write nothing.")
-def main(
-    killed: int,
-    models: int,
-    others: int,
-    runs: int,
-    seconds: float,
-    inferences: int,
-    seed: int,
-    only_fuzz: bool,
-) -> None:
-    """Run everything; the page is written only if nothing failed.
+@click.option("--only", multiple=True, type=click.Choice(PARTS), help="Renew these rows [all].")
+@click.option("--dry", is_flag=True, help="Write nothing.")
+def main(only: tuple[str, ...], dry: bool, **numbers: Any) -> None:
+    """Run everything; a row is written only if its part did not fail.
 
-    Example: python -m tests.reliability --kills 4 --models 2000
+    Example: python -m tests.reliability --only kills --only long
     """
-    rows: list[str] = []
-
-    def row(what: str, tried: str, run: Callable[[], str]) -> None:
-        start = time.monotonic()
-        result = run()
-        rows.append(f"| {what} | {tried} | {result} | {time.monotonic() - start:.0f} s |")
-        click.echo(rows[-1])
-
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        row("mutated `model.bnn`", f"{models:,}", lambda: _fuzzed(fuzz.fuzz_models(models, seed)))
-        row("mutated recipes", f"{others:,}", lambda: _fuzzed(fuzz.fuzz_recipes(others, seed)))
-        row(
-            "mutated pictures",
-            f"{others:,}",
-            lambda: _fuzzed(fuzz.fuzz_pictures(others, place, seed)),
-        )
-        row(
-            "mutated run folders",
-            f"{runs:,}",
-            lambda: _fuzzed(fuzz.fuzz_runs(runs, place / "fuzz", seed)),
-        )
-        if only_fuzz:
-            return
-        row("SIGKILL while training", f"{killed}", lambda: _killed(place, killed, seed))
-        what = f"{engines.THREADS} threads x {engines.PROCESSES} processes at once"
-        row(what, f"{seconds:.0f} s", lambda: _together(place / "cache", seconds))
-        row("fork after use, 1 and 2 threads", "2", engines.after_fork)
-        row("one engine, one image at a time", f"{inferences:,}", lambda: _long(inferences))
+        known = parts(Sizes(**numbers), Path(folder))
+        for name in only or PARTS:
+            what, tried, run = known[name]
+            start = time.monotonic()
+            result = run()
+            row = f"| {what} | {tried} | {result} | {time.monotonic() - start:.0f} s |"
+            click.echo(row)
+            if not dry:
+                _write(name, row)
+
+
+def _write(name: str, row: str) -> None:
+    """Put a row into the record and write the page anew."""
+    rows = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+    rows[name] = row
+    write_bytes(RECORD, (json.dumps(rows, indent=2) + "\n").encode())
     head = HEAD.format(
         cpu=machine.cpu_model(), system=platform.machine(), python=platform.python_version()
     )
     tail = TAIL.format(seconds=guard.SECONDS, megabytes=guard.MEGABYTES)
-    (ROOT / "docs" / "reliability.md").write_text(head + "\n".join(rows) + "\n" + tail)
+    lines = [rows[each] for each in PARTS if each in rows]
+    write_bytes(PAGE, (head + "\n".join(lines) + "\n" + tail).encode())
 
 
 def _fuzzed(found: fuzz.Fuzzed) -> str:
@@ -130,10 +173,16 @@ def _killed(place: Path, count: int, seed: int) -> str:
     )
 
 
-def _together(cache: Path, seconds: float) -> str:
-    found = engines.together(cache, seconds)
+def _crowd(place: Path, seconds: float) -> str:
+    found = engines.together(place / "cache", seconds)
     assert found.answers == 1, found
     return f"{found.inferences:,} inferences, one answer, no thread left over"
+
+
+def _forked() -> str:
+    found = engines.after_fork()
+    assert found == "equal", found
+    return found
 
 
 def _long(count: int) -> str:
