@@ -104,8 +104,8 @@ def _in_run(name: str, read: Callable[[Path], Any]) -> Reader:
     """Put ``data`` in place of a run's file, with a right checksum, and read the run."""
 
     def reader(folder: Path, data: bytes) -> Any:
-        (folder / name).write_bytes(data)
         facts = json.loads((folder / "run.json").read_text())
+        (folder / name).write_bytes(data)
         if name in facts["sha256"]:
             facts["sha256"][name] = sha256(data).hexdigest()
             (folder / "run.json").write_text(json.dumps(facts))
