@@ -205,6 +205,8 @@ def _integers(value: Any, count: int, what: str) -> tuple[int, ...]:
 def _strings(value: Any, what: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise FormatError(f"{what} must be a list of texts")
+    for item in value:
+        check_name(item)
     return tuple(value)
 
 

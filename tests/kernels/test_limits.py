@@ -134,6 +134,14 @@ def test_names_that_could_forge_output_are_refused(place: str, name: str) -> Non
     assert str(refusal.value).isprintable()
 
 
+def test_a_source_that_does_not_exist_cannot_forge_output(data: bytes) -> None:
+    header, body = parts(data)
+    document = json.loads(header["__metadata__"]["frostbit"])
+    document["ops"][0]["inputs"] = ["a\nb"]
+    header["__metadata__"]["frostbit"] = json.dumps(document)
+    refused(signed(header, body), "control character")
+
+
 def test_half_a_character_is_no_name() -> None:
     with pytest.raises(FormatError, match="control character"):
         limits.check_name("a\ud800")
