@@ -1,7 +1,7 @@
 # make demo   train, pack, export and benchmark the digits network, from nothing
 # make test   lint, types, tests
 # make test-arm  the engine under aarch64 emulation (needs make system and apt's network)
-# make docker-test  build and run the images with buildah (root, packages buildah, debootstrap)
+# make docker-test  build and run the images with buildah (as root); IMAGES=train for the large one
 # make reliability  kills, fuzzing, concurrency at full length; make fuzz  ten times the mutations
 # make test-sweeps  the Ray Tune example in a Ray of its own
 # make audit  known vulnerabilities; make licences  of all dependencies; make sbom  CycloneDX, in dist/
@@ -34,8 +34,9 @@ test-arm: setup
 	$(EMULATED):$(ARM)/cases/bundle/lib $(PYTHON_ARM) $(ARM)/cases/bundle/check.py \
 		--folder $(ARM)/cases/bundle --no-timing
 
+IMAGES ?= slim warm
 docker-test: setup
-	tests/docker/check.sh .cache/docker $(BIN)/python
+	tests/docker/check.sh .cache/docker $(BIN)/python $(IMAGES)
 
 reliability: setup
 	$(BIN)/python -W ignore -m tests.reliability

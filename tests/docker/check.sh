@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Builds the images with buildah (no daemon), as root, and runs them. Usage: check.sh FOLDER PYTHON
+# Builds the images with buildah (no daemon), as root, and runs them.
+# Usage: check.sh FOLDER PYTHON [slim] [warm] [train]   (without names: slim and warm)
 #   Dockerfile   hadolint finds nothing
 #   slim         built twice, one id; under 1.0 GB; no torch, no caches; bench runs as uid 1000,
 #                also on a read-only file system with a tmpfs
 #   warm         code is found, also where it cannot be written; another CPU compiles its own
-#   train        with TRAIN=1: trains digits; model.bnn has the bytes of a training outside
+#   train        built once; trains digits; model.bnn has the bytes of a training outside
 # The base is a stand-in made with debootstrap from Debian's own packages, not the official image.
 # Needs Debian's buildah and debootstrap; installs them if they are missing.
 set -euo pipefail
@@ -66,23 +67,7 @@ inside() { # inside IMAGE COMMAND...: as the image's user
     return "$status"
 }
 
-build slim frostbit-slim
-first=$(buildah inspect --type image --format '{{.FromImageID}}' frostbit-slim)
-build slim frostbit-slim
-second=$(buildah inspect --type image --format '{{.FromImageID}}' frostbit-slim)
-[ "$first" = "$second" ] || fail "two builds differ: $first $second"
-say "two builds of slim have one id: $first"
-[ "$(size frostbit-slim)" -lt 1000 ] || fail "slim is larger than 1.0 GB"
-inside frostbit-slim sh -c '! find / -xdev \( -name torch -o -name __pycache__ -path "/opt/*" \
-    -o -path "*/.cache/pip" -o -name "*.deb" \) 2> /dev/null | grep .' || fail "left in slim"
-say "slim: under 1.0 GB, no torch, no caches"
-
 tool=pipeline
-inside frostbit-slim "$tool" bench --synthetic resnet18@32 --runtime engine --runtime ort \
-    --rounds 5 --json /tmp/bench.json | grep "parity passed"
-inside frostbit-slim sh -c 'test "$(id -u)" = 1000 && ! test -w /opt/frostbit'
-say "slim: bench runs as uid 1000"
-
 readonly_run() { # readonly_run IMAGE WORDS...: read-only root, tmpfs on /tmp, the image's user
     local container mounted status=0
     container=$(buildah from --pull-never "$1")
@@ -99,25 +84,50 @@ readonly_run() { # readonly_run IMAGE WORDS...: read-only root, tmpfs on /tmp, t
 }
 compiled='ls /home/frostbit/compiled/*/ | wc -l'
 
-build warm frostbit-warm
-inside frostbit-warm sh -c "a=\$($compiled); $tool bench --warm-cache; test \$a = \$($compiled)" \
-    || fail "code in the image was compiled again"
-say "warm: code in the image is found"
-readonly_run frostbit-warm sh -c '! touch /data/x 2> /dev/null' || fail "the root can be written"
-readonly_run frostbit-warm "$tool" bench --synthetic resnet18@32 --runtime engine --rounds 5 \
-    --json /tmp/bench.json | grep "parity passed"
-say "warm: runs on a read-only file system with a tmpfs"
-inside frostbit-warm sh -c "a=\$($compiled)
-    export NUMBA_CPU_NAME=x86-64-v3 NUMBA_CPU_FEATURES=+avx2,+popcnt,+ssse3
-    $tool bench --synthetic resnet18@32 --runtime engine --rounds 2 --json /tmp/bench.json
-    test \$a -lt \$($compiled)" | grep "parity passed" || fail "another CPU"
-say "warm: another CPU compiles its own"
+check_slim() {
+    build slim frostbit-slim
+    first=$(buildah inspect --type image --format '{{.FromImageID}}' frostbit-slim)
+    build slim frostbit-slim
+    second=$(buildah inspect --type image --format '{{.FromImageID}}' frostbit-slim)
+    [ "$first" = "$second" ] || fail "two builds differ: $first $second"
+    say "two builds of slim have one id: $first"
+    [ "$(size frostbit-slim)" -lt 1000 ] || fail "slim is larger than 1.0 GB"
+    inside frostbit-slim sh -c '! find / -xdev \( -name torch -o -name __pycache__ -path "/opt/*" \
+        -o -path "*/.cache/pip" -o -name "*.deb" \) 2> /dev/null | grep .' || fail "left in slim"
+    say "slim: under 1.0 GB, no torch, no caches"
 
-if [ "${TRAIN:-0}" = 1 ]; then
+    inside frostbit-slim "$tool" bench --synthetic resnet18@32 --runtime engine --runtime ort \
+        --rounds 5 --json /tmp/bench.json | grep "parity passed"
+    inside frostbit-slim sh -c 'test "$(id -u)" = 1000 && ! test -w /opt/frostbit'
+    say "slim: bench runs as uid 1000"
+}
+
+check_warm() {
+    build warm frostbit-warm
+    inside frostbit-warm sh -c "a=\$($compiled); $tool bench --warm-cache; test \$a = \$($compiled)" \
+        || fail "code in the image was compiled again"
+    say "warm: code in the image is found"
+    readonly_run frostbit-warm sh -c '! touch /data/x 2> /dev/null' || fail "the root can be written"
+    readonly_run frostbit-warm "$tool" bench --synthetic resnet18@32 --runtime engine --rounds 5 \
+        --json /tmp/bench.json | grep "parity passed"
+    say "warm: runs on a read-only file system with a tmpfs"
+    inside frostbit-warm sh -c "a=\$($compiled)
+        export NUMBA_CPU_NAME=x86-64-v3 NUMBA_CPU_FEATURES=+avx2,+popcnt,+ssse3
+        $tool bench --synthetic resnet18@32 --runtime engine --rounds 2 --json /tmp/bench.json
+        test \$a -lt \$($compiled)" | grep "parity passed" || fail "another CPU"
+    say "warm: another CPU compiles its own"
+}
+
+check_train() {
     build train frostbit-train
     sha=$(inside frostbit-train sh -c "$tool run --recipe digits --out /tmp/run > /tmp/log 2>&1 \
         || cat /tmp/log; sha256sum < /tmp/run/model.bnn")
     "$(dirname "$python")/pipeline" run --recipe digits --out "$folder/run" --force > /dev/null
     [ "$sha" = "$(sha256sum < "$folder/run/model.bnn")" ] || fail "other bytes"
     say "train: model.bnn has the same bytes inside and outside: $sha"
-fi
+}
+
+shift 2
+for name in "${@:-slim warm}"; do
+    for each in $name; do "check_$each"; done
+done
