@@ -84,6 +84,7 @@ training_options = options(
     click.option("--recipe", help="Name (digits, fashion-small, paper, ...) or a .toml file."),
     click.option("--resume", type=FOLDER, help="Go on with this run after its last checkpoint."),
     click.option("--method", help="stompp, stompp-ste, ste, ... (default: the recipe's)."),
+    click.option("--binarize", help="weights (real activations) or both (default)."),
     click.option("--model", help="e.g. bireal-8, resnet18 or my_package.nets:factory."),
     click.option("--dataset", help="e.g. fashion-mnist, cifar10 or folder (with --data-dir)."),
     click.option("--epochs", type=click.IntRange(1), help="Passes over the training images."),
@@ -124,7 +125,7 @@ training_options = options(
     force_option,
     data_option,
 )
-_RECIPE_FIELDS = ("method", "model", "dataset", "epochs", "seed")
+_RECIPE_FIELDS = ("method", "binarize", "model", "dataset", "epochs", "seed")
 _HOW = (
     "device",
     "force",

@@ -8,6 +8,8 @@ gradient any more without STE, on all ranks alike, hence ``find_unused_parameter
 from __future__ import annotations
 
 import os
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +19,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+from pipeline.errors import UserError
+
+POLL_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
@@ -72,11 +78,65 @@ def joined(device: torch.device) -> Iterator[Ranks]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    store, rank, count = next(dist.rendezvous("env://"))
+    store = dist.PrefixStore(agree(store, rank, count), store)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=count)
     try:
-        yield Ranks(dist.get_rank(), dist.get_world_size())
+        yield Ranks(rank, count)
+    except RuntimeError as error:
+        raise lost(error) or error from error
     finally:
         dist.destroy_process_group()
+
+
+def agree(store: Any, rank: int, count: int) -> str:
+    """A name that the processes started together share, and none started before them.
+
+    torchrun keeps one key-value store over its restarts (torch 2.14, in spite of a comment there).
+    Workers started again would find in it the addresses of those that died, and wait for them for
+    half an hour. Its restart count does not tell the generations apart on several machines, hence
+    a handshake: every process leaves a fresh word, rank 0 answers that word with the name, and
+    goes on once all have acknowledged the name. An old word gets an answer that nobody reads.
+
+    Args:
+        store: a ``torch.distributed`` store, the same for all, with whatever was left in it.
+        rank, count: this process and how many there are.
+    """
+    if rank > 0:
+        word = uuid.uuid4().hex
+        store.set(f"frostbit/word/{rank}", word)
+        name: str = store.get(f"frostbit/answer/{word}").decode()
+        store.set(f"{name}/{rank}", b"")
+        return name
+    name = f"frostbit/group/{uuid.uuid4().hex}"
+    waiting, answered = set(range(1, count)), set()
+    while waiting:
+        for other in sorted(waiting):
+            if store.check([f"{name}/{other}"]):
+                waiting.remove(other)
+            elif store.check([f"frostbit/word/{other}"]):
+                word = store.get(f"frostbit/word/{other}").decode()
+                if word not in answered:
+                    store.set(f"frostbit/answer/{word}", name)
+                    answered.add(word)
+        time.sleep(POLL_SECONDS)
+    return name
+
+
+def lost(error: RuntimeError) -> UserError | None:
+    """What to say if ``error`` means that another process is gone; None if it means anything else.
+
+    gloo raises a plain RuntimeError that carries the place in its source.
+    """
+    text = str(error)
+    if not isinstance(error, dist.DistError) and "/gloo/" not in text:
+        return None
+    reason = text.partition("] ")[2].partition(". ")[0] or text
+    return UserError(
+        f"another process of this training is gone ({reason}); torchrun --max-restarts N starts "
+        "all of them again, and --resume goes on from the last checkpoint"
+    )
 
 
 def distributed(model: nn.Module, ranks: Ranks, device: torch.device, unused: bool) -> nn.Module:

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,23 @@ def launch(*arguments: str) -> None:
         [*TORCHRUN, *arguments], capture_output=True, text=True, timeout=240, env=QUIET
     )
     assert done.returncode == 0, done.stderr
+
+
+@contextmanager
+def started(command: list[str]) -> Iterator[subprocess.Popen[str]]:
+    """A torchrun in the background; whatever happens, it and its workers end with the block."""
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=QUIET
+    ) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.terminate()  # it ends its workers, after 30 s by force
+                try:
+                    process.wait(timeout=60)
+                except subprocess.TimeoutExpired:
+                    process.kill()
 
 
 def read(folder: Path, rank: int) -> dict[str, Any]:
@@ -80,14 +99,11 @@ def test_the_command_stops_on_sigterm_and_goes_on(tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = ["-m", "pipeline.cli", "train", "--recipe", "digits", "--set", "width=8"]
     command += ["--set", "model=bireal-2", "--epochs", "8", "--device", "cpu"]
-    process = subprocess.Popen(
-        [*TORCHRUN, *command, "-o", str(out), "--checkpoint-every", "8"],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=QUIET,
-    )  # fmt: skip
-    while not list(out.glob("checkpoints/step-*")) and process.poll() is None:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=120)
+    with started([*TORCHRUN, *command, "-o", str(out), "--checkpoint-every", "8"]) as process:
+        while not list(out.glob("checkpoints/step-*")) and process.poll() is None:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        said, _ = process.communicate(timeout=120)
     assert process.returncode != 0
     assert "nothing is lost" in said or (out / "run.json").exists(), said
     launch(*command, "--resume", str(out))
