@@ -188,7 +188,13 @@ def _read(root: Path, skip_corrupt: bool, classes: tuple[str, ...] | None = None
     paths, labels, names = _listed(root, classes)
     notes: list[str] = []
     if skip_corrupt:
+        found = set(labels)
         paths, labels, notes = _checked(paths, labels)
+        for number in sorted(found - set(labels)):
+            raise UserError(
+                f"class folder '{root / names[number]}' has no picture that can be decoded; add "
+                "some or remove the folder"
+            )
     return _Source(paths, labels, names, notes)
 
 

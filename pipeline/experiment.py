@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from importlib import resources
 from multiprocessing import get_context
@@ -192,10 +193,20 @@ def run(
             }
             for future in _as_they_end(waiting, pool):
                 path, each = waiting[future]
-                content = {**each, **future.result()}
+                content = {**each, **_result(future)}
                 write_bytes(path, (json.dumps(content, indent=1) + "\n").encode())
                 bar.advance(task)
     return _write(experiment, out, [json.loads(path.read_text()) for path in paths])
+
+
+def _result(future: Future[Fields]) -> Fields:
+    try:
+        return future.result()
+    except BrokenProcessPool as error:
+        raise UserError(
+            "the process of a run was killed (too little memory?); finished runs are kept: go on "
+            "with fewer at a time, e.g. --jobs 1"
+        ) from error
 
 
 def _as_they_end(

@@ -11,18 +11,25 @@ import os
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.errors import UserError
 
 POLL_SECONDS = 0.02
+MEETING_SECONDS = 1800.0
+"""How long processes wait for each other at the start, as torch itself does."""
+LONGEST_FINISH = timedelta(days=1)
+"""How long the other processes wait for rank 0 to settle and evaluate the network."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +85,16 @@ def joined(device: torch.device) -> Iterator[Ranks]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    store, rank, count = next(dist.rendezvous("env://"))
-    store = dist.PrefixStore(agree(store, rank, count), store)
+    store, rank, count = next(rendezvous("env://", timeout=timedelta(seconds=MEETING_SECONDS)))
+    try:
+        store = PrefixStore(agree(store, rank, count), store)
+    except dist.DistError as error:
+        raise UserError(f"process {rank} did not meet process 0; start all {count}") from error
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=count)
     try:
         yield Ranks(rank, count)
+        _leave(store, rank)
     except RuntimeError as error:
         raise lost(error) or error from error
     finally:
@@ -102,6 +113,9 @@ def agree(store: Any, rank: int, count: int) -> str:
     Args:
         store: a ``torch.distributed`` store, the same for all, with whatever was left in it.
         rank, count: this process and how many there are.
+
+    Raises:
+        UserError: at rank 0, if one of them does not come.
     """
     if rank > 0:
         word = uuid.uuid4().hex
@@ -111,7 +125,11 @@ def agree(store: Any, rank: int, count: int) -> str:
         return name
     name = f"frostbit/group/{uuid.uuid4().hex}"
     waiting, answered = set(range(1, count)), set()
+    deadline = time.monotonic() + MEETING_SECONDS
     while waiting:
+        if time.monotonic() > deadline:
+            absent = ", ".join(str(each) for each in sorted(waiting))
+            raise UserError(f"of {count} processes these did not come: {absent}; start all of them")
         for other in sorted(waiting):
             if store.check([f"{name}/{other}"]):
                 waiting.remove(other)
@@ -122,6 +140,21 @@ def agree(store: Any, rank: int, count: int) -> str:
                     answered.add(word)
         time.sleep(POLL_SECONDS)
     return name
+
+
+def _leave(store: Any, rank: int) -> None:
+    """Leave together: rank 0 when it has written the run, the others after it.
+
+    So torchrun still has all of them to start again should rank 0 fail at the end. And a process
+    must not end right after a collective: gloo's threads outlive the group (torch 2.14 does not
+    free it after DistributedDataParallel), and one that wants Python's lock while the interpreter
+    goes down aborts the process.
+    """
+    if rank == 0:
+        store.set("finished", b"")
+        return
+    with suppress(dist.DistError):  # the store went with rank 0, which is then finished too
+        store.wait(["finished"], LONGEST_FINISH)
 
 
 def lost(error: RuntimeError) -> UserError | None:

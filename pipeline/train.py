@@ -7,12 +7,14 @@ split, files.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
+from rich.progress import track
 from torch import Tensor, nn
 
 from pipeline import checkpoint, data, freeze_plot, run_folder
@@ -31,6 +33,8 @@ from pipeline.session import choose_device, conditions, reproducible, require_co
 from pipeline.trainer import Setting, Trainer, as_pixels
 
 SETTLE_IMAGES = 5000
+Bar = Callable[[Iterable[int]], Iterable[int]]
+"""Wraps the numbers of a loop, to show how far it is."""
 
 
 @dataclass(frozen=True)
@@ -92,12 +96,23 @@ def settling_pixels(dataset: Dataset) -> Tensor:
     return as_pixels(dataset.train.take(count), torch.device("cpu")).contiguous()
 
 
+def _bars(console: Console | None) -> Callable[[str], Bar]:
+    """Progress bars by label; they vanish when their loop ends, and without a console."""
+    return lambda label: (
+        lambda numbers: track(
+            numbers, label, console=console, transient=True, disable=console is None
+        )
+    )
+
+
 @torch.no_grad()
-def accuracy(model: nn.Module, split: AnySplit, device: torch.device, batch: int = 500) -> float:
+def accuracy(
+    model: nn.Module, split: AnySplit, device: torch.device, batch: int = 500, bar: Bar = iter
+) -> float:
     """Percent of ``split`` that ``model``, set to evaluation mode, classifies right."""
     model.eval()
     right = 0
-    for start in range(0, len(split), batch):
+    for start in bar(range(0, len(split), batch)):
         part = range(start, min(start + batch, len(split)))
         answers = model(as_pixels(split.take(part), device)).argmax(dim=1).cpu()
         right += int((answers == torch.from_numpy(split.labels[part.start : part.stop])).sum())
@@ -148,7 +163,7 @@ def train(
         if warnings and console is not None:
             console.print(*(f"warning: {each}" for each in warnings), sep="\n", style="yellow")
         seconds = _loop(trainer, folder, options, console)
-        return _finish(trainer, dataset, folder, seconds) if ranks.first else None
+        return _finish(trainer, dataset, folder, seconds, console) if ranks.first else None
 
 
 def _loop(trainer: Trainer, folder: RunFolder, options: Options, console: Console | None) -> float:
@@ -200,7 +215,13 @@ def _teacher(path: Path | None, dataset: Dataset, device: torch.device) -> Teach
     return Teacher(module, facts | {"sha256": run.facts["sha256"][run.folder.model.name]})
 
 
-def _finish(trainer: Trainer, dataset: Dataset, folder: RunFolder, seconds: float) -> RunResult:
+def _finish(
+    trainer: Trainer,
+    dataset: Dataset,
+    folder: RunFolder,
+    seconds: float,
+    console: Console | None,
+) -> RunResult:
     """Settle, evaluate on the test split (the only time), write everything."""
     from pipeline.settle import settle
 
@@ -215,11 +236,12 @@ def _finish(trainer: Trainer, dataset: Dataset, folder: RunFolder, seconds: floa
         final = settled.module
         settling = {"settled_hash": settled.hash, "settling": settled.report}
         run_folder.write_tensors(folder.settled, settled.module.state_dict())
-    before = accuracy(model, dataset.test, cpu)
-    after = None if unfrozen else accuracy(final, dataset.test, cpu)
-    result = RunResult(
-        folder, unfrozen, accuracy(final, dataset.validation, cpu), before, after, seconds
-    )
+    bars = _bars(console)
+    before = accuracy(model, dataset.test, cpu, bar=bars("evaluate (test)"))
+    test, validation = bars("evaluate settled (test)"), bars("evaluate (validation)")
+    after = None if unfrozen else accuracy(final, dataset.test, cpu, bar=test)
+    valid = accuracy(final, dataset.validation, cpu, bar=validation)
+    result = RunResult(folder, unfrozen, valid, before, after, seconds)
     run_folder.write_tensors(folder.model, model.state_dict())
     run_folder.write_bytes(folder.metrics, to_lines(trainer.history))
     run_folder.write_bytes(folder.picture, freeze_plot.draw(trainer.history, trainer.recipe))

@@ -44,7 +44,8 @@ def main(out: Path, fields: dict[str, Any]) -> None:
     Trainer._step = step  # type: ignore[method-assign]
     result = train(recipe.load("digits", fields), out / "run", Options(device="cpu"))
     rank = os.environ.get("RANK", "0")
-    content = {"steps": seen, "result": result is not None}
+    written = (out / "run" / "run.json").exists()
+    content = {"steps": seen, "result": result is not None, "written": written}
     (out / f"rank{rank}.json").write_text(json.dumps(content))
 
 

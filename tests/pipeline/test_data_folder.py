@@ -183,3 +183,11 @@ def test_a_corrupt_picture_is_named_and_skipped_by_flag(tmp_path: Path) -> None:
     assert len(found.notes) == 1
     assert "000.png" in found.notes[0]
     assert len(found.train) + len(found.validation) + len(found.test) == 19
+
+
+def test_a_class_whose_pictures_are_all_corrupt_is_refused(tmp_path: Path) -> None:
+    fill(tmp_path)
+    for path in (tmp_path / "pear").iterdir():
+        path.write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"pear' has no picture that can be decoded"):
+        data.load("folder", tmp_path, photographs=Photographs(16, skip_corrupt=True))

@@ -8,8 +8,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
 import torch.distributed as dist
 
+from pipeline import parallel
+from pipeline.errors import UserError
 from pipeline.parallel import agree, lost
 from pipeline.run_folder import read_run
 from tests.pipeline.test_parallel import TORCHRUN, started
@@ -62,6 +65,12 @@ def test_a_process_that_died_while_they_met_is_not_waited_for() -> None:
         assert not first.done()
         second = pool.submit(agree, store, 1, 2)
         assert first.result(timeout=60) == second.result(timeout=60)
+
+
+def test_processes_that_do_not_come_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "MEETING_SECONDS", 0.1)
+    with pytest.raises(UserError, match="of 3 processes these did not come: 1, 2"):
+        agree(dist.HashStore(), 0, 3)
 
 
 def test_a_lost_process_is_told_from_other_errors() -> None:

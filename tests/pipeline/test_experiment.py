@@ -2,6 +2,8 @@
 
 import io
 import json
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
@@ -81,6 +83,13 @@ def test_the_same_run_has_the_same_result_in_any_process(
     monkeypatch.setenv("FROSTBIT_THREADS", "1")
     first, second = (experiment.measure(grid.settings(grid.runs[1]), None) for _ in range(2))
     assert {**first, "seconds": 0} == {**second, "seconds": 0}
+
+
+def test_a_run_whose_process_was_killed_is_one_line() -> None:
+    killed: Future[dict[str, object]] = Future()
+    killed.set_exception(BrokenProcessPool("terminated abruptly"))
+    with pytest.raises(UserError, match=r"finished runs are kept.*--jobs 1"):
+        experiment._result(killed)
 
 
 def test_means_and_spread() -> None:

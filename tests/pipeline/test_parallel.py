@@ -90,6 +90,7 @@ def test_one_process_sees_the_same_masks_and_the_same_first_loss(
 
 def test_only_rank_0_writes_and_the_run_is_binary(together: Path) -> None:
     assert [read(together, rank)["result"] for rank in (0, 1)] == [True, False]
+    assert read(together, 1)["written"], "no process leaves before rank 0 has finished"
     facts = read_run(together / "run").facts
     assert facts["fully_frozen"] is True
     assert facts["ranks"] == 2

@@ -115,7 +115,8 @@ def test_progress_and_warnings_are_shown(tmp_path: Path) -> None:
     console = Console(file=text, width=160, force_terminal=True)
     train(quick(), tmp_path / "run", None, console)
     shown = text.getvalue()
-    for word in ("train stompp", "epoch 1.0/1", "loss", "accuracy", "frozen 100 %", "left"):
+    words = ("train stompp", "epoch 1.0/1", "loss", "accuracy", "frozen 100 %", "left")
+    for word in (*words, "evaluate (test)", "evaluate settled", "evaluate (validation)"):
         assert word in shown
     assert "too few" in shown
 
