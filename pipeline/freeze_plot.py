@@ -1,11 +1,13 @@
 """training.png: loss and accuracy over time, above two pictures of layer by time.
 
-The first shows the frozen share, the second how many binary weights changed their sign.
+Grey lines mark where a layer became binary; between them the loss rises and falls, a sawtooth.
+The first picture shows the frozen share, the second how many binary weights changed their sign.
 """
 
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -56,19 +58,39 @@ def figure(history: Sequence[Metrics], recipe: Recipe) -> Figure:
     return figure
 
 
+SMOOTHED = 7
+"""Intervals averaged for the bold lines: each holds few images, and the teeth are shallow."""
+
+
+def smooth(values: Sequence[float], width: int = SMOOTHED) -> NDArray[np.float64]:
+    """Mean of the ``width`` (odd) values around each one, of fewer at the ends."""
+    ones, reach = np.ones(len(values)), width // 2
+    kernel = np.ones(width)
+    sums = np.convolve(np.asarray(values, np.float64), kernel)[reach : reach + len(values)]
+    found: NDArray[np.float64] = sums / np.convolve(ones, kernel)[reach : reach + len(values)]
+    return found
+
+
+def closings(history: Sequence[Metrics]) -> list[float]:
+    """Epochs at which a layer became fully frozen while training went on."""
+    counts = [sum(share == 1 for share in row.frozen) for row in history]
+    rose = [after > before for before, after in itertools.pairwise(counts)]
+    return [row.epoch for row, there in zip(history[1:], rose, strict=True) if there]
+
+
 def _curves(axes: Axes, history: Sequence[Metrics]) -> None:
     epochs = [row.epoch for row in history]
-    (loss,) = axes.plot(epochs, [row.loss for row in history], color=LOSS_COLOUR, label="loss")
+    losses, right = [row.loss for row in history], axes.twinx()
+    accuracies = [row.accuracy for row in history]
+    axes.plot(epochs, losses, color=LOSS_COLOUR, alpha=0.3)
+    right.plot(epochs, accuracies, color=ACCURACY_COLOUR, alpha=0.3)
+    (loss,) = axes.plot(epochs, smooth(losses), color=LOSS_COLOUR, label="loss")
+    for epoch in closings(history):
+        axes.axvline(epoch, color="grey", alpha=0.4, linewidth=0.8)
     axes.set_ylabel("training loss", color=LOSS_COLOUR)
     axes.set_ylim(bottom=0)
-    axes.grid(axis="x", alpha=0.3)
-    right = axes.twinx()
     (accuracy,) = right.plot(
-        epochs,
-        [row.accuracy for row in history],
-        color=ACCURACY_COLOUR,
-        linestyle="--",
-        label="accuracy",
+        epochs, smooth(accuracies), color=ACCURACY_COLOUR, linestyle="--", label="accuracy"
     )
     right.set_ylabel("training accuracy (%)", color=ACCURACY_COLOUR)
     right.set_ylim(0, 100)

@@ -61,6 +61,8 @@ def _recipe(name: str | None, resume: Path | None, changes: dict[str, Any]) -> R
         asked = from_file(Path(name), changes) if name.endswith(".toml") else load(name, changes)
     saved = None if resume is None else resume / "recipe.toml"
     if saved is None or not saved.exists():
+        if asked is None and resume is not None:
+            raise Failure(f"'{resume}' holds no run yet: name its --recipe to start it there")
         if asked is None:
             raise Failure("name a recipe, e.g. --recipe digits, or a run with --resume RUN")
         return asked

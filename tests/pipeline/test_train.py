@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 from matplotlib.image import imread
 from rich.console import Console
 
-from pipeline import checkpoint, data, models, recipe
+from pipeline import checkpoint, data, freeze_plot, models, recipe
 from pipeline import train as training
 from pipeline.anomaly import watched, worst_layer
 from pipeline.batches import Batches
 from pipeline.binary import unfrozen_layers
 from pipeline.errors import UserError
+from pipeline.metrics import from_json
 from pipeline.optim import lr_factor
 from pipeline.recipe import Recipe
 from pipeline.run_folder import read_run, read_tensors
@@ -79,6 +80,16 @@ def test_the_picture_is_a_picture(trained: Path) -> None:
     picture = imread(io.BytesIO((trained / "training.png").read_bytes()), format="png")
     assert picture.shape == (1020, 1080, 4)
     assert picture.std() > 0.1
+
+
+def test_bold_lines_are_means_and_grey_lines_the_ends_of_windows(trained: Path) -> None:
+    assert freeze_plot.smooth([1, 2, 6, 3], 3).tolist() == [1.5, 3, 11 / 3, 4.5]
+    assert freeze_plot.smooth([2.0], 7).tolist() == [2.0]
+    lines = (trained / "metrics.jsonl").read_text().splitlines()
+    found = freeze_plot.closings([from_json(json.loads(line)) for line in lines])
+    assert 1 <= len(found) <= 5
+    assert found == sorted(found)
+    assert 0 < found[0] < found[-1] < 2
 
 
 def test_same_seed_same_bytes_other_seed_other_bytes(tmp_path: Path) -> None:
