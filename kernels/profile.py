@@ -19,6 +19,8 @@ from kernels.verify import infer_types
 
 SHORT = 20e-6
 REPEATS = 32
+CALL = "(call)"
+"""Name under which the way from Python into compiled code and back is listed: a run of no step."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def profile(
         rounds: how often each step is timed.
 
     Returns:
-        The steps in order, and seconds of a whole run.
+        The steps in order, then :data:`CALL`; and seconds of a whole run.
 
     Raises:
         ValueError: if ``image`` is wrong.
@@ -71,7 +73,7 @@ def profile(
     engine.run(batch[:2])
     repeats = [1] * len(engine.steps)
     times = np.zeros((rounds, len(engine.steps)))
-    whole = np.zeros(rounds)
+    whole, calls = np.zeros(rounds), np.zeros(rounds)
     for turn in range(rounds + 1):
         empty = min(engine.time_steps(0, 0, batch[:1]) for _ in range(5))
         for index, count in enumerate(repeats):
@@ -83,10 +85,14 @@ def profile(
         start = time.perf_counter()
         engine.run(batch[:1])
         whole[turn - 1] = time.perf_counter() - start
+        start = time.perf_counter()
+        engine.time_steps(0, 0, batch[:1])
+        calls[turn - 1] = time.perf_counter() - start
     ops = {op.name: op for op in engine.program.ops}
     found = []
     for name, median in zip(engine.steps, np.median(times, axis=0), strict=True):
         binary, real = macs(ops[name], engine.program) if name in ops else (0, 0)
         kind = type(ops[name]).__name__ if name in ops else "Prepare"
         found.append(StepTime(name, kind, max(0.0, float(median)), binary, real))
+    found.append(StepTime(CALL, "Prepare", float(np.median(calls)), 0, 0))
     return found, float(np.median(whole))

@@ -55,3 +55,31 @@ def test_goals_of_the_design() -> None:
     assert small["ort-int8"] >= 4.8
     assert large["ort-int8"] >= 3.7
     assert large["lce:indirect"] >= 6.5
+
+
+def test_first_table_of_the_readme() -> None:
+    """Sizes, medians and accuracies of the shipped model's benchmark."""
+    document = bench("fashion-best")
+    rows = {row["name"]: row for row in document["runtimes"]}
+    readme = (RECORDS.parents[1] / "README.md").read_text()
+    titles = {
+        "**Frostbit engine**": "engine:xnor",
+        "ONNX Runtime, int8 twin of the architecture": "ort-int8",
+        "ONNX Runtime, float32 twin": "ort-fp32",
+        "our C99 file, gcc, no libraries": "c",
+        "Larq Compute Engine (`lce:indirect`, its best x86 kernel)": "lce:indirect",
+        "ONNX Runtime, our packed file": "ort",
+        "PyTorch, float32 twin": "torch-fp32",
+    }
+    for title, name in titles.items():
+        (line,) = re.findall(rf"^\| {re.escape(title)} \|(.*)\|$", readme, re.MULTILINE)
+        size, latency, accuracy, differing = [cell.strip(" *") for cell in line.split("|")]
+        row = rows[name]
+        assert float(size.split()[0].replace(",", "")) == round(row["size_bytes"] / 1000)
+        assert float(latency.split()[0]) == round(row["latency_ms"]["median"], 3)
+        assert bool(accuracy) == bool(differing) == (row["accuracy"] is not None)
+        if accuracy:
+            assert float(accuracy.split()[0]) == pytest.approx(row["accuracy"], abs=0.005)
+    compared = {each["sign_bits_compared"] for each in document["parity"]["runtimes"]}
+    assert compared == {799_680_000}
+    assert document["parity"]["passed"]
