@@ -83,3 +83,16 @@ def test_first_table_of_the_readme() -> None:
     compared = {each["sign_bits_compared"] for each in document["parity"]["runtimes"]}
     assert compared == {799_680_000}
     assert document["parity"]["passed"]
+
+
+def test_start_and_layers() -> None:
+    """Limits of the design on start-up, and that every layer's bits are right."""
+    startup = json.loads((RECORDS / "2026-11-25-startup.json").read_text())
+    assert startup["ratio"] <= 2.2
+    assert startup["empty_cache_s"] < 20
+    layers = json.loads((RECORDS / "2026-11-25-layers.json").read_text())
+    for layer in layers["layers"]:
+        assert set(layer["bits_differing"].values()) == {0}
+    assert {stream["bits_differing"] for stream in layers["streams"]} == {0}
+    wide = [layer for layer in layers["layers"] if layer["shape"].startswith("3x3,")]
+    assert min(layer["over_engine"]["ort-fp32"]["minima"] for layer in wide) >= 18
