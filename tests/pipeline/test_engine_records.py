@@ -35,7 +35,7 @@ def test_networks(title: str) -> None:
     assert own == pytest.approx(runtimes["engine:xnor"]["latency_ms"]["median"], abs=0.001)
     assert lookup == pytest.approx(runtimes["engine:lookup"]["latency_ms"]["median"], abs=0.001)
     for name, ratio in zip(PEERS, peers, strict=True):
-        assert ratio == pytest.approx(runtimes[name]["ratio"]["value"], rel=0.02)
+        assert ratio == pytest.approx(runtimes[name]["ratio"]["value"], abs=0.051)
     assert document["conditions"]["rounds"] >= 21
     parity = document["parity"]
     assert parity["passed"]
