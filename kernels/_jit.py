@@ -36,11 +36,16 @@ config: Any = importlib.import_module("numba.core.config")  # its names are made
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 
 
+KERNELS = Path(__file__).parent
+"""The whole package: what an entry point compiles may lie in any of its folders."""
+
+
 def source_hash() -> str:
-    """First 16 hex digits of the SHA-256 over the name and content of every kernel source."""
+    """First 16 hex digits of the SHA-256 over the path and content of every kernel source."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    for path in sorted(KERNELS.rglob("*.py")):
+        name = path.relative_to(KERNELS).as_posix()
+        digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 
 

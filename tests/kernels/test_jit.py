@@ -134,12 +134,18 @@ def test_no_home_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_hash_covers_every_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in folders: code compiled before an edit there must not be found after it."""
     copy = tmp_path / "kernels"
-    shutil.copytree(Path(_jit.__file__).parent, copy)
-    monkeypatch.setattr(_jit, "__file__", str(copy / "_jit.py"))
+    shutil.copytree(_jit.KERNELS, copy)
+    (copy / "folder" / "below").mkdir(parents=True)
+    (copy / "folder" / "below" / "kernel.py").write_text("")
+    monkeypatch.setattr(_jit, "KERNELS", copy)
     seen = {_jit.source_hash()}
-    sources = sorted(copy.glob("*.py"))
+    sources = sorted(copy.rglob("*.py"))
     for source in sources:
         source.write_text(source.read_text() + "# changed\n")
         seen.add(_jit.source_hash())
-    assert len(seen) == len(sources) + 1
+    moved = copy / "folder" / "kernel.py"
+    (copy / "folder" / "below" / "kernel.py").rename(moved)
+    seen.add(_jit.source_hash())
+    assert len(seen) == len(sources) + 2
