@@ -17,6 +17,7 @@ RUN python3 -m venv --without-pip /opt/frostbit
 COPY requirements/export.txt requirements/export.txt
 RUN python3 -m pip --python /opt/frostbit/bin/python install --no-compile --require-hashes -r requirements/export.txt
 COPY pyproject.toml README.md LICENSE ./
+COPY frostbit frostbit
 COPY kernels kernels
 COPY export export
 COPY pipeline pipeline

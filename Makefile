@@ -12,6 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.frostbit-installed
 LCE_STAMP := $(VENV)/.frostbit-lce-installed
+TREE := .cache/tree
 LOCK_FLAGS := --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --no-header --no-annotate --constraint requirements/constraints.txt -q
 
@@ -27,10 +28,10 @@ ARM := .cache/arm
 PYTHON_ARM := $(ARM)/sysroot/usr/bin/python3.11
 EMULATED = FROSTBIT_CACHE=$(CURDIR)/$(ARM)/jit qemu-aarch64-static -cpu cortex-a72 -L $(ARM)/sysroot \
 	-E PYTHONPATH=$(CURDIR)/$(ARM)/packages
-test-arm: setup
+test-arm: setup $(TREE)
 	tests/arm/root.sh $(ARM) $(BIN)/pip
 	$(BIN)/python -m tests.arm.cases $(ARM)/cases
-	$(EMULATED):$(CURDIR) $(PYTHON_ARM) tests/arm/check.py $(ARM)/cases
+	$(EMULATED):$(CURDIR)/$(TREE) $(PYTHON_ARM) tests/arm/check.py $(ARM)/cases
 	$(EMULATED):$(ARM)/cases/bundle/lib $(PYTHON_ARM) $(ARM)/cases/bundle/check.py \
 		--folder $(ARM)/cases/bundle --no-timing
 
@@ -47,7 +48,7 @@ fuzz: setup
 
 test-sweeps: setup
 	rm -rf .cache/sweep
-	PYTHONPATH=$(CURDIR) $(BIN)/python docs/sweeps/ray_tune.py --epochs 1 --trials 2 --out .cache/sweep
+	$(BIN)/python docs/sweeps/ray_tune.py --epochs 1 --trials 2 --out .cache/sweep
 
 audit: setup
 	$(BIN)/python -m tests.supply.audit
@@ -58,10 +59,15 @@ licences: setup
 sbom: setup
 	$(BIN)/python -m tests.supply.sbom
 
-lint: setup
+lint: setup $(TREE)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy kernels export pipeline
+	MYPYPATH=$(TREE) $(BIN)/mypy -p frostbit
+
+# The checkout as it is installed, one package of links: for mypy, and for what runs uninstalled.
+$(TREE):
+	mkdir -p $@/frostbit
+	ln -sfn $(CURDIR)/kernels $(CURDIR)/export $(CURDIR)/pipeline $(CURDIR)/frostbit/* $@/frostbit/
 
 setup: $(STAMP) $(LCE_STAMP)
 
@@ -73,7 +79,7 @@ $(STAMP): requirements/dev.txt pyproject.toml
 	touch $@
 
 # Where LCE has no wheel the pipeline works without it, and says so.
-$(LCE_STAMP): $(STAMP) export/lce-requirements.txt
+$(LCE_STAMP): $(STAMP) export/lce/requirements.txt
 	$(BIN)/pipeline doctor --install-lce
 	touch $@
 

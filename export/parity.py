@@ -1,8 +1,8 @@
 """Parity: the same images through every runtime, every sign bit compared with the reference.
 
-Bits must be equal. Logits must be equal where :mod:`kernels.exact` proves the head exact, else
-within ``LOGITS_TOLERANCE`` of the largest logit of their image; a binary-weight network has no
-sign bits and real sums all the way, its tolerance is ``REAL_TOLERANCE``. A check on constant
+Bits must be equal. Logits must be equal where :mod:`frostbit.kernels.ir.exact` proves the head
+exact, else within ``LOGITS_TOLERANCE`` of the largest logit of their image; a binary-weight network
+has no sign bits and real sums all the way, its tolerance is ``REAL_TOLERANCE``. A check on constant
 outputs proves nothing, so it fails.
 """
 
@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from export.errors import ParityError
-from export.runtimes import Images, Logits, Runtime
-from kernels import bits, reference
-from kernels.exact import analyse
-from kernels.program import Program
-from kernels.verify import infer_types
+from frostbit.export.errors import ParityError
+from frostbit.export.runtimes import Images, Logits, Runtime
+from frostbit.kernels.ir import bits, reference
+from frostbit.kernels.ir.exact import analyse
+from frostbit.kernels.ir.program import Program
+from frostbit.kernels.ir.verify import infer_types
 
 LOGITS_TOLERANCE = 1e-5
 REAL_TOLERANCE = 1e-4
@@ -57,10 +57,10 @@ class Comparison:
 class ParityReport:
     """All comparisons, and what the Program promises.
 
-    ``promised`` is False for a Program that :mod:`kernels.exact` cannot prove: a differing bit is
-    then no fault of a runtime, but it is a difference all the same and fails the comparison.
-    ``rounds_at`` names the value where float32 rounds ("" if it was promised). ``has_signs`` is
-    False for a binary-weight network.
+    ``promised`` is False for a Program that :mod:`frostbit.kernels.ir.exact` cannot prove: a
+    differing bit is then no fault of a runtime, but it is a difference all the same and fails the
+    comparison. ``rounds_at`` names the value where float32 rounds ("" if it was promised).
+    ``has_signs`` is False for a binary-weight network.
     """
 
     images: int

@@ -14,11 +14,11 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import bits, reference
-from kernels.bits import Words
-from kernels.engine import Engine
-from kernels.program import Program
-from kernels.verify import infer_types
+from frostbit.kernels.engine import Engine
+from frostbit.kernels.ir import bits, reference
+from frostbit.kernels.ir.bits import Words
+from frostbit.kernels.ir.program import Program
+from frostbit.kernels.ir.verify import infer_types
 
 Images = NDArray[np.uint8]
 Logits = NDArray[np.float32]

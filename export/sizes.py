@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from export.errors import ExportError
-from kernels.program import BinaryConv, Program
+from frostbit.export.errors import ExportError
+from frostbit.kernels.ir.program import BinaryConv, Program
 
 
 def binary_weights(program: Program) -> int:
@@ -46,7 +46,7 @@ def _names(program: Program) -> set[str]:
 def _onnx(data: bytes, program: Program) -> int:
     import onnx
 
-    from export.onnx_graph import relabelled
+    from frostbit.export.onnx.graph import relabelled
 
     graph = onnx.load_from_string(data).graph
     names = _names(relabelled(program))
@@ -59,7 +59,7 @@ def _onnx(data: bytes, program: Program) -> int:
 
 
 def _tflite(data: bytes, program: Program) -> int:
-    from export.tflite_reader import read
+    from frostbit.export.lce.tflite_reader import read
 
     owners = tuple(f"{name}/" for name in _names(program))
     return sum(

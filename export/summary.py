@@ -1,7 +1,8 @@
 """What a model file holds and costs, layer by layer, in the manner of larq's ``models.summary``.
 
 One :class:`Summary` for every format: :func:`summarise_program` makes it of a Program,
-:mod:`export.summary_onnx` and :mod:`export.summary_tflite` of files from anywhere. Conventions:
+:mod:`frostbit.export.onnx.summary` and :mod:`frostbit.export.lce.summary` of files from anywhere.
+Conventions:
 
 * A *parameter* is a number of a stored array that has axes: weights, biases, multipliers,
   thresholds. Scalars, shapes, axes, pads and tables for unpacking are plumbing, not parameters.
@@ -28,8 +29,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from kernels.program import BinaryConv, Conv, Dense, Kind, Op, Program, Threshold
-from kernels.verify import infer_types
+from frostbit.kernels.ir.program import BinaryConv, Conv, Dense, Kind, Op, Program, Threshold
+from frostbit.kernels.ir.verify import infer_types
 
 KIND_BITS: Mapping[Kind, int] = {"u8": 8, "bits": 1, "f32": 32}
 MAX_NAME = 120

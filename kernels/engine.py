@@ -3,10 +3,10 @@
 >>> engine = load("model.bnn")
 >>> logits = engine.run(images)  # uint8 [N, H, W, C] -> float32 [N, classes]
 
-A plan (:mod:`kernels.plan`) is made once; a run is one call into compiled code, which walks the
-op table for every image over one preallocated arena. Results do not depend on batch size or
-thread count, and are bit-identical to :mod:`kernels.reference` where :mod:`kernels.exact`
-proves the Program exact.
+A plan (:mod:`frostbit.kernels.plan.plan`) is made once; a run is one call into compiled code, which
+walks the op table for every image over one preallocated arena. Results do not depend on batch size
+or thread count, and are bit-identical to :mod:`frostbit.kernels.ir.reference` where
+:mod:`frostbit.kernels.ir.exact` proves the Program exact.
 """
 # mypy: disable-error-code="no-untyped-call"
 # reason: compiled functions have no annotations
@@ -24,15 +24,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import bits, features
-from kernels._jit import entry
-from kernels.container import load_program
-from kernels.layers import step
-from kernels.memory import Layout, allocate
-from kernels.plan import make_plan
-from kernels.program import Program
-from kernels.reference import check_images
-from kernels.vector import copy
+from frostbit.kernels.ir import bits
+from frostbit.kernels.ir.file import load_program
+from frostbit.kernels.ir.program import Program
+from frostbit.kernels.ir.reference import check_images
+from frostbit.kernels.loops.steps import step
+from frostbit.kernels.machine import cpu
+from frostbit.kernels.machine.jit import entry
+from frostbit.kernels.micro.vector import copy
+from frostbit.kernels.plan.arena import Layout, allocate
+from frostbit.kernels.plan.plan import make_plan
 
 Images = NDArray[np.uint8]
 Logits = NDArray[np.float32]
@@ -88,12 +89,10 @@ class Engine:
     ) -> None:
         """Plan ``program`` and compile the engine if no cached code is found.
 
-        Args:
-            program: any Program.
-            threads: how many images are computed at once; one image uses one thread.
-            keep: give every value its own memory, which :meth:`signs` needs.
-            kernel: micro-kernel; the default is ``FROSTBIT_KERNEL``, else the CPU's best.
-            narrow: whether residual streams may take 16 bits (:mod:`kernels.streams`); no bit
+        Args: program: any Program. threads: how many images are computed at once; one image uses
+            one thread. keep: give every value its own memory, which :meth:`signs` needs. kernel:
+            micro-kernel; the default is ``FROSTBIT_KERNEL``, else the CPU's best. narrow: whether
+            residual streams may take 16 bits (:mod:`frostbit.kernels.plan.int16_streams`); no bit
                 of any result depends on it.
 
         Raises:
@@ -106,7 +105,7 @@ class Engine:
         self.program = program
         self.input_shape = program.input_shape
         self.classes = program.classes
-        self.kernel = features.chosen_kernel(kernel)
+        self.kernel = cpu.chosen_kernel(kernel)
         self._keep = keep
         self._plan = make_plan(program, self.kernel, not keep, narrow)
         self._arenas = [allocate(self._plan.arena_bytes) for _ in range(threads)]
@@ -187,7 +186,7 @@ class Engine:
     def time_steps(self, first: int, stop: int, images: NDArray[np.uint8]) -> float:
         """Seconds that steps ``first`` to ``stop - 1`` take for ``images``, in one call.
 
-        They find what the last run left in memory; :mod:`kernels.profile` is made of this.
+        They find what the last run left in memory; :mod:`frostbit.kernels.profile` is made of this.
 
         Raises:
             ValueError: if ``images`` is wrong.

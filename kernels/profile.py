@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.engine import Engine
-from kernels.program import BinaryConv, Conv, Dense, Op, Program
-from kernels.verify import infer_types
+from frostbit.kernels.engine import Engine
+from frostbit.kernels.ir.program import BinaryConv, Conv, Dense, Op, Program
+from frostbit.kernels.ir.verify import infer_types
 
 SHORT = 20e-6
 REPEATS = 4

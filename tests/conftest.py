@@ -8,8 +8,8 @@ import pytest
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run folder: the digits recipe for two epochs. Read only: copy it to change it."""
-    from pipeline.recipe import load
-    from pipeline.train import Options, train
+    from frostbit.pipeline.run.recipe import load
+    from frostbit.pipeline.training.train import Options, train
 
     out = tmp_path_factory.mktemp("runs") / "digits"
     train(load("digits", {"epochs": 2}), out, Options(device="cpu"))
@@ -19,8 +19,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def packed(trained: Path) -> Path:
     """``model.bnn`` of :func:`trained`, in a folder of its own."""
-    from kernels.container import save_program
-    from pipeline.pack import pack
+    from frostbit.kernels.ir.file import save_program
+    from frostbit.pipeline.lowering.pack import pack
 
     path = trained.parent / "packed.bnn"
     save_program(pack(trained), path)

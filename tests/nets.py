@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from kernels import bits
-from kernels.program import (
+from frostbit.kernels.ir import bits
+from frostbit.kernels.ir.program import (
     Add,
     Affine,
     AvgPool,

@@ -7,11 +7,9 @@ from pathlib import Path
 
 import pytest
 
-import export
-import kernels
-import pipeline
+from frostbit import export, kernels, pipeline
+from tests import ROOT
 
-ROOT = Path(__file__).parent.parent
 ALLOWED = {
     "kernels": {"kernels"},
     "export": {"kernels", "export"},
@@ -56,10 +54,19 @@ def loads(statement: str) -> set[str]:
     ("statement", "kept_out"),
     [
         ("from kernels import load", {"torch", "onnx", "onnxruntime", "sklearn", "rich"}),
-        ("import kernels.container, kernels.reference", {"numba", "torch", "onnx"}),
-        ("import pipeline.cli", {"numpy", "numba", "torch", "rich", "onnx"}),
-        ("import export.parity, export.lce_runtime", {"torch", "onnx", "onnxruntime"}),
-        ("import pipeline.bench, pipeline.runtimes", {"torch", "onnx", "onnxruntime"}),
+        (
+            "import frostbit.kernels.ir.file, frostbit.kernels.ir.reference",
+            {"numba", "torch", "onnx"},
+        ),
+        ("import frostbit.pipeline.cli.main", {"numpy", "numba", "torch", "rich", "onnx"}),
+        (
+            "import frostbit.export.parity, frostbit.export.lce.runtime",
+            {"torch", "onnx", "onnxruntime"},
+        ),
+        (
+            "import frostbit.pipeline.bench.measure, frostbit.pipeline.parity.runtimes",
+            {"torch", "onnx", "onnxruntime"},
+        ),
     ],
 )
 def test_heavy_packages_stay_out(statement: str, kept_out: set[str]) -> None:
@@ -69,5 +76,7 @@ def test_heavy_packages_stay_out(statement: str, kept_out: set[str]) -> None:
 def test_benchmarking_the_engine_needs_the_base_install_only(packed: Path) -> None:
     arguments = ["bench", str(packed), "--runtime", "engine", "--rounds", "1"]
     arguments += ["--json", str(packed.with_name("engine.json"))]
-    statement = f"from pipeline.cli import main; main({arguments!r}, standalone_mode=False)"
+    statement = (
+        f"from frostbit.pipeline.cli.main import main; main({arguments!r}, standalone_mode=False)"
+    )
     assert not loads(statement) & {"torch", "onnx", "onnxruntime", "matplotlib"}

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).parent.parent
+from tests import ROOT
+
 README = (ROOT / "README.md").read_text()
 DOCS = ("deploy-pi", "bench", "your-data")
 """Pages with commands; they use the run that the README's commands made."""
@@ -37,7 +38,7 @@ def run_commands(text: str, where: Path) -> None:
     for line in (line for block in blocks("sh", text) for line in block.splitlines()):
         program, *arguments = shlex.split(line, comments=True)
         assert program == "pipeline", line
-        command = [sys.executable, "-m", "pipeline.cli", *arguments]
+        command = [sys.executable, "-m", "frostbit", *arguments]
         done = subprocess.run(
             command, cwd=where, env=environment, capture_output=True, text=True, check=False
         )

@@ -30,7 +30,15 @@ def trial(config: dict[str, Any]) -> None:
     settings = [f"lr_binary={config['lr_binary']}", f"refresh={config['refresh']}"]
     words = ["--recipe", config["recipe"], "--epochs", str(config["epochs"]), "--seed", "0"]
     words += [word for text in settings for word in ("--set", text)]
-    command = [sys.executable, "-m", "pipeline.cli", "train", *words, "--resume", str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "frostbit",
+        "train",
+        *words,
+        "--resume",
+        str(folder),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr.strip().splitlines()[-1])

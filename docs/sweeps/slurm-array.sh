@@ -24,7 +24,7 @@ seed=${seeds[$((SLURM_ARRAY_TASK_ID % ${#seeds[@]}))]}
 out=${OUT:-runs/sweep}/lr$rate-seed$seed
 export FROSTBIT_THREADS=${SLURM_CPUS_PER_TASK:-1}
 
-${SRUN-srun} python -m pipeline.cli train --recipe "$recipe" --seed "$seed" \
+${SRUN-srun} python -m frostbit train --recipe "$recipe" --seed "$seed" \
     --set "lr_binary=$rate" --resume "$out" ${EXTRA:-}
 status=$?
 if [ "$status" -eq 143 ]; then

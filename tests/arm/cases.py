@@ -15,18 +15,19 @@ from pathlib import Path
 import numpy as np
 from hypothesis import given, settings
 
-from export.synthetic import synthetic
-from kernels import bits, features, reference
-from kernels.container import load_program, save_program
-from kernels.engine import Engine
-from kernels.program import Program
-from pipeline import bundle
-from tests import nets
+from frostbit.export.synthetic.networks import synthetic
+from frostbit.kernels.engine import Engine
+from frostbit.kernels.ir import bits, reference
+from frostbit.kernels.ir.file import load_program, save_program
+from frostbit.kernels.ir.program import Program
+from frostbit.kernels.machine import cpu
+from frostbit.pipeline.device import bundle
+from tests import RECORDS, nets
 from tests.kernels.programs import exact_programs, random_images
 
 IMAGES = 3
 RANDOM = 12
-TRAINED = Path(__file__).parents[2] / "pipeline" / "records" / "fashion-best.bnn"
+TRAINED = RECORDS / "fashion-best.bnn"
 
 
 def drawn_programs() -> list[Program]:
@@ -47,7 +48,7 @@ def write_case(folder: Path, name: str, program: Program) -> None:
     images = random_images(program, IMAGES)
     values = reference.trace(program, images)
     logits = values[program.ops[-1].name][:, 0, 0]
-    for kernel in features.available():
+    for kernel in cpu.available():
         found = Engine(program, kernel=kernel).run(images)
         np.testing.assert_array_equal(found, logits, f"{name} {kernel}")
     save_program(program, folder / f"{name}.bnn")

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from kernels import features
-from kernels.engine import Engine, load
-from kernels.verify import infer_types
+from frostbit.kernels.engine import Engine, load
+from frostbit.kernels.ir.verify import infer_types
+from frostbit.kernels.machine import cpu
 
 BATCHES = (1, 2)
 
@@ -51,7 +51,7 @@ def main(folder: Path) -> None:
     cases = sorted(folder.glob("*.bnn"))
     if not cases:
         raise SystemExit(f"no cases in {folder}: run python -m tests.arm.cases first")
-    for kernel in features.available():
+    for kernel in cpu.available():
         counts = np.sum([check_case(path, kernel) for path in cases], axis=0)
         print(
             f"{machine}, {kernel}: {len(cases)} programs, {counts[0]:,} sign bits and "

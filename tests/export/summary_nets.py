@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from kernels.program import INPUT, Conv, Program, Window
+from frostbit.kernels.ir.program import INPUT, Conv, Program, Window
 from tests.kernels.programs import Builder
 
 SAME = Window((3, 3), pads=(1, 1, 1, 1))

@@ -6,10 +6,14 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from export import to_c, to_lce, to_onnx, to_onnx_int8, to_qonnx
-from kernels.container import dumps
-from kernels.engine import Engine
-from kernels.program import Program
+from frostbit.export.c import convert as to_c
+from frostbit.export.lce import convert as to_lce
+from frostbit.export.onnx import int8 as to_onnx_int8
+from frostbit.export.onnx import packed as to_onnx
+from frostbit.export.onnx import qonnx as to_qonnx
+from frostbit.kernels.engine import Engine
+from frostbit.kernels.ir.file import dumps
+from frostbit.kernels.ir.program import Program
 from tests.nets import every_op, images
 
 WRITERS: dict[str, tuple[Callable[[Program], bytes], str]] = {

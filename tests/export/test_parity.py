@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from export.errors import ParityError
-from export.parity import compare, expected_values
-from export.runtimes import EngineRuntime, Images, Logits, Milliseconds, ReferenceRuntime
-from kernels import bits
-from kernels.program import Program
+from frostbit.export.errors import ParityError
+from frostbit.export.parity import compare, expected_values
+from frostbit.export.runtimes import EngineRuntime, Images, Logits, Milliseconds, ReferenceRuntime
+from frostbit.kernels.ir import bits
+from frostbit.kernels.ir.program import Program
 from tests.nets import every_op, images
 
 

@@ -10,18 +10,20 @@ import pytest
 from hypothesis import assume, given, settings
 from onnx import numpy_helper
 
-from export import to_onnx, to_onnx_int8, to_qonnx
-from export.errors import ExportError
-from export.lce_padding import grown_size
-from export.onnx_graph import serialize
-from export.summary import Layer, Summary, by_layer, readable, summarise_program
-from export.summary_onnx import summarise_onnx
-from export.summary_tflite import summarise_tflite
-from export.to_lce import convert as to_tflite
-from export.twins import onnx_twin
-from kernels.container import dumps
-from kernels.program import BinaryConv, MaxPool, Program, Threshold
-from kernels.verify import infer_types
+from frostbit.export.errors import ExportError
+from frostbit.export.lce.convert import convert as to_tflite
+from frostbit.export.lce.padding import grown_size
+from frostbit.export.lce.summary import summarise_tflite
+from frostbit.export.onnx import int8 as to_onnx_int8
+from frostbit.export.onnx import packed as to_onnx
+from frostbit.export.onnx import qonnx as to_qonnx
+from frostbit.export.onnx.float_twin import onnx_twin
+from frostbit.export.onnx.graph import serialize
+from frostbit.export.onnx.summary import summarise_onnx
+from frostbit.export.summary import Layer, Summary, by_layer, readable, summarise_program
+from frostbit.kernels.ir.file import dumps
+from frostbit.kernels.ir.program import BinaryConv, MaxPool, Program, Threshold
+from frostbit.kernels.ir.verify import infer_types
 from tests.export.summary_nets import chain_net, grouped_net, mixed_net, residual_net
 from tests.kernels.programs import programs
 from tests.nets import every_op

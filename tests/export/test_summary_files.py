@@ -12,13 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from export import flatbuffer, to_onnx
-from export.errors import ExportError
-from export.flatbuffer import ABSENT, GraphWriter
-from export.summary import Summary
-from export.summary_onnx import summarise_onnx
-from export.summary_tflite import summarise_tflite
-from export.to_lce import convert as to_tflite
+from frostbit.export.errors import ExportError
+from frostbit.export.lce import tflite_writer
+from frostbit.export.lce.convert import convert as to_tflite
+from frostbit.export.lce.summary import summarise_tflite
+from frostbit.export.lce.tflite_writer import ABSENT, GraphWriter
+from frostbit.export.onnx import packed as to_onnx
+from frostbit.export.onnx.summary import summarise_onnx
+from frostbit.export.summary import Summary
 from tests.export.summary_nets import mixed_net
 
 
@@ -135,9 +136,9 @@ def test_damaged_onnx_is_refused(spoil: Callable[[Any], Any], text: str) -> None
 def writer(monkeypatch: pytest.MonkeyPatch) -> GraphWriter:
     """A writer that also knows a few operators and types our exporter does not use."""
     for name, code, union in (("DEPTHWISE_CONV_2D", 4, 2), ("DEQUANTIZE", 6, 46), ("LSTM", 16, 14)):
-        monkeypatch.setitem(flatbuffer.BUILTIN_OPERATORS, name, code)
-        monkeypatch.setitem(flatbuffer.OPTIONS, name, (union, {}))
-    types: Any = flatbuffer.TENSOR_TYPES
+        monkeypatch.setitem(tflite_writer.BUILTIN_OPERATORS, name, code)
+        monkeypatch.setitem(tflite_writer.OPTIONS, name, (union, {}))
+    types: Any = tflite_writer.TENSOR_TYPES
     monkeypatch.setitem(types, np.dtype(np.int8), 9)
     monkeypatch.setitem(types, np.dtype(np.float16), 1)
     return GraphWriter()

@@ -1,7 +1,8 @@
 """Random valid Programs for tests of anything that runs, exports or stores them.
 
-Parameters lie on a dyadic grid and are small, so that :mod:`kernels.exact` proves most of these
-Programs exact; ``exact_programs`` filters the rest out. ``Builder`` is for Programs by hand.
+Parameters lie on a dyadic grid and are small, so that :mod:`frostbit.kernels.ir.exact` proves most
+of these Programs exact; ``exact_programs`` filters the rest out. ``Builder`` is for Programs by
+hand.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from hypothesis import assume
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from kernels import bits, exact
-from kernels.program import (
+from frostbit.kernels.ir import bits, exact
+from frostbit.kernels.ir.program import (
     INPUT,
     Add,
     Affine,
@@ -307,7 +308,7 @@ def programs(draw: st.DrawFn) -> Program:
 
 @st.composite
 def exact_programs(draw: st.DrawFn) -> Program:
-    """A random Program whose signs and logits :mod:`kernels.exact` proves exact."""
+    """A random Program whose signs and logits :mod:`frostbit.kernels.ir.exact` proves exact."""
     program = draw(programs())
     verdict = exact.analyse(program)
     assume(verdict.body_exact and verdict.head_exact)

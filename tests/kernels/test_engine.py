@@ -12,9 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels import bits, container, features, plan, reference
-from kernels.engine import Engine, load
-from kernels.program import INPUT, OP_TYPES, Dense, FormatError, Op, Program, Window
+from frostbit.kernels.engine import Engine, load
+from frostbit.kernels.ir import bits, reference
+from frostbit.kernels.ir import file as model_file
+from frostbit.kernels.ir.program import INPUT, OP_TYPES, Dense, FormatError, Op, Program, Window
+from frostbit.kernels.machine import cpu
+from frostbit.kernels.plan import plan
 from tests.kernels.programs import Builder, exact_programs, random_images
 
 SAME = Window((3, 3), pads=(1, 1, 1, 1))
@@ -23,7 +26,7 @@ SAME = Window((3, 3), pads=(1, 1, 1, 1))
 def make(program: Program, kernel: str = "xnor", *, threads: int = 1, keep: bool = False) -> Engine:
     """An engine with a given micro-kernel."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(features.VARIABLE, kernel)
+        patch.setenv(cpu.VARIABLE, kernel)
         engine = Engine(program, threads=threads, keep=keep)
     assert engine.kernel == kernel
     return engine
@@ -44,7 +47,7 @@ def assert_equal(program: Program, kernel: str, count: int = 5) -> None:
         np.testing.assert_array_equal(signs[name], words, err_msg=name)
 
 
-@pytest.mark.parametrize("kernel", features.KERNELS)
+@pytest.mark.parametrize("kernel", cpu.KERNELS)
 @settings(deadline=None, max_examples=120)
 @given(program=exact_programs(), count=st.sampled_from([1, 5]))
 def test_random_programs_equal_the_reference(kernel: str, program: Program, count: int) -> None:
@@ -67,13 +70,13 @@ def edge_net(pad_value: int = 1) -> Program:
     return b.finish(b.sign(z), 10)
 
 
-@pytest.mark.parametrize("kernel", features.KERNELS)
+@pytest.mark.parametrize("kernel", cpu.KERNELS)
 @pytest.mark.parametrize("pad_value", [0, 1])
 def test_a_network_of_ours(kernel: str, pad_value: int) -> None:
     assert_equal(edge_net(pad_value), kernel)
 
 
-@pytest.mark.parametrize("kernel", features.KERNELS)
+@pytest.mark.parametrize("kernel", cpu.KERNELS)
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_all_match_and_all_mismatch(kernel: str, sign: int) -> None:
     """The largest counts: 5 x 5 x 700 taps, all equal or all different."""
@@ -189,7 +192,7 @@ def test_tables_beyond_reason_are_refused(shape: tuple[int, int, int]) -> None:
 def test_load(tmp_path: Path) -> None:
     program = edge_net()
     path = tmp_path / "model.bnn"
-    container.save_program(program, path)
+    model_file.save_program(program, path)
     engine = load(path)
     images = random_images(program, 2)
     np.testing.assert_array_equal(engine.run(images), make(program).run(images))
@@ -214,6 +217,6 @@ def test_bad_calls(call: Callable[[Engine], object], message: str) -> None:
 
 
 def test_unknown_kernel_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(features.VARIABLE, "magic")
+    monkeypatch.setenv(cpu.VARIABLE, "magic")
     with pytest.raises(ValueError, match=r"FROSTBIT_KERNEL='magic' is unknown: use .*portable"):
         Engine(edge_net())

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from kernels.engine import Engine
-from kernels.profile import CALL, macs, profile
-from kernels.program import BinaryConv, Conv, Dense
+from frostbit.kernels.engine import Engine
+from frostbit.kernels.ir.program import BinaryConv, Conv, Dense
+from frostbit.kernels.profile import CALL, macs, profile
 from tests.nets import every_op, images
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import machine
+from frostbit.pipeline import machine
 
 
 def put(root: Path, files: dict[str, str]) -> None:
@@ -52,7 +52,7 @@ def test_the_commit_says_whether_files_were_changed(monkeypatch: pytest.MonkeyPa
     answers = {"rev-parse": "abc", "status": ""}
     monkeypatch.setattr(machine, "_git", lambda word, *_: answers[word])
     assert machine.git_commit() == "abc"
-    answers["status"] = " M kernels/bits.py"
+    answers["status"] = " M kernels/ir/bits.py"
     assert machine.git_commit() == "abc+changes"
     answers["rev-parse"] = ""
     assert machine.git_commit() is None

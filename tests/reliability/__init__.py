@@ -3,7 +3,3 @@
 ``python -m tests.reliability`` runs everything at full length and writes ``docs/reliability.md``;
 the tests run short versions.
 """
-
-from pathlib import Path
-
-ROOT = Path(__file__).parents[2]

@@ -13,9 +13,10 @@ from typing import Any
 
 import click
 
-from pipeline import machine
-from pipeline.run_folder import write_bytes
-from tests.reliability import ROOT, engines, fuzz, guard, kills
+from frostbit.pipeline import machine
+from frostbit.pipeline.run.folder import write_bytes
+from tests import ROOT
+from tests.reliability import engines, fuzz, guard, kills
 
 HEAD = """# Behaviour under fault
 
@@ -53,7 +54,7 @@ second compares with a fresh engine in turns, so both meet the same clock.
 Also tested: SIGTERM and Ctrl-C write a checkpoint (exit status 143 and 130), a full disk (a small
 file system of its own) leaves the last good files, a damaged checkpoint gives way to the older
 one, and a killed worker of `torchrun` is restarted and goes on from the checkpoint
-(`tests/reliability/test_disk.py`, `tests/pipeline/test_resume.py`, `test_train.py`,
+(`tests/reliability/test_disk.py`, `tests/pipeline/training/test_resume.py`, `test_train.py`,
 `test_elastic.py`).
 """
 

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kernels.engine import Engine
-from tests import nets
-from tests.reliability import ROOT
+from frostbit.kernels.engine import Engine
+from tests import ROOT, nets
 
 THREADS, PROCESSES = 8, 4
 
@@ -139,7 +138,7 @@ def long_run(count: int) -> Long:
 
 FORK = """
 import os
-from kernels.engine import Engine
+from frostbit.kernels.engine import Engine
 from tests import nets
 program = nets.every_op()
 images = nets.images(program, 3)

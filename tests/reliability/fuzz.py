@@ -25,15 +25,18 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from export.parity import LOGITS_TOLERANCE, REAL_TOLERANCE
-from kernels import container, reference
-from kernels.engine import Engine
-from kernels.exact import analyse
-from kernels.plan import make_plan
-from kernels.program import FormatError, Program
-from kernels.verify import infer_types
-from pipeline import metrics, pictures, recipe, run_folder
-from pipeline.errors import UserError
+from frostbit.export.parity import LOGITS_TOLERANCE, REAL_TOLERANCE
+from frostbit.kernels.engine import Engine
+from frostbit.kernels.ir import file as model_file
+from frostbit.kernels.ir import reference
+from frostbit.kernels.ir.exact import analyse
+from frostbit.kernels.ir.program import FormatError, Program
+from frostbit.kernels.ir.verify import infer_types
+from frostbit.kernels.plan.plan import make_plan
+from frostbit.pipeline.data import pictures
+from frostbit.pipeline.errors import UserError
+from frostbit.pipeline.run import folder as run_folder
+from frostbit.pipeline.run import metrics, recipe
 from tests import nets
 from tests.kernels.programs import random_images
 from tests.reliability import guard, mutate
@@ -113,14 +116,14 @@ def _run(
 
 def fuzz_models(count: int, seed: int = 0) -> Fuzzed:
     """Mutate small models of every op ``count`` times."""
-    originals = [container.dumps(nets.every_op(i)) for i in range(4)]
+    originals = [model_file.dumps(nets.every_op(i)) for i in range(4)]
     for data in originals:  # compiled before anything is limited
-        agrees(container.loads(data), Fuzzed())
+        agrees(model_file.loads(data), Fuzzed())
 
     def one(rng: Random, found: Fuzzed) -> bool:
         original = rng.choice(originals)
         data = rng.choice(mutate.MODEL)(original, rng)
-        program = container.loads(data)
+        program = model_file.loads(data)
         return data == original or agrees(program, found)
 
     return _run(count, seed, one, (FormatError,))
@@ -184,12 +187,12 @@ def fuzz_pictures(count: int, folder: Path, seed: int = 0) -> Fuzzed:
 
 def fuzz_runs(count: int, folder: Path, seed: int = 0) -> Fuzzed:
     """Mutate the files of a finished run, make run.json's checksums right again, pack it."""
-    from pipeline.pack import pack
-    from pipeline.train import Options, train
+    from frostbit.pipeline.lowering.pack import pack
+    from frostbit.pipeline.training.train import Options, train
 
     small = {"epochs": 1, "width": 8, "model": "bireal-2", "train_images": 300}
     train(recipe.load("digits", small), folder / "run", Options(device="cpu"))
-    original = container.dumps(pack(folder / "run"))
+    original = model_file.dumps(pack(folder / "run"))
     copy = folder / "copy"
 
     def one(rng: Random, found: Fuzzed) -> bool:
@@ -198,8 +201,8 @@ def fuzz_runs(count: int, folder: Path, seed: int = 0) -> Fuzzed:
         _mutate_run(copy, rng)
         run = run_folder.read_run(copy)
         metrics.read(run.folder.metrics)
-        data = container.dumps(pack(copy))
-        return data == original or agrees(container.loads(data), found)
+        data = model_file.dumps(pack(copy))
+        return data == original or agrees(model_file.loads(data), found)
 
     return _run(count, seed, one, (UserError, FormatError))
 

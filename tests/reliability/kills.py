@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.reliability import ROOT
+from tests import ROOT
 
 STEP = 2
 """Steps between checkpoints: so many that a kill often meets one being written."""
@@ -46,7 +46,7 @@ def _command(folder: Path, resume: bool) -> list[str]:
     recipe = ["--recipe", "digits", "--epochs", "6", "--set", "width=8"]
     where = ["--resume", str(folder)] if resume else ["--out", str(folder)]
     every = ["--checkpoint-every", str(STEP)]
-    return [sys.executable, "-m", "pipeline.cli", "train", *recipe, *where, *every]
+    return [sys.executable, "-m", "frostbit", "train", *recipe, *where, *every]
 
 
 def _start(folder: Path, resume: bool) -> subprocess.Popen[bytes]:
@@ -55,7 +55,7 @@ def _start(folder: Path, resume: bool) -> subprocess.Popen[bytes]:
 
 
 def _digest(folder: Path) -> str:
-    pack = [sys.executable, "-m", "pipeline.cli", "pack", str(folder), "--force"]
+    pack = [sys.executable, "-m", "frostbit", "pack", str(folder), "--force"]
     subprocess.run(pack, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     digest = hashlib.sha256()
     for name in FILES:

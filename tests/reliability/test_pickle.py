@@ -22,11 +22,15 @@ import numpy as np
 import pytest
 import torch
 
-from kernels.container import load_program
-from kernels.program import FormatError
-from pipeline import board, checkpoint, metrics, pack, pictures, recipe, run_folder
-from pipeline.errors import UserError
-from tests.reliability import ROOT
+from frostbit.kernels.ir.file import load_program
+from frostbit.kernels.ir.program import FormatError
+from frostbit.pipeline.data import pictures
+from frostbit.pipeline.device import check as board_check
+from frostbit.pipeline.errors import UserError
+from frostbit.pipeline.lowering import pack
+from frostbit.pipeline.run import checkpoint, metrics, recipe
+from frostbit.pipeline.run import folder as run_folder
+from tests import ROOT
 
 FORBIDDEN = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 
@@ -125,7 +129,7 @@ def _checkpoint(folder: Path, data: bytes) -> None:
 
 def _bundle(folder: Path, data: bytes) -> None:
     (folder / "images.npy").write_bytes(data)
-    board._array(folder, "images")
+    board_check._array(folder, "images")
 
 
 READERS: dict[str, Reader] = {

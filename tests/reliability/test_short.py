@@ -9,7 +9,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from pipeline.errors import UserError
+from frostbit.pipeline.errors import UserError
 from tests.reliability import engines, fuzz, guard, kills
 
 

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import checkpoint
-from pipeline.run_folder import RunFolder
-from tests.reliability import ROOT
+from frostbit.pipeline.run import checkpoint
+from frostbit.pipeline.run.folder import RunFolder
+from tests import ROOT
 from tests.reliability.kills import FILES
 
-TRAIN = [sys.executable, "-m", "pipeline.cli", "train"]
+TRAIN = [sys.executable, "-m", "frostbit", "train"]
 RECIPE = ["--recipe", "digits", "--device", "cpu", "--epochs", "40", "--checkpoint-every", "3"]
 RECIPE += [word for text in ("width=8", "model=bireal-2", "train_images=300", "batch=60")
            for word in ("--set", text)]  # fmt: skip

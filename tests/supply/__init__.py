@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests import ROOT
+
 EXTRAS = ("base", "export", "train", "dev")
 LOCKS = {
     **{name: ROOT / "requirements" / f"{name}.txt" for name in EXTRAS},
-    "lce": ROOT / "export" / "lce-requirements.txt",
+    "lce": ROOT / "export" / "lce" / "requirements.txt",
 }
 _LINE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;\\]+)")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.run_folder import write_bytes
+from frostbit.pipeline.run.folder import write_bytes
 from tests.supply import EXTRAS, LOCKS, ROOT
 
 

@@ -1,0 +1,209 @@
+"""Program -> the calls of a C file: ops fused where that saves memory, and every value placed.
+
+Fusions, chosen for machines with little RAM:
+
+* ``Conv`` or ``BinaryConv`` (affine) followed by ``Add``, if nothing else reads it: the other
+  operand becomes its residual and, where it is needed no longer, also the place of the sum;
+* ``Sign`` of such a float map: the same call writes the signs, and no floats if nothing else
+  reads them.
+
+Floats and bits live in two arenas, so that no memory is ever read as another type.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from frostbit.kernels.ir.program import (
+    INPUT,
+    Add,
+    Affine,
+    BinaryConv,
+    Conv,
+    Op,
+    Program,
+    Sign,
+    ValueType,
+)
+from frostbit.kernels.plan.arena import Layout, place
+
+BIT_WORD = 32
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call.
+
+    Attributes:
+        op: what to compute.
+        source: name of the value it reads.
+        residual: name of the float map it adds, or None.
+        out: name of the float map it writes, or None.
+        signs: name of the bits it writes, or None.
+        names: names of all ops it covers, in order.
+    """
+
+    op: Op
+    source: str
+    residual: str | None
+    out: str | None
+    signs: str | None
+    names: tuple[str, ...]
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (self.source,) if self.residual is None else (self.source, self.residual)
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        return tuple(name for name in (self.out, self.signs) if name is not None)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where values lie, counted in elements (floats, or 32-bit words of bits).
+
+    Attributes:
+        offsets: place of each value in the arena of its kind; input and logits have none.
+        floats, words: sizes of the two arenas.
+    """
+
+    offsets: dict[str, int]
+    floats: int
+    words: int
+
+
+def words_for(channels: int) -> int:
+    """Number of 32-bit words that hold ``channels`` bits."""
+    return -(-channels // BIT_WORD)
+
+
+def elements(value: ValueType) -> int:
+    """Floats, or 32-bit words of bits, that hold one map."""
+    height, width, channels = value.shape
+    return height * width * (words_for(channels) if value.kind == "bits" else channels)
+
+
+def _makes_floats(op: Op) -> bool:
+    is_affine = isinstance(op, BinaryConv) and isinstance(op.epilogue, Affine)
+    return is_affine or isinstance(op, Conv)
+
+
+def _first(op: Op, kind: str) -> Step:
+    residual = op.inputs[1] if len(op.inputs) > 1 else None
+    out, signs = (None, op.name) if kind == "bits" else (op.name, None)
+    return Step(op, op.inputs[0], residual, out, signs, (op.name,))
+
+
+def _fuse_adds(steps: list[Step]) -> list[Step]:
+    """Merge each Add with a convolution that it alone reads; the Add's position counts."""
+    readers = Counter(name for step in steps for name in step.reads)
+    makers = {step.out: step for step in steps if _makes_floats(step.op)}
+    merged: dict[int, Step] = {}
+    gone: set[str | None] = set()
+    for i, step in enumerate(steps):
+        if not isinstance(step.op, Add):
+            continue
+        for mine, other in ((step.source, step.residual), (step.residual, step.source)):
+            if mine in makers and readers[mine or ""] == 1:
+                maker = makers[mine]
+                names = maker.names + step.names
+                merged[i] = replace(maker, residual=other, out=step.out, names=names)
+                gone.add(mine)
+                break
+    return [merged.get(i, step) for i, step in enumerate(steps) if step.out not in gone]
+
+
+def _fuse_signs(steps: list[Step], result: str) -> list[Step]:
+    """Let the call that makes a float map write its signs too."""
+    fused = list(steps)
+    makers = {
+        step.out: i
+        for i, step in enumerate(steps)
+        if step.out and (_makes_floats(step.op) or isinstance(step.op, Add))
+    }
+    gone = set()
+    for i, step in enumerate(steps):
+        maker = makers.get(step.source) if isinstance(step.op, Sign) else None
+        if maker is not None and fused[maker].signs is None:
+            names = fused[maker].names + step.names
+            fused[maker] = replace(fused[maker], signs=step.signs, names=names)
+            gone.add(i)
+    kept = [step for i, step in enumerate(fused) if i not in gone]
+    needed = {name for step in kept for name in step.reads} | {result}
+    return [
+        replace(step, out=None) if step.signs and step.out not in needed else step for step in kept
+    ]
+
+
+def steps_of(program: Program, types: Mapping[str, ValueType]) -> list[Step]:
+    """Calls of a verified ``program`` in order; ``types`` as from ``infer_types``."""
+    steps = [_first(op, types[op.name].kind) for op in program.ops]
+    return _fuse_signs(_fuse_adds(steps), program.ops[-1].name)
+
+
+def _spans(steps: list[Step]) -> dict[str, tuple[int, int]]:
+    """First and last call that needs each value."""
+    spans: dict[str, tuple[int, int]] = {}
+    for i, step in enumerate(steps):
+        for name in (*step.reads, *step.writes):
+            spans[name] = (spans.get(name, (i, i))[0], i)
+    return spans
+
+
+def _shared(steps: list[Step], spans: Mapping[str, tuple[int, int]], result: str) -> dict[str, str]:
+    """For each float map, the value whose memory it takes (its own name if none).
+
+    A sum is written over an operand that is not needed afterwards. A convolution reads its
+    source around each pixel, so it never writes over that.
+    """
+    owner = {name: name for name in spans}
+    for i, step in enumerate(steps):
+        if step.residual is None or step.out is None or step.out == result:
+            continue
+        operands = step.reads if isinstance(step.op, Add) else (step.residual,)
+        for name in operands:
+            is_read_around = name == step.source and not isinstance(step.op, Add)
+            if spans[name][1] == i and not is_read_around:
+                owner[step.out] = owner[name]
+                break
+    return owner
+
+
+def _arena(
+    sizes: Mapping[str, int], spans: Mapping[str, tuple[int, int]]
+) -> tuple[dict[str, int], int]:
+    """Element offsets of one arena's values, and its size in elements of four bytes."""
+    layouts = {name: Layout((1, 1), 4 * size, 4) for name, size in sizes.items()}
+    offsets, end = place(layouts, {name: spans[name] for name in sizes}, 0, reuse=True)
+    return {name: offset // 4 for name, offset in offsets.items()}, end // 4
+
+
+def places(steps: list[Step], types: Mapping[str, ValueType], result: str) -> Places:
+    """Plan both arenas: values that never live together share memory.
+
+    Raises:
+        FormatError: if an arena is larger than 2 GiB.
+    """
+    spans = _spans(steps)
+    owner = _shared(steps, spans, result)
+    joint: dict[str, tuple[int, int]] = {}
+    for name, (first, last) in spans.items():
+        start, end = joint.get(owner[name], (first, last))
+        joint[owner[name]] = (min(start, first), max(end, last))
+    offsets: dict[str, int] = {}
+    totals = {}
+    for kind in ("f32", "bits"):
+        sizes = {
+            name: elements(types[name])
+            for name in joint
+            if types[name].kind == kind and name not in (INPUT, result)
+        }
+        found, totals[kind] = _arena(sizes, joint)
+        offsets.update(found)
+    for name, whose in owner.items():
+        if whose in offsets:
+            offsets[name] = offsets[whose]
+    return Places(offsets, totals["f32"], totals["bits"])

@@ -1,0 +1,271 @@
+"""Program -> Larq Compute Engine's TFLite flatbuffer, written directly (no TensorFlow).
+
+How it works: every op of the Program has a rule in :data:`RULES` that adds TFLite and LCE operators
+to a graph; the input is float32 pixels ``[1, H, W, C]``, the output the logits ``[1, classes]``.
+Bits stay packed between layers: LCE's convention is ours (:mod:`frostbit.kernels.ir.bits`).
+
+What TFLite cannot say as it stands is rewritten exactly, because a Program defines every bit:
+
+* Pads are four numbers there and a mode here. Where TensorFlow's SAME computes the same windows
+  it is used; otherwise the map is padded first and the mode is VALID.
+* A padded tap of a binary convolution holds +1 (a 0 bit) or, with ``pad_value`` 0, contributes
+  nothing. LCE does the latter only with float output and in SAME mode; it is silently wrong
+  when the map is smaller than the kernel, and the reference kernel refuses odd channel counts
+  (all checked against 0.16.0). Where SAME pads too few rows before the map (stride 2 on even
+  sizes) the map grows until it fits and the result is cropped; elsewhere the border is made of
+  +1 and what its weights added is taken back (:mod:`frostbit.export.lce.padding`).
+* Bits of a zero-padded convolution are taken as sign(acc - level) by LceQuantize.
+* Padded bits of a max-pool are -1, which never wins.
+* Pixels with a different zero point per channel are shifted by it, so that 0 pads them; the
+  bias takes the shift back.
+* LCE's grouped kernels refuse or are wrong below 32 channels a group: a grouped binary
+  convolution becomes one convolution per group, a full-precision one as well unless it is
+  depthwise, which TFLite has.
+* Binary weights on real inputs become CONV_2D with fp32 weights ``+-mul``: LCE has no such
+  operator, so these weights are not compressed.
+
+Exactness: LCE evaluates the float epilogue as ``(2p) * (-mul) + (add + K * mul)``, p the popcount.
+On the grid 2^-s with ``K|mul| + |add| <= 2^(24-s)``, the condition under which the Program's own op
+is exact (:mod:`frostbit.kernels.ir.exact`), each of these is exact as well: ``p * mul`` and ``K *
+mul`` are at most ``K|mul|``, the factor 2 only moves the exponent, and both sums are grid values
+within the bound. The border constant is part of ``K|mul|``. Outside the grid LCE's cancellation
+costs 1e-5 to 1e-4 and signs may flip.
+
+Left out: pooling with dilation, which TFLite does not have (an :class:`ExportError`).
+Sources: ``lite/schema/schema.fbs`` of TensorFlow; ``core/bconv2d/output_transform.h``,
+``core/bconv2d/zero_padding_correction.h`` and ``tflite/kernels/bconv2d.cc`` of
+larq/compute-engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from frostbit.export.errors import ExportError
+from frostbit.export.lce.graph import LCE_WORD_BITS, LceGraph, is_same, lce_words, reach, used_pads
+from frostbit.export.lce.padding import zero_padded
+from frostbit.export.version import VERSION
+from frostbit.kernels.ir.binary_weights import as_conv
+from frostbit.kernels.ir.file import program_hash
+from frostbit.kernels.ir.program import (
+    INPUT,
+    Add,
+    Affine,
+    AvgPool,
+    BinaryConv,
+    Clip,
+    Conv,
+    Dense,
+    GlobalSum,
+    MaxPool,
+    Op,
+    Program,
+    Repeat,
+    Sign,
+    Threshold,
+    ToFloat,
+    ValueType,
+)
+from frostbit.kernels.ir.verify import infer_types
+
+DESCRIPTION = f"Frostbit {VERSION} binary neural network, program sha256 "
+
+
+def _conv(graph: LceGraph, op: Conv, sources: tuple[ValueType, ...], x: int) -> int:
+    if sources[0].kind == "bits":
+        x = graph.dequantize(f"{op.name}/float", x, sources[0].shape[2])
+    bias, zero = op.add.astype(np.float64), op.pad_value.astype(np.float64)
+    depth = op.weights.shape[3]
+    pads = used_pads(op.window, *graph.size(x))
+    if any(pads) and np.unique(zero).size > 1:
+        x = graph.add_constant(f"{op.name}/shifted", x, -zero)
+        per_group = np.repeat(zero.reshape(op.groups, depth), len(bias) // op.groups, axis=0)
+        bias = bias + (op.weights.astype(np.float64).sum(axis=(1, 2)) * per_group).sum(axis=1)
+        zero = np.zeros_like(zero)
+    same = zero[0] == 0 and is_same(op.window, *graph.size(x))
+    if not same:
+        x = graph.pad(op.name, x, pads, float(zero[0]), np.float32)
+    return _float_groups(graph, replace(op, add=bias.astype(np.float32)), x, same)
+
+
+def _float_groups(graph: LceGraph, op: Conv, x: int, same: bool) -> int:
+    """CONV_2D, DEPTHWISE_CONV_2D, or one CONV_2D a group."""
+    if op.groups == 1:
+        return graph.conv(op.name, x, op.weights, op.add, op.window, same)
+    per_input, per_output = op.weights.shape[3], len(op.weights) // op.groups
+    if per_input == 1:
+        return graph.depthwise(op.name, x, op.weights, op.add, op.window, same)
+    parts = []
+    for i in range(op.groups):
+        name, rows = f"{op.name}/group{i}", slice(i * per_output, (i + 1) * per_output)
+        part = graph.slice_depth(f"{name}/input", x, i * per_input, per_input, np.float32)
+        parts.append(graph.conv(name, part, op.weights[rows], op.add[rows], op.window, same))
+    return graph.concatenate(op.name, parts, np.float32)
+
+
+def _binary_conv(graph: LceGraph, op: BinaryConv, sources: tuple[ValueType, ...], x: int) -> int:
+    if sources[0].kind == "f32":
+        return _conv(graph, as_conv(op), sources, x)
+    if op.groups == 1:
+        return _one_group(graph, op, x)
+    per_group = op.channels_out // op.groups
+    packed = isinstance(op.epilogue, Threshold) and per_group % LCE_WORD_BITS == 0
+    parts = []
+    for index, part in enumerate(_split(graph, op, sources[0].shape[2], x)):
+        rows = slice(index * per_group, (index + 1) * per_group)
+        name = f"{op.name}/group{index}"
+        y = _one_group(graph, _group(op, name, rows), part)
+        if isinstance(op.epilogue, Threshold) and not packed:
+            y = graph.dequantize(f"{name}/float", y, per_group)
+        parts.append(y)
+    if isinstance(op.epilogue, Affine):
+        return graph.concatenate(op.name, parts, np.float32)
+    if packed:
+        return graph.concatenate(op.name, parts, np.int32)
+    return graph.quantize(op.name, graph.concatenate(f"{op.name}/float", parts, np.float32))
+
+
+def _split(graph: LceGraph, op: BinaryConv, channels: int, x: int) -> list[int]:
+    """The input of each group: slices of whole words, or of the unpacked channels."""
+    if op.channels_in % LCE_WORD_BITS == 0:
+        count = lce_words(op.channels_in)
+        return [
+            graph.slice_depth(f"{op.name}/input{i}", x, i * count, count, np.int32)
+            for i in range(op.groups)
+        ]
+    floats = graph.dequantize(f"{op.name}/input", x, channels)
+    names = [f"{op.name}/input{i}" for i in range(op.groups)]
+    count = op.channels_in
+    return [
+        graph.quantize(
+            name, graph.slice_depth(f"{name}/float", floats, i * count, count, np.float32)
+        )
+        for i, name in enumerate(names)
+    ]
+
+
+def _group(op: BinaryConv, name: str, rows: slice) -> BinaryConv:
+    """The ungrouped convolution that gives the output channels ``rows``."""
+    if isinstance(op.epilogue, Threshold):
+        epilogue: Threshold | Affine = Threshold(op.epilogue.level[rows])
+    else:
+        epilogue = Affine(op.epilogue.mul[rows], op.epilogue.add[rows])
+    return replace(op, name=name, words=op.words[rows], groups=1, epilogue=epilogue)
+
+
+def _one_group(graph: LceGraph, op: BinaryConv, x: int) -> int:
+    height, width = graph.size(x)
+    pads = used_pads(op.window, height, width)
+    same = is_same(op.window, height, width)
+    if op.pad_value == 0 and any(pads):
+        return zero_padded(graph, op, x)
+    if not same:
+        x = graph.pad(op.name, x, pads, 0, np.int32)
+    return graph.binary_conv(x, op, op.epilogue, op.name, same)
+
+
+def _sign(graph: LceGraph, op: Sign, _: tuple[ValueType, ...], x: int) -> int:
+    return graph.quantize(op.name, x)
+
+
+def _clip(graph: LceGraph, op: Clip, _: tuple[ValueType, ...], x: int) -> int:
+    return graph.clip(op.name, x)
+
+
+def _to_float(graph: LceGraph, op: ToFloat, sources: tuple[ValueType, ...], x: int) -> int:
+    return graph.dequantize(op.name, x, sources[0].shape[2])
+
+
+def _add(graph: LceGraph, op: Add, _: tuple[ValueType, ...], a: int, b: int) -> int:
+    return graph.add(op.name, a, b)
+
+
+def _refuse_dilation(op: MaxPool | AvgPool) -> None:
+    if reach(op.window) != op.window.kernel:
+        raise ExportError(
+            f"op '{op.name}' ({type(op).__name__}): TFLite has no pooling with dilation "
+            f"{op.window.dilation}"
+        )
+
+
+def _max_pool(graph: LceGraph, op: MaxPool, sources: tuple[ValueType, ...], x: int) -> int:
+    _refuse_dilation(op)
+    size = graph.size(x)
+    same = is_same(op.window, *size)
+    pads = (0, 0, 0, 0) if same else used_pads(op.window, *size)
+    if sources[0].kind == "bits":
+        x = graph.pad(op.name, x, pads, -1, np.int32)  # all 32 bits set: -1 in every channel
+        return graph.binary_max_pool(op.name, x, op.window, same)
+    x = graph.pad(op.name, x, pads, -np.inf, np.float32)
+    return graph.pool("MAX_POOL_2D", op.name, x, op.window, same)
+
+
+def _avg_pool(graph: LceGraph, op: AvgPool, _: tuple[ValueType, ...], x: int) -> int:
+    _refuse_dilation(op)  # SAME would divide by the taps on the map only
+    x = graph.pad(op.name, x, used_pads(op.window, *graph.size(x)), 0, np.float32)
+    return graph.pool("AVERAGE_POOL_2D", op.name, x, op.window, same=False)
+
+
+def _repeat(graph: LceGraph, op: Repeat, _: tuple[ValueType, ...], x: int) -> int:
+    return graph.concatenate(op.name, [x] * op.times, np.float32)
+
+
+def _global_sum(graph: LceGraph, op: GlobalSum, sources: tuple[ValueType, ...], x: int) -> int:
+    if sources[0].kind == "bits":
+        x = graph.dequantize(f"{op.name}/float", x, sources[0].shape[2])
+    return graph.sum_map(op.name, x)
+
+
+def _dense(graph: LceGraph, op: Dense, _: tuple[ValueType, ...], x: int) -> int:
+    flat = graph.dense(f"{op.name}/flat", x, op.weights, op.add)
+    return graph.reshape(op.name, flat, (1, 1, 1, len(op.weights)))
+
+
+RULES: dict[type[Op], Callable[..., int]] = {
+    Conv: _conv,
+    BinaryConv: _binary_conv,
+    Sign: _sign,
+    Clip: _clip,
+    ToFloat: _to_float,
+    Add: _add,
+    MaxPool: _max_pool,
+    AvgPool: _avg_pool,
+    Repeat: _repeat,
+    GlobalSum: _global_sum,
+    Dense: _dense,
+}
+
+
+def sign_names(program: Program) -> tuple[str, ...]:
+    """Names of all ``bits`` values in op order: the debug form's outputs after the logits."""
+    types = infer_types(program)
+    return tuple(op.name for op in program.ops if types[op.name].kind == "bits")
+
+
+def convert(program: Program, *, debug: bool = False) -> bytes:
+    """The .tflite file of ``program``: deterministic bytes, batch 1.
+
+    Args:
+        program: any well-formed Program.
+        debug: also output every ``bits`` value, int32 ``[1, H, W, ceil(C / 32)]``, after the
+            logits and in the order of :func:`sign_names`.
+
+    Raises:
+        ExportError: naming the op that LCE cannot express exactly.
+        FormatError: if the program is malformed.
+    """
+    types = infer_types(program)
+    graph = LceGraph()
+    values = {INPUT: graph.input((1, *program.input_shape))}
+    for op in program.ops:
+        rule = RULES.get(type(op))
+        if rule is None:
+            raise ExportError(f"op '{op.name}': the LCE export has no rule for {type(op).__name__}")
+        sources = tuple(types[name] for name in op.inputs)
+        values[op.name] = rule(graph, op, sources, *(values[name] for name in op.inputs))
+    logits = graph.reshape("logits", values[program.ops[-1].name], (1, len(program.classes)))
+    outputs = [logits, *(values[name] for name in sign_names(program))] if debug else [logits]
+    return graph.writer.finish([values[INPUT]], outputs, DESCRIPTION + program_hash(program))

@@ -1,0 +1,306 @@
+"""TFLite and LCE operators as Python calls: tensors in, tensor out, shapes inferred.
+
+Every method adds one operator to the file and returns the index of its output tensor. The
+rules in :mod:`frostbit.export.lce.convert` are written with these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from frostbit.export.lce.tflite_writer import ABSENT, SAME, VALID, GraphWriter
+from frostbit.kernels.ir.program import Affine, BinaryConv, Threshold, Window
+
+Pads = tuple[int, int, int, int]
+
+LCE_WORD_BITS = 32
+
+
+def lce_words(channels: int) -> int:
+    """Number of int32 words that hold ``channels`` bits."""
+    return -(-channels // LCE_WORD_BITS)
+
+
+def reach(window: Window) -> tuple[int, int]:
+    """Rows and columns that one dilated window spans."""
+    return (
+        (window.kernel[0] - 1) * window.dilation[0] + 1,
+        (window.kernel[1] - 1) * window.dilation[1] + 1,
+    )
+
+
+def used_pads(window: Window, height: int, width: int) -> Pads:
+    """The pads that some window reads: at the bottom and right there can be fewer than stated."""
+    out_h, out_w = window.output(height, width)
+    span_h, span_w = reach(window)
+    top, left = window.pads[:2]
+    bottom = max(0, (out_h - 1) * window.stride[0] + span_h - top - height)
+    right = max(0, (out_w - 1) * window.stride[1] + span_w - left - width)
+    return top, left, bottom, right
+
+
+def same_pads(window: Window, height: int, width: int) -> Pads:
+    """What TensorFlow's SAME mode pads: the odd one goes to the bottom and right."""
+    totals = [
+        max((-(-size // stride) - 1) * stride + span - size, 0)
+        for size, stride, span in zip((height, width), window.stride, reach(window), strict=True)
+    ]
+    top, left = totals[0] // 2, totals[1] // 2
+    return top, left, totals[0] - top, totals[1] - left
+
+
+def is_same(window: Window, height: int, width: int) -> bool:
+    """Whether there are pads, and SAME mode computes exactly this window."""
+    pads = used_pads(window, height, width)
+    like_same = (-(-height // window.stride[0]), -(-width // window.stride[1]))
+    sizes_agree = window.output(height, width) == like_same
+    return any(pads) and sizes_agree and pads == same_pads(window, height, width)
+
+
+class LceGraph:
+    """A :class:`GraphWriter` that knows the operators; maps are ``[1, H, W, C]``."""
+
+    def __init__(self) -> None:
+        self.writer = GraphWriter()
+
+    def size(self, x: int) -> tuple[int, int]:
+        """``(H, W)`` of a map."""
+        shape = self.writer.shape(x)
+        return shape[1], shape[2]
+
+    def _emit(
+        self,
+        operator: str,
+        inputs: Sequence[int],
+        name: str,
+        shape: Sequence[int],
+        dtype: DTypeLike,
+        **options: int,
+    ) -> int:
+        output = self.writer.tensor(name, shape, dtype)
+        self.writer.operator(operator, inputs, [output], options)
+        return output
+
+    def _ints(self, name: str, values: Any) -> int:
+        return self.writer.constant(name, np.array(values, np.int32))
+
+    def input(self, shape: Sequence[int]) -> int:
+        return self.writer.tensor("input", shape, np.float32)
+
+    def pad(self, name: str, x: int, pads: Pads, value: float | int, dtype: DTypeLike) -> int:
+        """Pad rows and columns with ``value``; the tensor itself where there is nothing to pad."""
+        if not any(pads):
+            return x
+        top, left, bottom, right = pads
+        _, height, width, depth = self.writer.shape(x)
+        amounts = self._ints(f"{name}/pads", [[0, 0], [top, bottom], [left, right], [0, 0]])
+        shape = (1, height + top + bottom, width + left + right, depth)
+        if value == 0:
+            return self._emit("PAD", [x, amounts], f"{name}/padded", shape, dtype)
+        constant = self.writer.constant(f"{name}/pad_value", np.array(value, dtype))
+        return self._emit("PADV2", [x, amounts, constant], f"{name}/padded", shape, dtype)
+
+    def quantize(self, name: str, x: int) -> int:
+        """LceQuantize: bit = x < 0."""
+        *rest, channels = self.writer.shape(x)
+        return self._emit("LceQuantize", [x], name, (*rest, lce_words(channels)), np.int32)
+
+    def dequantize(self, name: str, x: int, channels: int) -> int:
+        """LceDequantize: bits to +1.0 and -1.0."""
+        shape = (*self.writer.shape(x)[:-1], channels)
+        return self._emit("LceDequantize", [x], name, shape, np.float32)
+
+    def add(self, name: str, a: int, b: int) -> int:
+        """Element-wise sum; ``b`` may be broadcast to the shape of ``a``."""
+        return self._emit("ADD", [a, b], name, self.writer.shape(a), np.float32)
+
+    def add_constant(self, name: str, x: int, values: NDArray[Any]) -> int:
+        return self.add(
+            name, x, self.writer.constant(f"{name}/constant", values.astype(np.float32))
+        )
+
+    def concatenate(self, name: str, parts: Sequence[int], dtype: DTypeLike) -> int:
+        """Join maps along their last axis."""
+        shapes = [self.writer.shape(part) for part in parts]
+        depth = sum(shape[3] for shape in shapes)
+        return self._emit("CONCATENATION", parts, name, (*shapes[0][:3], depth), dtype, axis=3)
+
+    def slice_depth(self, name: str, x: int, start: int, count: int, dtype: DTypeLike) -> int:
+        """Entries ``start .. start + count`` of the last axis."""
+        shape = (*self.writer.shape(x)[:3], count)
+        begin = self._ints(f"{name}/begin", [0, 0, 0, start])
+        size = self._ints(f"{name}/size", shape)
+        return self._emit("SLICE", [x, begin, size], name, shape, dtype)
+
+    def crop(self, name: str, x: int, height: int, width: int) -> int:
+        """The first rows and columns of a map of floats."""
+        shape = (1, height, width, self.writer.shape(x)[3])
+        begin = self._ints(f"{name}/begin", [0, 0, 0, 0])
+        size = self._ints(f"{name}/size", shape)
+        return self._emit("SLICE", [x, begin, size], name, shape, np.float32)
+
+    def reshape(self, name: str, x: int, shape: Sequence[int]) -> int:
+        target = self._ints(f"{name}/shape", shape)
+        return self._emit("RESHAPE", [x, target], name, shape, np.float32)
+
+    def sum_map(self, name: str, x: int) -> int:
+        """Sum over rows and columns: ``[1, 1, 1, C]``."""
+        axes = self._ints(f"{name}/axes", [1, 2])
+        shape = (1, 1, 1, self.writer.shape(x)[3])
+        return self._emit("SUM", [x, axes], name, shape, np.float32, keep_dims=1)
+
+    def dense(self, name: str, x: int, weights: NDArray[Any], bias: NDArray[Any]) -> int:
+        """FULLY_CONNECTED with weights ``[O, C]``: output ``[1, O]``."""
+        inputs = [
+            x,
+            self.writer.constant(f"{name}/weights", weights.astype(np.float32)),
+            self.writer.constant(f"{name}/bias", bias.astype(np.float32)),
+        ]
+        return self._emit("FULLY_CONNECTED", inputs, name, (1, len(weights)), np.float32)
+
+    def conv(
+        self,
+        name: str,
+        x: int,
+        weights: NDArray[Any],
+        bias: NDArray[Any],
+        window: Window,
+        same: bool,
+    ) -> int:
+        """CONV_2D with weights OHWI; pads are those of SAME mode or none."""
+        inputs = [
+            x,
+            self.writer.constant(f"{name}/weights", weights.astype(np.float32)),
+            self.writer.constant(f"{name}/bias", bias.astype(np.float32)),
+        ]
+        return self._emit(
+            "CONV_2D",
+            inputs,
+            name,
+            self._output(x, window, same, len(weights)),
+            np.float32,
+            padding=SAME if same else VALID,
+            stride_w=window.stride[1],
+            stride_h=window.stride[0],
+            dilation_w_factor=window.dilation[1],
+            dilation_h_factor=window.dilation[0],
+        )
+
+    def depthwise(
+        self,
+        name: str,
+        x: int,
+        weights: NDArray[Any],
+        bias: NDArray[Any],
+        window: Window,
+        same: bool,
+    ) -> int:
+        """DEPTHWISE_CONV_2D with weights ``[O, kh, kw, 1]``: O / C outputs per channel."""
+        stored = weights.astype(np.float32).transpose(3, 1, 2, 0)
+        inputs = [
+            x,
+            self.writer.constant(f"{name}/weights", stored),
+            self.writer.constant(f"{name}/bias", bias.astype(np.float32)),
+        ]
+        return self._emit(
+            "DEPTHWISE_CONV_2D",
+            inputs,
+            name,
+            self._output(x, window, same, len(weights)),
+            np.float32,
+            padding=SAME if same else VALID,
+            stride_w=window.stride[1],
+            stride_h=window.stride[0],
+            depth_multiplier=len(weights) // self.writer.shape(x)[3],
+            dilation_w_factor=window.dilation[1],
+            dilation_h_factor=window.dilation[0],
+        )
+
+    def clip(self, name: str, x: int) -> int:
+        """RELU_N1_TO_1: clip(x, -1, 1)."""
+        return self._emit("RELU_N1_TO_1", [x], name, self.writer.shape(x), np.float32)
+
+    def _output(self, x: int, window: Window, same: bool, depth: int) -> tuple[int, ...]:
+        height, width = self.size(x)
+        pads = same_pads(window, height, width) if same else (0, 0, 0, 0)
+        bare = Window(window.kernel, window.stride, pads, window.dilation)
+        return (1, *bare.output(height, width), depth)
+
+    def same_output(self, x: int, window: Window) -> tuple[int, int]:
+        """``(OH, OW)`` of ``window`` in SAME mode."""
+        _, height, width, _ = self._output(x, window, True, 1)
+        return height, width
+
+    def pool(self, operator: str, name: str, x: int, window: Window, same: bool) -> int:
+        """MAX_POOL_2D or AVERAGE_POOL_2D of floats."""
+        return self._emit(
+            operator,
+            [x],
+            name,
+            self._output(x, window, same, self.writer.shape(x)[3]),
+            np.float32,
+            padding=SAME if same else VALID,
+            stride_w=window.stride[1],
+            stride_h=window.stride[0],
+            filter_width=window.kernel[1],
+            filter_height=window.kernel[0],
+        )
+
+    def binary_max_pool(self, name: str, x: int, window: Window, same: bool) -> int:
+        """LceBMaxPool2d: AND of the words under the window."""
+        return self._emit(
+            "LceBMaxPool2d",
+            [x],
+            name,
+            self._output(x, window, same, self.writer.shape(x)[3]),
+            np.int32,
+            filter_height=window.kernel[0],
+            filter_width=window.kernel[1],
+            padding=SAME if same else VALID,
+            stride_height=window.stride[0],
+            stride_width=window.stride[1],
+        )
+
+    def binary_conv(
+        self, x: int, op: BinaryConv, epilogue: Threshold | Affine, name: str, same: bool
+    ) -> int:
+        """LceBconv2d of ``op``'s weights with ``epilogue``, padded like SAME mode or not at all.
+
+        LCE's bit output is -1 where popcount > threshold. As acc = K - 2 * popcount, our
+        ``acc >= level`` is ``popcount <= floor((K - level) / 2)``.
+        """
+        weights = self.writer.constant(f"{name}/weights", _lce_filter(op))
+        depth: int = op.channels_out
+        dtype: DTypeLike = np.float32
+        if isinstance(epilogue, Threshold):
+            threshold = (op.taps - epilogue.level.astype(np.int64)) // 2
+            parameters = [ABSENT, ABSENT, self._ints(f"{name}/threshold", threshold)]
+            depth, dtype = lce_words(op.channels_out), np.int32
+        else:
+            mul = self.writer.constant(f"{name}/mul", epilogue.mul)
+            parameters = [mul, self.writer.constant(f"{name}/add", epilogue.add), ABSENT]
+        return self._emit(
+            "LceBconv2d",
+            [x, weights, *parameters],
+            name,
+            self._output(x, op.window, same, depth),
+            dtype,
+            channels_in=op.channels_in,
+            dilation_height_factor=op.window.dilation[0],
+            dilation_width_factor=op.window.dilation[1],
+            fused_activation_function=0,
+            pad_values=op.pad_value,
+            padding=SAME if same else VALID,
+            stride_height=op.window.stride[0],
+            stride_width=op.window.stride[1],
+        )
+
+
+def _lce_filter(op: BinaryConv) -> NDArray[np.int32]:
+    """Packed weights as int32 ``[O, kh, kw, ceil(I / 32)]``: the same bytes, tail word cut."""
+    halves = np.ascontiguousarray(op.words.astype("<u8", copy=False)).view("<i4")
+    return halves[..., : lce_words(op.channels_in)].astype(np.int32)

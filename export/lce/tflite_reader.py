@@ -1,0 +1,229 @@
+"""A small, distrustful reader of TFLite flatbuffers: tensors and operators, no data.
+
+Every offset and length is checked against the file before it is followed, and the numbers of things
+are limited, so that a damaged or hostile file ends in an :class:`ExportError`. Layout as in
+:mod:`frostbit.export.lce.tflite_writer`, which writes such files: a table begins with a signed
+offset back to its vtable, which holds the offset of every field (0: absent); strings and vectors
+begin with their length. Slots are numbered as in TensorFlow's ``schema.fbs``.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from flatbuffers import flexbuffers
+
+from frostbit.export.errors import ExportError
+from frostbit.export.lce.tflite_writer import BUILTIN_OPERATORS, CUSTOM, FILE_IDENTIFIER
+
+MAX_ITEMS = 1 << 16
+MAX_ARGUMENTS = 1 << 8
+MAX_RANK = 16
+MAX_TEXT = 256
+MAX_OPTIONS = 1 << 12
+
+FLOAT32, FLOAT16, INT32, UINT8, INT64, STRING, BOOL, INT16 = range(8)
+INT8, INT4, BFLOAT16 = 9, 17, 18
+TYPE_BITS = {
+    FLOAT32: 32, FLOAT16: 16, INT32: 32, UINT8: 8, INT64: 64, BOOL: 8, INT16: 16, 8: 64, INT8: 8,
+    10: 64, 11: 128, 12: 64, 15: 32, 16: 16, INT4: 4, BFLOAT16: 16,
+}  # fmt: skip
+"""Bits of an entry by TensorType; types without a fixed size (strings, handles) are left out."""
+
+OPERATORS = {code: name for name, code in BUILTIN_OPERATORS.items()} | {
+    4: "DEPTHWISE_CONV_2D", 6: "DEQUANTIZE", 14: "LOGISTIC", 16: "LSTM", 18: "MUL", 19: "RELU",
+    20: "RELU_N1_TO_1", 21: "RELU6", 23: "RESIZE_BILINEAR", 24: "RNN", 25: "SOFTMAX",
+    27: "SVDF", 28: "TANH", 35: "UNIDIRECTIONAL_SEQUENCE_RNN", 36: "GATHER", 39: "TRANSPOSE",
+    40: "MEAN", 41: "SUB", 42: "DIV", 43: "SQUEEZE", 44: "UNIDIRECTIONAL_SEQUENCE_LSTM",
+    45: "STRIDED_SLICE", 46: "BIDIRECTIONAL_SEQUENCE_RNN", 49: "SPLIT",
+    52: "BIDIRECTIONAL_SEQUENCE_LSTM", 53: "CAST", 54: "PRELU", 55: "MAXIMUM", 57: "MINIMUM",
+    62: "GREATER_EQUAL", 64: "SELECT", 67: "TRANSPOSE_CONV", 69: "TILE", 70: "EXPAND_DIMS",
+    77: "SHAPE", 83: "PACK", 97: "RESIZE_NEAREST_NEIGHBOR", 98: "LEAKY_RELU", 100: "MIRROR_PAD",
+    102: "SPLIT_V", 114: "QUANTIZE", 117: "HARD_SWISH", 118: "IF", 119: "WHILE",
+    123: "SELECT_V2", 124: "DENSIFY", 126: "BATCH_MATMUL", 130: "BROADCAST_TO",
+    132: "CONV_3D", 141: "CONV_3D_TRANSPOSE", 150: "GELU", 158: "SIGN",
+}  # fmt: skip
+"""Names of the builtin operators that models commonly use, by code."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor.
+
+    Attributes:
+        name: as stored, cut to ``MAX_TEXT`` bytes.
+        shape: as stored; the batch is usually 1.
+        type: TensorType of the schema.
+        buffer: index of its buffer.
+        bytes: size of its constant data; 0 for a tensor that is computed.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    type: int
+    buffer: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One node: operator name, tensor indices (-1: absent), options of a custom operator."""
+
+    name: str
+    is_custom: bool
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    custom_options: bytes
+
+
+@dataclass(frozen=True)
+class Model:
+    """The main graph of a file, and how many further graphs it has."""
+
+    inputs: tuple[int, ...]
+    tensors: tuple[Tensor, ...]
+    operators: tuple[Operator, ...]
+    further_graphs: int
+
+
+def _damaged(what: str) -> ExportError:
+    return ExportError(f"the TFLite file is damaged: {what}; export or download it again")
+
+
+def _number(data: bytes, kind: str, at: int) -> int:
+    if at < 0 or at + struct.calcsize(kind) > len(data):
+        raise _damaged("an offset points outside the file")
+    return int(struct.unpack_from(kind, data, at)[0])
+
+
+class _Table:
+    """A table at a position of the file; absent fields read as 0, "" or nothing."""
+
+    def __init__(self, data: bytes, position: int) -> None:
+        self._data, self._position = data, position
+        self._vtable = position - _number(data, "<i", position)
+        self._size = _number(data, "<H", self._vtable)
+
+    def _at(self, slot: int) -> int | None:
+        entry = 4 + 2 * slot
+        if entry + 2 > self._size:
+            return None
+        offset = _number(self._data, "<H", self._vtable + entry)
+        return self._position + offset if offset else None
+
+    def number(self, slot: int, kind: str) -> int:
+        at = self._at(slot)
+        return 0 if at is None else _number(self._data, kind, at)
+
+    def _vector(self, slot: int, width: int) -> tuple[int, int]:
+        """Position and length of a vector whose entries have ``width`` bytes."""
+        at = self._at(slot)
+        if at is None:
+            return 0, 0
+        start = at + _number(self._data, "<I", at)
+        count = _number(self._data, "<I", start)
+        if start + 4 + count * width > len(self._data):
+            raise _damaged("a vector is longer than the file")
+        return start + 4, count
+
+    def length(self, slot: int) -> int:
+        return self._vector(slot, 1)[1]
+
+    def raw(self, slot: int, limit: int) -> bytes:
+        """The first ``limit`` bytes of a vector of bytes."""
+        start, count = self._vector(slot, 1)
+        return self._data[start : start + min(count, limit)]
+
+    def text(self, slot: int) -> str:
+        return self.raw(slot, MAX_TEXT).decode("utf-8", "replace")
+
+    def integers(self, slot: int, limit: int) -> tuple[int, ...]:
+        start, count = self._vector(slot, 4)
+        if count > limit:
+            raise _damaged(f"a list has {count} entries, more than {limit}")
+        return struct.unpack_from(f"<{count}i", self._data, start)
+
+    def tables(self, slot: int) -> list[_Table]:
+        start, count = self._vector(slot, 4)
+        if count > MAX_ITEMS:
+            raise _damaged(f"a list has {count} entries, more than {MAX_ITEMS}")
+        places = range(start, start + 4 * count, 4)
+        return [_Table(self._data, at + _number(self._data, "<I", at)) for at in places]
+
+
+def _operator_code(code: _Table) -> tuple[str, bool]:
+    """Name of an operator, and whether it is a custom one."""
+    number = max(code.number(0, "<b"), code.number(3, "<i"))  # two generations of the schema
+    if number == CUSTOM:
+        return code.text(1) or "custom", True
+    return OPERATORS.get(number, f"builtin {number}"), False
+
+
+def _buffer_bytes(buffer: _Table) -> int:
+    """Size of a buffer's data, in the file or (beyond 2 GB) behind it."""
+    return buffer.length(0) or buffer.number(2, "<Q")
+
+
+def _tensor(table: _Table, buffers: list[int]) -> Tensor:
+    name, shape = table.text(3), table.integers(0, MAX_RANK)
+    kind, buffer = table.number(1, "<b"), table.number(2, "<I")
+    if buffer >= len(buffers) or min(shape, default=0) < 0:
+        raise _damaged(f"tensor {name!r} has buffer {buffer} of {len(buffers)}, shape {shape}")
+    size = 0 if table.number(5, "<?") else buffers[buffer]  # a variable begins with its buffer
+    is_sparse = table.number(6, "<I") != 0
+    if size and not is_sparse and kind in TYPE_BITS:
+        bits = TYPE_BITS[kind]
+        for length in shape:
+            bits *= length
+        if size != -(-bits // 8):
+            raise _damaged(f"tensor {name!r} holds {size} bytes, its shape {list(shape)} does not")
+    return Tensor(name, shape, kind, buffer, size)
+
+
+def _operator(table: _Table, codes: list[tuple[str, bool]], tensors: int) -> Operator:
+    code = table.number(0, "<I")
+    if code >= len(codes):
+        raise _damaged(f"an operator has code {code} of {len(codes)}")
+    name, is_custom = codes[code]
+    inputs, outputs = table.integers(1, MAX_ARGUMENTS), table.integers(2, MAX_ARGUMENTS)
+    for index in (*inputs, *outputs):
+        if not -1 <= index < tensors:
+            raise _damaged(f"operator {name!r} reads tensor {index} of {tensors}")
+    if not outputs or min(outputs) < 0:
+        raise _damaged(f"operator {name!r} has no output")
+    return Operator(name, is_custom, inputs, outputs, table.raw(5, MAX_OPTIONS))
+
+
+def read(data: bytes) -> Model:
+    """Tensors and operators of the bytes of a .tflite file.
+
+    Raises:
+        ExportError: it is not TFLite, or it is damaged; the text says how.
+    """
+    if data[4:8] != FILE_IDENTIFIER:
+        raise ExportError("not a TFLite file (no TFL3 mark at its beginning)")
+    root = _Table(data, _number(data, "<I", 0))
+    graphs = root.tables(2)
+    if not graphs:
+        raise _damaged("it holds no graph")
+    buffers = [_buffer_bytes(buffer) for buffer in root.tables(4)]
+    codes = [_operator_code(code) for code in root.tables(1)]
+    tensors = tuple(_tensor(table, buffers) for table in graphs[0].tables(0))
+    operators = tuple(_operator(table, codes, len(tensors)) for table in graphs[0].tables(3))
+    inputs = graphs[0].integers(1, MAX_ARGUMENTS)
+    if not all(0 <= index < len(tensors) for index in inputs):
+        raise _damaged("the graph's inputs are no tensors")
+    return Model(inputs, tensors, operators, len(graphs) - 1)
+
+
+def custom_option(operator: Operator, key: str) -> int:
+    """One integer of a custom operator's options (a FlexBuffer map); ExportError if not there."""
+    problem = _damaged(f"operator {operator.name!r} has no readable option {key!r}")
+    data = operator.custom_options
+    if len(data) < 3:
+        raise problem
+    try:
+        return int(flexbuffers.GetRoot(data).AsMap[key].AsInt)
+    except (ValueError, KeyError, IndexError, TypeError, OverflowError, struct.error) as error:
+        raise problem from error

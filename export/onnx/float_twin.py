@@ -1,0 +1,156 @@
+"""Full-precision peers: the same architecture with float32 weights, to compare speed with.
+
+A twin keeps every convolution, pooling, shortcut and dense layer of a Program with its shape,
+takes seeded random weights, and has ReLU where the Program has a sign. Its answers mean
+nothing, so it has no accuracy; its latency is what the same network costs without binarization.
+Layout is what ONNX Runtime likes best: float32 NCHW input, BatchNorm already folded into Conv.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from frostbit.export.onnx.runtime import session, time_session
+from frostbit.export.runtimes import Images, Milliseconds
+from frostbit.kernels.ir.program import (
+    INPUT,
+    Add,
+    AvgPool,
+    BinaryConv,
+    Clip,
+    Conv,
+    Dense,
+    GlobalSum,
+    MaxPool,
+    Op,
+    Program,
+    Repeat,
+    Sign,
+    Threshold,
+    ToFloat,
+    Window,
+)
+from frostbit.kernels.ir.verify import verify
+
+OPSET = 13
+
+
+def twin_weights(op: Conv | BinaryConv | Dense, seed: int) -> NDArray[Any]:
+    """Random float32 weights of ``op``'s shape (OIHW, or ``[O, C]``), scaled by fan-in."""
+    if isinstance(op, Conv):
+        out, kernel_h, kernel_w, channels = op.weights.shape
+        shape: tuple[int, ...] = (out, channels, kernel_h, kernel_w)
+    elif isinstance(op, BinaryConv):
+        shape = (op.channels_out, op.channels_in, *op.window.kernel)
+    else:
+        shape = op.weights.shape
+    fan_in = int(np.prod(shape[1:]))
+    rng = np.random.default_rng(seed)
+    return np.asarray(rng.standard_normal(shape) / np.sqrt(fan_in), dtype=np.float32)
+
+
+def _window(window: Window) -> dict[str, Any]:
+    return {
+        "kernel_shape": list(window.kernel),
+        "strides": list(window.stride),
+        "pads": list(window.pads),
+        "dilations": list(window.dilation),
+    }
+
+
+class _Twin:
+    """Nodes and weights under construction."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+
+    def node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> None:
+        self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
+
+    def constant(self, name: str, value: NDArray[Any]) -> str:
+        self.constants.append(numpy_helper.from_array(value, name))
+        return name
+
+    def convolution(self, op: Conv | BinaryConv, x: list[str], seed: int) -> None:
+        weights = twin_weights(op, seed)
+        inputs = [x[0], self.constant(f"{op.name}/w", weights)]
+        inputs.append(self.constant(f"{op.name}/b", np.zeros(len(weights), np.float32)))
+        relu = isinstance(op, BinaryConv) and isinstance(op.epilogue, Threshold)
+        output = f"{op.name}/acc" if relu else op.name
+        self.node("Conv", inputs, output, group=op.groups, **_window(op.window))
+        if relu:
+            self.node("Relu", [output], op.name)
+
+    def op(self, op: Op, seed: int) -> None:
+        x = list(op.inputs)
+        match op:
+            case Conv() | BinaryConv():
+                self.convolution(op, x, seed)
+            case Sign() | Clip():
+                self.node("Relu", x, op.name)
+            case ToFloat():
+                self.node("Identity", x, op.name)
+            case Add():
+                self.node("Add", x, op.name)
+            case MaxPool():
+                self.node("MaxPool", x, op.name, **_window(op.window))
+            case AvgPool():
+                window = {k: v for k, v in _window(op.window).items() if k != "dilations"}
+                self.node("AveragePool", x, op.name, count_include_pad=1, **window)
+            case Repeat():
+                self.node("Concat", x * op.times, op.name, axis=1)
+            case GlobalSum():
+                self.node("GlobalAveragePool", x, op.name)
+            case Dense():
+                self.node("Flatten", x, f"{op.name}/flat")
+                weights = self.constant(f"{op.name}/w", twin_weights(op, seed))
+                bias = self.constant(f"{op.name}/b", np.zeros(len(op.add), np.float32))
+                self.node("Gemm", [f"{op.name}/flat", weights, bias], op.name, transB=1)
+            case _:
+                raise TypeError(f"no twin for {type(op).__name__}")
+
+
+def onnx_twin(program: Program, seed: int = 0) -> bytes:
+    """ONNX bytes of the float32 twin: input ``input`` float32 ``[1, C, H, W]``."""
+    verify(program)
+    twin = _Twin()
+    for index, op in enumerate(program.ops):
+        twin.op(op, seed + index)
+    height, width, channels = program.input_shape
+    shape: list[str | int | None] = [1, channels, height, width]
+    logits: list[str | int | None] = [1, len(program.classes)]
+    graph = helper.make_graph(
+        twin.nodes,
+        "twin",
+        [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info(program.ops[-1].name, TensorProto.FLOAT, logits)],
+        twin.constants,
+    )
+    opsets = [helper.make_opsetid("", OPSET)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    onnx.checker.check_model(model, full_check=True)
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+class OrtTwin:
+    """``ort-fp32``: the twin in ONNX Runtime. It can be timed, nothing else."""
+
+    name = "ort-fp32"
+
+    def __init__(self, program: Program, threads: int = 1) -> None:
+        model = onnx_twin(program)
+        self.size_bytes = len(model)
+        self._session = session(model, "all", threads)
+
+    def latency(self, image: Images, repeats: int) -> Milliseconds:
+        pixels = np.ascontiguousarray(image.transpose(0, 3, 1, 2).astype(np.float32))
+        return time_session(self._session, {INPUT: pixels}, repeats)
+
+    def close(self) -> None:
+        self._session = None

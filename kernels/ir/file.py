@@ -1,0 +1,313 @@
+"""``model.bnn``: a Program in a safetensors file, with a format version and a checksum.
+
+Layout: the safetensors metadata has one key, ``frostbit``, holding a JSON object with the
+format version, the ops (their arrays stand in the tensors ``<op name>/<field>``), the input
+shape, data set, class names, the hash of the settled weights, and ``sha256``: the SHA-256 of
+the whole file with those 64 digits replaced by zeros. So every bit of the file is covered.
+Binary weights are stored without padding, one bit each: uint8 ``[O, ceil(K / 8)]``, the K taps
+of an output channel in (kh, kw, I) order, least significant bit first; the loader makes words.
+A window is ten integers: kernel, stride, pads, dilation. A number that has its op's default value
+(one group of a full-precision convolution) is left out.
+Nothing in it depends on time, machine or folder: the same Program gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from frostbit.kernels.ir import bits, limits
+from frostbit.kernels.ir.limits import MAX_FILE_BYTES, check_name, check_names, read_header
+from frostbit.kernels.ir.program import (
+    MAX_DIM,
+    OP_TYPES,
+    Affine,
+    BinaryConv,
+    FormatError,
+    Op,
+    Program,
+    Threshold,
+    Window,
+)
+from frostbit.kernels.ir.verify import verify
+
+FORMAT_VERSION = 1
+_AT_ONCE = 1 << 26
+"""Bits that are widened to bytes at a time while weights are read."""
+_KEY = "frostbit"
+_BLANK = "0" * 64
+_EPILOGUES = {"threshold": Threshold, "affine": Affine}
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write ``data`` to a temporary file beside ``path``, fsync, rename it, fsync the folder.
+
+    After a power cut there is the old file or the new one, whole.
+
+    Raises:
+        OSError: if the folder is missing or read-only or the disk is full; ``path`` is then
+            untouched and the temporary file removed.
+    """
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in ``folder`` last, where the file system can."""
+    if os.name != "posix":
+        return
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _rows_of_bits(op: BinaryConv) -> Any:
+    """The weights of ``op`` as stored: uint8 ``[O, ceil(K / 8)]``."""
+    negative = bits.unpack(op.words, op.channels_in).reshape(op.channels_out, op.taps) < 0
+    return np.packbits(negative, axis=1, bitorder="little")
+
+
+def _words(rows: Any, window: Window, channels: int, what: str) -> bits.Words:
+    """Inverse of :func:`_rows_of_bits`; checks sizes before it allocates."""
+    sizes = (*window.kernel, channels)
+    if min(sizes) < 1 or max(sizes) > MAX_DIM or rows.ndim != 2 or rows.dtype != np.uint8:
+        raise FormatError(f"{what} has an impossible shape or dtype")
+    taps = window.kernel[0] * window.kernel[1] * channels
+    row = window.kernel[0] * window.kernel[1] * bits.words_for(channels)
+    limits.check_words(len(rows), taps, row, what)
+    if rows.shape[1] != -(-taps // 8):
+        raise FormatError(f"{what} has {rows.shape[1]} bytes a row, expected {-(-taps // 8)}")
+    words = np.empty((len(rows), *window.kernel, bits.words_for(channels)), np.uint64)
+    step = max(1, _AT_ONCE // (row * bits.WORD_BITS))
+    for start in range(0, len(rows), step):
+        ones = np.unpackbits(rows[start : start + step], axis=1, bitorder="little")
+        if ones[:, taps:].any():
+            raise FormatError(f"{what} has bits set beyond its last weight")
+        signs = np.negative(ones[:, :taps].view(np.int8))
+        words[start : start + step] = bits.pack(signs.reshape(-1, *window.kernel, channels))
+    return words
+
+
+def _describe(owner: Any, prefix: str, tensors: dict[str, Any]) -> dict[str, Any]:
+    """JSON form of an op or epilogue; its arrays go into ``tensors`` under ``prefix/field``."""
+    fields: dict[str, Any] = {}
+    for field in dataclasses.fields(owner):
+        value = getattr(owner, field.name)
+        if isinstance(owner, BinaryConv) and field.name == "words":
+            tensors[f"{prefix}/words"] = _rows_of_bits(owner)
+        elif isinstance(value, np.ndarray):
+            tensors[f"{prefix}/{field.name}"] = np.ascontiguousarray(value)
+        elif isinstance(value, Window):
+            fields[field.name] = [*value.kernel, *value.stride, *value.pads, *value.dilation]
+        elif isinstance(value, (Threshold, Affine)):
+            fields[field.name] = type(value).__name__.lower()
+            _describe(value, prefix, tensors)
+        elif field.default is dataclasses.MISSING or value != field.default:
+            fields[field.name] = value
+    return fields
+
+
+def dumps(program: Program) -> bytes:
+    """The bytes of ``model.bnn`` for a verified ``program``; raises FormatError if malformed."""
+    verify(program)
+    tensors: dict[str, Any] = {}
+    ops = [{"op": type(op).__name__, **_describe(op, op.name, tensors)} for op in program.ops]
+    document = {
+        "format": FORMAT_VERSION,
+        "input_shape": program.input_shape,
+        "dataset": program.dataset,
+        "classes": program.classes,
+        "settled_hash": program.settled_hash,
+        "ops": ops,
+        "sha256": _BLANK,
+    }
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    blank = save_tensors(tensors, metadata={_KEY: text})
+    digest = hashlib.sha256(blank).hexdigest()
+    quoted = f'\\"sha256\\":\\"{_BLANK}\\"'.encode()
+    if blank.count(quoted) != 1:
+        raise FormatError("a name in the program collides with the checksum field")
+    return blank.replace(quoted, quoted.replace(_BLANK.encode(), digest.encode()))
+
+
+def _document(data: bytes) -> dict[str, Any]:
+    """Read and check the metadata: format version first, then the checksum over everything."""
+    header = read_header(data)
+    try:
+        document = json.loads(header["__metadata__"][_KEY])
+        version, digest = document["format"], document["sha256"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise FormatError("the file is not a Frostbit model or its header is damaged") from error
+    if version != FORMAT_VERSION:
+        raise FormatError(
+            f"the file has format version {str(version)[:20]!a}, this Frostbit reads "
+            f"{FORMAT_VERSION}: pack the run again with this version"
+        )
+    quoted = f'\\"sha256\\":\\"{digest}'.encode(errors="replace")
+    at = data.find(quoted)
+    if not isinstance(digest, str) or len(digest) != 64 or at < 0 or data.find(quoted, at + 1) >= 0:
+        raise FormatError("the checksum is missing or damaged")
+    at += len(quoted) - 64
+    whole = memoryview(data)
+    found = hashlib.sha256(whole[:at])
+    found.update(_BLANK.encode())
+    found.update(whole[at + 64 :])
+    if found.hexdigest() != digest:
+        raise FormatError("the checksum does not match: the file is damaged")
+    if not isinstance(document, dict):
+        raise FormatError("the header is not an object")
+    return document
+
+
+def _text(document: dict[str, Any], key: str) -> str:
+    value = document.get(key)
+    if not isinstance(value, str):
+        raise FormatError(f"'{key}' must be text")
+    return value
+
+
+def _integers(value: Any, count: int, what: str) -> tuple[int, ...]:
+    if (
+        not isinstance(value, list)
+        or len(value) != count
+        or not all(type(item) is int for item in value)
+    ):
+        raise FormatError(f"{what} must be {count} integers")
+    return tuple(value)
+
+
+def _strings(value: Any, what: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise FormatError(f"{what} must be a list of texts")
+    for item in value:
+        check_name(item)
+    return tuple(value)
+
+
+def _window(value: Any, what: str) -> Window:
+    n = _integers(value, 10, what)
+    return Window((n[0], n[1]), (n[2], n[3]), (n[4], n[5], n[6], n[7]), (n[8], n[9]))
+
+
+def _field(field: Any, prefix: str, entry: dict[str, Any], tensors: dict[str, Any]) -> Any:
+    """One constructor argument of an op, from its JSON entry or its tensor."""
+    name = field.name
+    what = f"op '{prefix}' {name}"
+    if name == "inputs":
+        return _strings(entry.get(name), what)
+    if name == "window":
+        return _window(entry.get(name), what)
+    if name == "epilogue":
+        epilogue = _EPILOGUES.get(str(entry.get(name)))
+        if epilogue is None:
+            raise FormatError(f"{what} is unknown")
+        inner = dataclasses.fields(epilogue)
+        return epilogue(*(_field(part, prefix, {}, tensors) for part in inner))
+    if field.type == "int":
+        if name not in entry and field.default is not dataclasses.MISSING:
+            return field.default
+        return _integers([entry.get(name)], 1, what)[0]
+    tensor = tensors.pop(f"{prefix}/{name}", None)
+    if tensor is None:
+        raise FormatError(f"{what} is missing")
+    return tensor
+
+
+def _op(entry: Any, tensors: dict[str, Any]) -> Op:
+    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+        raise FormatError("an op has no name")
+    name = entry["name"]
+    check_name(name)
+    kind = OP_TYPES.get(str(entry.get("op")))
+    if kind is None:
+        raise FormatError(f"op '{name}': unknown op {str(entry.get('op'))[:80]!a}")
+    fields = [field for field in dataclasses.fields(kind) if field.name != "name"]
+    values = {field.name: _field(field, name, entry, tensors) for field in fields}
+    if kind is BinaryConv:
+        what = f"op '{name}' words"
+        values["words"] = _words(values["words"], values["window"], values["channels_in"], what)
+    return kind(name, **values)
+
+
+def loads(data: bytes) -> Program:
+    """Parse and verify the bytes of ``model.bnn``.
+
+    Raises:
+        FormatError: if anything is wrong: truncation, a flipped bit, another version, an op
+            or a shape that does not fit.
+    """
+    document = _document(data)
+    try:
+        tensors = dict(load_tensors(data))
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise FormatError("the tensors are damaged") from error
+    entries = document.get("ops")
+    if not isinstance(entries, list):
+        raise FormatError("'ops' must be a list")
+    shape = _integers(document.get("input_shape"), 3, "input_shape")
+    program = Program(
+        input_shape=(shape[0], shape[1], shape[2]),
+        ops=tuple(_op(entry, tensors) for entry in entries),
+        dataset=_text(document, "dataset"),
+        classes=_strings(document.get("classes"), "classes"),
+        settled_hash=_text(document, "settled_hash"),
+    )
+    if tensors:
+        raise FormatError(f"the file holds tensors that no op uses: {sorted(tensors)[:3]}")
+    verify(program)
+    check_names(program)
+    return program
+
+
+def save_program(program: Program, path: str | Path) -> bytes:
+    """Write ``program`` to ``path`` atomically and return the bytes; OSError if it cannot."""
+    data = dumps(program)
+    write_atomically(Path(path), data)
+    return data
+
+
+def load_program(path: str | Path) -> Program:
+    """Read ``model.bnn``.
+
+    Raises:
+        FormatError: if the file is not an intact model; the message begins with the path.
+        OSError: if it cannot be read.
+    """
+    source = Path(path)
+    with source.open("rb") as stream:
+        data = stream.read(MAX_FILE_BYTES + 1)
+    try:
+        return loads(data)
+    except FormatError as error:
+        raise FormatError(f"{source}: {error}") from error
+
+
+def program_hash(program: Program) -> str:
+    """SHA-256 (hex) of the packed bytes of ``program``."""
+    return hashlib.sha256(dumps(program)).hexdigest()

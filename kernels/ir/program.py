@@ -1,0 +1,242 @@
+"""The Program: the typed intermediate representation that every stage shares.
+
+``pack`` writes one, the engine runs it, the exporters translate it and the parity check compares
+all of them with :mod:`frostbit.kernels.ir.reference`. It is a list of ops in execution order; an op
+names its inputs and its output carries the op's own name. Only data here:
+:mod:`frostbit.kernels.ir.verify` checks a Program and infers its shapes,
+:mod:`frostbit.kernels.ir.file` stores it.
+
+Values are maps ``[H, W, C]`` (batch is implicit) of one of three kinds:
+
+* ``u8``   pixels 0..255, only the program's input;
+* ``f32``  fixed-point numbers carried in float32 (see :mod:`frostbit.kernels.ir.exact`);
+* ``bits`` +1/-1, packed along C as in :mod:`frostbit.kernels.ir.bits`.
+
+Arrays are NHWC / OHWI. Pads are four explicit numbers (top, left, bottom, right), never a
+mode name: TensorFlow's SAME and PyTorch's ``padding=1`` differ at stride 2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from frostbit.kernels.ir import bits
+
+Kind = Literal["u8", "f32", "bits"]
+F32 = NDArray[np.float32]
+
+INPUT = "input"
+MAX_DIM = 1 << 16
+MAX_ELEMENTS = 1 << 28
+MAX_OPS = 4096
+
+
+class FormatError(ValueError):
+    """A model file, or a Program built by hand, that breaks the format; the text says where."""
+
+
+@dataclass(frozen=True)
+class ValueType:
+    """Kind and shape ``(H, W, C)`` of one value."""
+
+    kind: Kind
+    shape: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Window:
+    """Geometry of a sliding window.
+
+    Attributes:
+        kernel: ``(kh, kw)``.
+        stride: ``(sh, sw)``.
+        pads: ``(top, left, bottom, right)``.
+        dilation: ``(dh, dw)``.
+    """
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilation: tuple[int, int] = (1, 1)
+
+    def output(self, height: int, width: int) -> tuple[int, int]:
+        """Output ``(OH, OW)`` for an input map of ``height`` by ``width``; may be < 1."""
+        top, left, bottom, right = self.pads
+        reach_h = (self.kernel[0] - 1) * self.dilation[0] + 1
+        reach_w = (self.kernel[1] - 1) * self.dilation[1] + 1
+        return (
+            (height + top + bottom - reach_h) // self.stride[0] + 1,
+            (width + left + right - reach_w) // self.stride[1] + 1,
+        )
+
+    def always_meets(self, height: int, width: int) -> bool:
+        """Whether every position of the window has a tap inside the map, not only padding."""
+        for axis, size in enumerate((height, width)):
+            start = np.arange(self.output(height, width)[axis]) * self.stride[axis]
+            start -= self.pads[axis]
+            step = self.dilation[axis]
+            first = -(np.minimum(start, 0) // step)  # first tap at or beyond row 0
+            if ((first >= self.kernel[axis]) | (start + first * step >= size)).any():
+                return False
+        return True
+
+
+@dataclass(frozen=True, eq=False)
+class Threshold:
+    """Epilogue to bits: +1 where the accumulator is at least ``level``, int32 ``[O]``.
+
+    Levels lie in ``[-K, K + 1]`` with K the taps per output; -K is always +1, K + 1 always -1.
+    """
+
+    level: NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """Epilogue to f32: ``y = mul * acc + add``, both float32 ``[O]``."""
+
+    mul: F32
+    add: F32
+
+
+@dataclass(frozen=True, eq=False)
+class Op:
+    """Base of all ops: ``name`` is also the name of the output value."""
+
+    name: str
+    inputs: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Conv(Op):
+    """Full-precision convolution of pixels or +-1 maps: ``y = sum(w * x) + add`` -> f32.
+
+    Attributes:
+        weights: float32 OHWI, I the channels per group.
+        add: float32 ``[O]``.
+        pad_value: uint8 ``[C]``, what a padded tap holds per input channel (the zero point of
+            the pixels; all 0 for a ``bits`` or ``f32`` input).
+        groups: number of channel groups; the input has ``I * groups`` channels.
+    """
+
+    window: Window
+    weights: F32
+    add: F32
+    pad_value: NDArray[np.uint8]
+    groups: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class BinaryConv(Op):
+    """XNOR-popcount convolution of bits; a binary dense layer is one whose kernel is the map.
+
+    In a binary-weight network the input is f32: +-1 weights on real values, sums not exact.
+
+    Attributes:
+        words: uint64 ``[O, kh, kw, ceil(I / 64)]`` packed weights, I the channels per group.
+        channels_in: I, channels per group.
+        groups: number of channel groups; the input has ``I * groups`` channels.
+        pad_value: 0 (padded taps contribute nothing) or 1 (padded taps are +1).
+        epilogue: :class:`Threshold` (output bits; of bits only) or :class:`Affine` (output f32).
+    """
+
+    window: Window
+    words: bits.Words
+    channels_in: int
+    groups: int
+    pad_value: int
+    epilogue: Threshold | Affine
+
+    @property
+    def channels_out(self) -> int:
+        return int(self.words.shape[0])
+
+    @property
+    def taps(self) -> int:
+        """K, the number of products per output element (padding included)."""
+        return self.window.kernel[0] * self.window.kernel[1] * self.channels_in
+
+
+@dataclass(frozen=True, eq=False)
+class Sign(Op):
+    """f32 -> bits: +1 where x >= 0, else -1."""
+
+
+@dataclass(frozen=True, eq=False)
+class Clip(Op):
+    """f32 -> f32: clip(x, -1, 1), the activation of a binary-weight network."""
+
+
+@dataclass(frozen=True, eq=False)
+class ToFloat(Op):
+    """bits -> f32 of +1.0 and -1.0."""
+
+
+@dataclass(frozen=True, eq=False)
+class Add(Op):
+    """Element-wise sum of two f32 maps of the same shape."""
+
+
+@dataclass(frozen=True, eq=False)
+class MaxPool(Op):
+    """Maximum over a window, f32 or bits (of +-1: the AND of the bits); pads never win."""
+
+    window: Window
+
+
+@dataclass(frozen=True, eq=False)
+class AvgPool(Op):
+    """Sum over a window divided by kh * kw, padded taps counting as 0; f32 only."""
+
+    window: Window
+
+
+@dataclass(frozen=True, eq=False)
+class Repeat(Op):
+    """Channel tiling, f32: output channel c is input channel ``c % C``; ``times`` copies."""
+
+    times: int
+
+
+@dataclass(frozen=True, eq=False)
+class GlobalSum(Op):
+    """Sum over H and W, f32 or bits -> f32 ``[1, 1, C]`` (a mean's division sits in Dense)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Dense(Op):
+    """Full-precision dense layer on f32 ``[1, 1, C]``: weights float32 ``[O, C]``, add ``[O]``."""
+
+    weights: F32
+    add: F32
+
+
+OP_TYPES: dict[str, type[Op]] = {
+    cls.__name__: cls
+    for cls in (
+        Conv, BinaryConv, Sign, Clip, ToFloat, Add, MaxPool, AvgPool, Repeat, GlobalSum, Dense
+    )
+}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A whole network, from uint8 pixels to float32 logits.
+
+    Attributes:
+        input_shape: ``(H, W, C)`` of one image.
+        ops: in execution order; the last one gives the logits, f32 ``[1, 1, classes]``.
+        dataset: name of the data set it was trained on ("" if none).
+        classes: one name per logit.
+        settled_hash: SHA-256 (hex) of the settled torch weights it was packed from ("" if none).
+    """
+
+    input_shape: tuple[int, int, int]
+    ops: tuple[Op, ...]
+    dataset: str
+    classes: tuple[str, ...]
+    settled_hash: str = ""

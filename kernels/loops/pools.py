@@ -1,0 +1,155 @@
+"""Pooling, global sum, repetition and clip: the steps that do no arithmetic worth tuning.
+
+Same conventions as :mod:`frostbit.kernels.loops.steps`. A window is clipped to the map, so what
+lies outside adds nothing to a sum and never wins a maximum.
+"""
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+# reason: these bodies are typed by Numba, from int64 addresses alone
+
+from __future__ import annotations
+
+from frostbit.kernels import op_table as t
+from frostbit.kernels.machine.jit import inlined, inner
+from frostbit.kernels.micro.vector import (
+    BLOCK,
+    accumulate32,
+    clear,
+    clip32,
+    copy,
+    divide32,
+    field,
+    load_u32,
+    load_u64,
+    maximum32,
+    scale32,
+    store_u32,
+    store_u64,
+)
+
+
+@inner
+def first_inside(start, step):
+    """Smallest index whose position ``start + index * step`` is not negative."""
+    return max(0, (-start + step - 1) // step)
+
+
+@inner
+def taps_inside(start, step, count, size):
+    """One past the largest index below ``count`` whose position lies below ``size``."""
+    return min(count, (size - start + step - 1) // step)
+
+
+@inner
+def pool_block(row, source, y0, x0, out):
+    """One block of one pooled pixel; taps outside the map are left out."""
+    down, right = field(row, t.DILATION_H), field(row, t.DILATION_W)
+    x_first = first_inside(x0, right)
+    x_last = taps_inside(x0, right, field(row, t.KERNEL_W), field(row, t.WIDTH))
+    fresh = True
+    for i in range(
+        first_inside(y0, down), taps_inside(y0, down, field(row, t.KERNEL_H), field(row, t.HEIGHT))
+    ):
+        line = source + (y0 + i * down) * field(row, t.SOURCE_ROW)
+        for j in range(x_first, x_last):
+            tap = line + (x0 + j * right) * field(row, t.SOURCE_PIXEL)
+            if fresh:
+                copy(out, tap, BLOCK)
+            elif field(row, t.CODE) == t.SUM:
+                accumulate32(tap, out)
+            else:
+                maximum32(tap, out)
+            fresh = False
+    if field(row, t.CODE) == t.SUM:
+        if fresh:
+            clear(out, BLOCK)
+        divisor = field(row, t.DIVISOR)
+        if divisor == 0:
+            scale32(field(row, t.EXPONENT), out)
+        elif divisor > 1:
+            divide32(divisor, out)
+
+
+@inlined
+def and_words(out, tap, words):
+    """``out &= tap`` over ``words`` words of 32 bits."""
+    for word in range(0, words - 1, 2):
+        store_u64(out + 4 * word, load_u64(out + 4 * word) & load_u64(tap + 4 * word))
+    if words % 2:
+        last = 4 * (words - 1)
+        store_u32(out + last, load_u32(out + last) & load_u32(tap + last))
+
+
+@inlined
+def max_bits_row(row, lines, count, out):
+    """One row of the maximum over a window of bits, which is the AND of their words.
+
+    ``lines`` is the address of the first of ``count`` rows of taps. Every tap of the window goes
+    over the whole row at once, so that no loop is short.
+    """
+    words, out_pixel, step = field(row, t.BLOCKS), field(row, t.OUT_PIXEL), field(row, t.STRIDE_W)
+    out_width, width = field(row, t.OUT_WIDTH), field(row, t.WIDTH)
+    pixel, down = field(row, t.SOURCE_PIXEL), field(row, t.DILATION_H) * field(row, t.SOURCE_ROW)
+    for word in range(out_width * words):
+        store_u32(out + 4 * word, 0xFFFFFFFF)
+    for j in range(field(row, t.KERNEL_W)):
+        at = j * field(row, t.DILATION_W) - field(row, t.LEFT)
+        begin, end = first_inside(at, step), taps_inside(at, step, out_width, width)
+        for i in range(count):
+            line = lines + i * down + at * pixel
+            for x in range(begin, end):
+                and_words(out + x * out_pixel, line + x * step * pixel, words)
+
+
+@inner
+def max_bits(row, arena):
+    """Maximum over a window of bits; every window meets the map, so tail bits stay 0."""
+    source, target = arena + field(row, t.SOURCE), arena + field(row, t.OUT)
+    down = field(row, t.DILATION_H)
+    for y in range(field(row, t.OUT_HEIGHT)):
+        y0 = y * field(row, t.STRIDE_H) - field(row, t.TOP)
+        first = first_inside(y0, down)
+        last = taps_inside(y0, down, field(row, t.KERNEL_H), field(row, t.HEIGHT))
+        lines = source + (y0 + first * down) * field(row, t.SOURCE_ROW)
+        max_bits_row(row, lines, last - first, target + y * field(row, t.OUT_ROW))
+
+
+@inner
+def pool(row, arena, constants):
+    """Sum or maximum over a window; bits or float32."""
+    clear(arena + field(row, t.CLEAR), field(row, t.CLEAR_BYTES))
+    if field(row, t.CODE) == t.MAX_BITS:
+        max_bits(row, arena)
+        return
+    for y in range(field(row, t.OUT_HEIGHT)):
+        for x in range(field(row, t.OUT_WIDTH)):
+            out = (
+                arena + field(row, t.OUT) + y * field(row, t.OUT_ROW) + x * field(row, t.OUT_PIXEL)
+            )
+            for block in range(field(row, t.BLOCKS)):
+                pool_block(
+                    row,
+                    arena + field(row, t.SOURCE) + block * field(row, t.SOURCE_BLOCK),
+                    y * field(row, t.STRIDE_H) - field(row, t.TOP),
+                    x * field(row, t.STRIDE_W) - field(row, t.LEFT),
+                    out + block * field(row, t.OUT_BLOCK),
+                )
+
+
+@inner
+def repeat(row, arena, constants):
+    """Copy the channels of each pixel ``DIVISOR`` times, side by side."""
+    clear(arena + field(row, t.CLEAR), field(row, t.CLEAR_BYTES))
+    size = 4 * field(row, t.CHANNELS)
+    for pixel in range(field(row, t.PIXELS)):
+        source = arena + field(row, t.SOURCE) + pixel * field(row, t.SOURCE_PIXEL)
+        out = arena + field(row, t.OUT) + pixel * field(row, t.OUT_PIXEL)
+        for i in range(field(row, t.DIVISOR)):
+            copy(out + i * size, source, size)
+
+
+@inner
+def clip(row, arena, constants):
+    """clip(x, -1, 1) of a float map, which lies block after block."""
+    source, out = arena + field(row, t.SOURCE), arena + field(row, t.OUT)
+    for i in range(field(row, t.PIXELS) * field(row, t.BLOCKS)):
+        clip32(source + i * BLOCK, out + i * BLOCK)

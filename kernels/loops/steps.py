@@ -1,0 +1,166 @@
+"""What one step of the plan does: read a row of the op table, walk the map, call intrinsics.
+
+Every function takes the addresses of a ``row`` (see :mod:`frostbit.kernels.op_table`), of the
+``arena`` and of the ``constants``, and returns nothing. Bits maps may have margins of +1 around
+them, so a convolution never tests for borders; whoever writes such a map clears it first.
+"""
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+# reason: these bodies are typed by Numba, from int64 addresses alone
+
+from __future__ import annotations
+
+from frostbit.kernels import op_table as t
+from frostbit.kernels.loops.convolve import convolve, convolve_by_lookup
+from frostbit.kernels.loops.pools import clip, pool, repeat
+from frostbit.kernels.loops.tile_epilogue import operand
+from frostbit.kernels.machine.jit import inner
+from frostbit.kernels.micro.vector import (
+    BLOCK,
+    LANES,
+    clear,
+    convert16,
+    convert32,
+    copy,
+    field,
+    load_i32,
+    load_u32,
+    store_u32,
+    sum32,
+    unpack16,
+    unpack32,
+    widen_u8,
+    widen_u8_16,
+)
+from frostbit.kernels.micro.xnor import PIXEL_BYTES
+
+
+@inner
+def elementwise(row, arena, constants):
+    """Sum of one or two maps, each bits or float32, to float32 and sign bits."""
+    clear(arena + field(row, t.CLEAR), field(row, t.CLEAR_BYTES))
+    for pixel in range(field(row, t.PIXELS)):
+        entry = constants + field(row, t.PIXEL_TABLE) + pixel * PIXEL_BYTES
+        a = (
+            arena
+            + field(row, t.SOURCE)
+            + load_i32(entry + t.AT_SOURCE)
+            + pixel * field(row, t.SOURCE_PIXEL)
+        )
+        b = arena + field(row, t.RESIDUAL) + load_i32(entry + t.AT_RESIDUAL)
+        b += pixel * field(row, t.RESIDUAL_PIXEL)
+        out = arena + field(row, t.OUT) + pixel * field(row, t.OUT_PIXEL)
+        bits = arena + field(row, t.BITS_OUT) + load_i32(entry + t.AT_BITS)
+        for block in range(field(row, t.BLOCKS)):
+            left = operand(
+                a + block * field(row, t.SOURCE_BLOCK), field(row, t.KIND), arena + t.SCRATCH_A
+            )
+            right = operand(
+                b + block * field(row, t.RESIDUAL_BLOCK),
+                field(row, t.RESIDUAL_KIND),
+                arena + t.SCRATCH_B,
+            )
+            word = sum32(left, right, out + block * field(row, t.OUT_BLOCK))
+            store_u32(bits + block * field(row, t.BITS_BLOCK), word)
+
+
+@inner
+def widen_row(row, source, out):
+    """One row of a map to float32: from uint8, float32 (a copy) or bits."""
+    if field(row, t.KIND) == t.U8:
+        values = field(row, t.WIDTH) * field(row, t.CHANNELS)
+        whole = values - values % LANES
+        for i in range(0, whole, LANES):
+            convert32(source + i, out + 4 * i)
+        for i in range(whole, values):
+            widen_u8(source + i, out + 4 * i)
+    elif field(row, t.KIND) == t.F32:
+        copy(out, source, field(row, t.WIDTH) * field(row, t.SOURCE_PIXEL))
+    else:
+        for i in range(field(row, t.WIDTH) * field(row, t.BLOCKS)):
+            unpack32(source + 4 * i, out + BLOCK * i)
+
+
+@inner
+def widen_row_16(row, source, out):
+    """One row of a map to int16: from uint8 or bits."""
+    if field(row, t.KIND) == t.U8:
+        values = field(row, t.WIDTH) * field(row, t.CHANNELS)
+        whole = values - values % LANES
+        for i in range(0, whole, LANES):
+            convert16(source + i, out + 2 * i)
+        for i in range(whole, values):
+            widen_u8_16(source + i, out + 2 * i)
+    else:
+        for i in range(field(row, t.WIDTH) * field(row, t.BLOCKS)):
+            unpack16(source + 4 * i, out + BLOCK // 2 * i)
+
+
+@inner
+def widen(row, arena, constants, image):
+    """Any map to float32 or int16 with its padding written around it."""
+    origin = image if field(row, t.KIND) == t.U8 else arena + field(row, t.SOURCE)
+    pad, pixel = constants + field(row, t.PAD), field(row, t.OUT_PIXEL)
+    for y in range(field(row, t.OUT_HEIGHT)):
+        out = arena + field(row, t.OUT) + y * field(row, t.OUT_ROW)
+        inside = y - field(row, t.TOP)
+        left = field(row, t.LEFT)
+        width = field(row, t.WIDTH)
+        if inside < 0 or inside >= field(row, t.HEIGHT):
+            left = field(row, t.OUT_WIDTH)
+            width = 0
+        else:
+            start = origin + inside * field(row, t.SOURCE_ROW)
+            if field(row, t.MICRO) == t.INTEGER:
+                widen_row_16(row, start, out + left * pixel)
+            else:
+                widen_row(row, start, out + left * pixel)
+        for x in range(left):
+            copy(out + x * pixel, pad, pixel)
+        for x in range(left + width, field(row, t.OUT_WIDTH)):
+            copy(out + x * pixel, pad, pixel)
+
+
+@inner
+def regroup(row, arena, constants):
+    """Bits map to one whose groups of channels start at whole words, for GROUPED."""
+    clear(arena + field(row, t.CLEAR), field(row, t.CLEAR_BYTES))
+    per_group = field(row, t.DIVISOR)
+    words = (per_group + LANES - 1) // LANES
+    for y in range(field(row, t.HEIGHT)):
+        for x in range(field(row, t.WIDTH)):
+            source = (
+                arena
+                + field(row, t.SOURCE)
+                + y * field(row, t.SOURCE_ROW)
+                + x * field(row, t.SOURCE_PIXEL)
+            )
+            out = (
+                arena + field(row, t.OUT) + y * field(row, t.OUT_ROW) + x * field(row, t.OUT_PIXEL)
+            )
+            for c in range(field(row, t.CHANNELS)):
+                bit = (load_u32(source + 4 * (c // LANES)) >> (c % LANES)) & 1
+                group, rest = c // per_group, c % per_group
+                place = out + 4 * (group * words + rest // LANES)
+                store_u32(place, load_u32(place) | (bit << (rest % LANES)))
+
+
+@inner
+def step(row, arena, constants, image):
+    """Run one row of the op table."""
+    code = field(row, t.CODE)
+    if code == t.CONVOLVE and field(row, t.MICRO) == t.LOOKUP:
+        convolve_by_lookup(row, arena, constants)
+    elif code == t.CONVOLVE:
+        convolve(row, arena, constants)
+    elif code == t.ELEMENTWISE:
+        elementwise(row, arena, constants)
+    elif code == t.WIDEN:
+        widen(row, arena, constants, image)
+    elif code == t.REGROUP:
+        regroup(row, arena, constants)
+    elif code == t.REPEAT:
+        repeat(row, arena, constants)
+    elif code == t.CLIP:
+        clip(row, arena, constants)
+    else:
+        pool(row, arena, constants)

@@ -1,0 +1,81 @@
+"""What the host's CPU can do, and which micro-kernel that makes us choose.
+
+The ``xnor`` micro-kernel comes in two forms. ``words`` counts bits per 32-bit lane and needs
+an instruction for it (AVX-512 VPOPCNTDQ). ``bytes`` counts per byte (AVX2: two table look-ups
+of nibbles; NEON: ``cnt``), adds up in bytes and widens before they overflow.
+``lookup`` is for AVX2 without that instruction: :mod:`frostbit.kernels.micro.lookup`.
+``portable`` is scalar code for any CPU, and the cross-check of the others.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import llvmlite.binding as llvm
+
+from frostbit.kernels.machine.jit import config
+
+KERNELS = ("xnor", "lookup", "portable")
+VARIABLE = "FROSTBIT_KERNEL"
+
+
+@dataclass(frozen=True)
+class Form:
+    """How the ``xnor`` micro-kernel counts: per word or per byte, in vectors of ``width`` bytes."""
+
+    count: Literal["words", "bytes"]
+    width: int
+
+
+def form_for(features: Mapping[str, bool]) -> Form:
+    """The best form for LLVM's CPU ``features`` (a missing name counts as absent)."""
+    if features.get("avx512vpopcntdq") and features.get("avx512bw"):
+        return Form("words", 64)
+    if features.get("avx2"):
+        return Form("bytes", 32)
+    return Form("bytes", 16)
+
+
+def target_features() -> dict[str, bool]:
+    """Features of the CPU that Numba compiles for: this host's, unless its settings differ.
+
+    ``NUMBA_CPU_FEATURES`` ("+avx2,-avx512f") wins; with ``NUMBA_CPU_NAME`` alone Numba compiles
+    for the host's features too, except for the name ``generic``, which has none.
+    """
+    given = config.CPU_FEATURES
+    if given is None:
+        return dict(llvm.get_host_cpu_features())
+    return {name[1:]: name[0] == "+" for name in given.split(",") if name}
+
+
+def host_form() -> Form:
+    """The form for the CPU that Numba compiles for."""
+    return form_for(target_features())
+
+
+def available() -> tuple[str, ...]:
+    """The micro-kernels that run on the CPU that Numba compiles for, the best one first."""
+    found = target_features()
+    if not found.get("avx2"):
+        return ("xnor", "portable")
+    if host_form().count == "words":
+        return ("xnor", "lookup", "portable")
+    return ("lookup", "xnor", "portable")
+
+
+def chosen_kernel(name: str = "") -> str:
+    """Micro-kernel to use: ``name``, else ``FROSTBIT_KERNEL``, else the best one.
+
+    Raises:
+        ValueError: if that is not a known name, or not for this CPU.
+    """
+    best = available()
+    chosen = name or os.environ.get(VARIABLE, "") or best[0]
+    if chosen not in best:
+        what = f"micro-kernel {name!r}" if name else f"{VARIABLE}={chosen!r}"
+        reason = "needs AVX2" if chosen in KERNELS else "is unknown"
+        raise ValueError(f"{what} {reason}: use one of {', '.join(best)}")
+    return chosen

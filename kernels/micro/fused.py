@@ -1,0 +1,245 @@
+"""Binary convolution of a tile and two blocks of channels from activations to results in one go.
+
+For CPUs that count words in vectors (AVX-512 VPOPCNTDQ), which have 32 registers: the counts of
+four pixels and 64 channels take 16 of them and never go to memory, and each activation that is
+broadcast serves twice as many channels as in :mod:`frostbit.kernels.micro.xnor`. The epilogues
+compute what those of :mod:`frostbit.kernels.micro.epilogue` compute, which handle what is left: an
+odd block, a part of a tile.
+
+All take the first six arguments alike: ``source, pixels, offsets, words, weights`` are those of
+the micro-kernels, ``apart`` is the distance to the second block's weights. Addresses of results
+and parameters are those of the first block; what belongs to the second lies right behind.
+"""
+# mypy: disable-error-code="no-untyped-call"
+# reason: llvmlite's builder helpers in Numba have no annotations
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+
+from frostbit.kernels.machine import cpu
+from frostbit.kernels.micro.integers import multiply_add
+from frostbit.kernels.micro.vector import (
+    BLOCK,
+    F32,
+    I32,
+    I64,
+    call,
+    constant,
+    emitted,
+    load,
+    load_steps,
+    offset,
+    power_of_two,
+    splat,
+    store,
+    store_steps,
+)
+from frostbit.kernels.micro.xnor import PIXEL_BYTES, TILE, Taps, pixel_bases, zeroed
+from frostbit.kernels.op_table import AT_BITS, AT_RESIDUAL, AT_START
+
+HAS_FUSED = cpu.host_form().count == "words"
+_WIDTH = cpu.host_form().width
+_VECTORS = 2 * BLOCK // _WIDTH
+_WORDS, _REALS = (ir.VectorType(kind, _WIDTH // 4) for kind in (I32, F32))
+
+
+def _mismatches(builder: Any, weight: Any, activation: Any) -> Any:
+    """How many bits of each word differ."""
+    differing = builder.xor(weight, activation)
+    return call(builder, f"llvm.ctpop.v{_WORDS.count}i32", differing)
+
+
+def _counts(
+    builder: Any, source: Any, pixels: Any, taps: Taps, apart: Any, one: Any = _mismatches
+) -> list[list[Any]]:
+    """Sums of ``one`` over all tap words: vectors ``[pixel][vector]``, the first block's first."""
+    bases = pixel_bases(builder, source, pixels)
+    starts = [offset(builder, taps.weights, _WIDTH * v) for v in range(_VECTORS // 2)]
+    starts += [builder.add(start, apart) for start in starts]
+    slots = [zeroed(builder, _WORDS, _VECTORS) for _ in range(TILE)]
+    with cgutils.for_range(builder, taps.words) as loop:
+        step = load(builder, builder.add(taps.offsets, builder.mul(loop.index, I64(4))), I32)
+        distance, row = builder.sext(step, I64), builder.mul(loop.index, I64(BLOCK))
+        active = [
+            splat(builder, load(builder, builder.add(base, distance), I32, 2), _WORDS)
+            for base in bases
+        ]
+        for v, start in enumerate(starts):
+            weight = load(builder, builder.add(start, row), _WORDS)
+            for activation, mine in zip(active, slots, strict=True):
+                found = one(builder, weight, activation)
+                builder.store(builder.add(builder.load(mine[v]), found), mine[v])
+    return [[builder.load(slot) for slot in mine] for mine in slots]
+
+
+def _entry(builder: Any, pixels: Any, pixel: int, column: int) -> Any:
+    """A distance in row ``pixel`` of the pixel table."""
+    place = offset(builder, pixels, PIXEL_BYTES * pixel + column)
+    return builder.sext(load(builder, place, I32), I64)
+
+
+def _word(builder: Any, masks: list[Any]) -> Any:
+    """Vectors of i1 one after the other, as 64 bits."""
+    while len(masks) > 1:
+        lanes = 2 * masks[0].type.count
+        order = ir.Constant(ir.VectorType(I32, lanes), list(range(lanes)))
+        halves = zip(masks[::2], masks[1::2], strict=True)
+        masks = [builder.shuffle_vector(one, two, order) for one, two in halves]
+    return builder.bitcast(masks[0], I64)
+
+
+def _above(builder: Any, counts: list[Any], limits: Any) -> Any:
+    """64 bits with a 1 (-1) where the counts exceed the limits at an address."""
+    places = [offset(builder, limits, _WIDTH * v) for v in range(_VECTORS)]
+    pairs = zip(counts, places, strict=True)
+    return _word(
+        builder,
+        [builder.icmp_signed(">", value, load(builder, at, _WORDS)) for value, at in pairs],
+    )
+
+
+@emitted(types.void)
+def threshold_two(
+    builder: Any,
+    source: Any,
+    pixels: Any,
+    offsets: Any,
+    words: Any,
+    weights: Any,
+    apart: Any,
+    limits: Any,
+    bits: Any,
+) -> None:
+    """With the threshold epilogue (:func:`frostbit.kernels.micro.epilogue.threshold_tile`)."""
+    found = _counts(builder, source, pixels, Taps(offsets, words, weights), apart)
+    for p, counts in enumerate(found):
+        place = builder.add(limits, _entry(builder, pixels, p, AT_START))
+        word = _above(builder, counts, place)
+        store(builder, word, builder.add(bits, _entry(builder, pixels, p, AT_BITS)))
+
+
+@emitted(types.void)
+def switch_two(
+    builder: Any,
+    source: Any,
+    pixels: Any,
+    offsets: Any,
+    words: Any,
+    weights: Any,
+    apart: Any,
+    limits: Any,
+    second: Any,
+    flips: Any,
+    residual: Any,
+    bits: Any,
+) -> None:
+    """With the switch epilogue (:func:`frostbit.kernels.micro.epilogue.switch_tile`)."""
+    found = _counts(builder, source, pixels, Taps(offsets, words, weights), apart)
+    flip = load(builder, flips, I64)
+    for p, counts in enumerate(found):
+        place = builder.add(limits, _entry(builder, pixels, p, AT_START))
+        plus, minus = (_above(builder, counts, at) for at in (place, builder.add(place, second)))
+        at_residual = builder.add(residual, _entry(builder, pixels, p, AT_RESIDUAL))
+        chosen = builder.and_(builder.xor(plus, minus), load(builder, at_residual, I64))
+        word = builder.xor(builder.xor(plus, chosen), flip)
+        store(builder, word, builder.add(bits, _entry(builder, pixels, p, AT_BITS)))
+
+
+def _affine_two(from_steps: bool, to_steps: bool) -> Any:
+    """The kernel for a residual of int16 multiples of ``2**-exponent``, or such a result."""
+
+    @emitted(types.void)
+    def affine_two(
+        builder: Any,
+        source: Any,
+        pixels: Any,
+        offsets: Any,
+        words: Any,
+        weights: Any,
+        apart: Any,
+        start: Any,
+        mul: Any,
+        add: Any,
+        residual: Any,
+        residual_pixel: Any,
+        out: Any,
+        out_pixel: Any,
+        bits: Any,
+        exponent: Any,
+    ) -> None:
+        found = _counts(builder, source, pixels, Taps(offsets, words, weights), apart)
+        zero = constant(_REALS, 0.0)
+        one = splat(builder, power_of_two(builder, builder.neg(exponent)), _REALS)
+        per_one = splat(builder, power_of_two(builder, exponent), _REALS)
+        for p, counts in enumerate(found):
+            begin = builder.add(start, _entry(builder, pixels, p, AT_START))
+            signs = []
+            for v, counted in enumerate(counts):
+                at = [offset(builder, place, _WIDTH * v) for place in (begin, mul, add)]
+                acc = builder.sub(load(builder, at[0], _WORDS), builder.add(counted, counted))
+                factors, added = (load(builder, place, _REALS) for place in at[1:])
+                shift_at = offset(builder, residual, _WIDTH * v // (2 if from_steps else 1))
+                out_at = offset(builder, out, _WIDTH * v // (2 if to_steps else 1))
+                if from_steps:
+                    shift = load_steps(builder, shift_at, _REALS, one)
+                else:
+                    shift = load(builder, shift_at, _REALS)
+                name = f"llvm.fmuladd.v{_REALS.count}f32"
+                scaled = call(builder, name, builder.sitofp(acc, _REALS), factors, added)
+                total = builder.fadd(scaled, shift)
+                if to_steps:
+                    store_steps(builder, total, out_at, per_one)
+                else:
+                    store(builder, total, out_at)
+                signs.append(builder.fcmp_ordered("<", total, zero))
+            place = builder.add(bits, _entry(builder, pixels, p, AT_BITS))
+            store(builder, _word(builder, signs), place)
+            residual, out = builder.add(residual, residual_pixel), builder.add(out, out_pixel)
+
+    return affine_two
+
+
+affine_two, affine_two_from, affine_two_to, affine_two_both = (
+    _affine_two(from_steps, to_steps)
+    for from_steps, to_steps in ((False, False), (True, False), (False, True), (True, True))
+)
+"""With the affine epilogue (``epilogue.affine_tile``) and a float32 residual, or one of
+16 bits (``from``), and a float32 result, or one of 16 bits (``to``)."""
+
+
+@emitted(types.void)
+def integer_two(
+    builder: Any,
+    source: Any,
+    pixels: Any,
+    offsets: Any,
+    pairs: Any,
+    weights: Any,
+    apart: Any,
+    exponent: Any,
+    add: Any,
+    out: Any,
+    out_pixel: Any,
+    bits: Any,
+) -> None:
+    """Integer convolution (``micro.integers``), then ``add``, floats and their signs."""
+    taps = Taps(offsets, pairs, weights)
+    found = _counts(builder, source, pixels, taps, apart, multiply_add)
+    scale = splat(builder, power_of_two(builder, builder.neg(exponent)), _REALS)
+    zero = constant(_REALS, 0.0)
+    for p, sums in enumerate(found):
+        signs = []
+        for v, total in enumerate(sums):
+            added = load(builder, offset(builder, add, _WIDTH * v), _REALS)
+            scaled = builder.fmul(builder.sitofp(total, _REALS), scale)
+            value = builder.fadd(scaled, added)
+            store(builder, value, offset(builder, out, _WIDTH * v))
+            signs.append(builder.fcmp_ordered("<", value, zero))
+        place = builder.add(bits, _entry(builder, pixels, p, AT_BITS))
+        store(builder, _word(builder, signs), place)
+        out = builder.add(out, out_pixel)

@@ -1,0 +1,299 @@
+"""One rule per op: from a step of the schedule to its row of the op table.
+
+A rule returns ``{column: value}`` (columns in :mod:`frostbit.kernels.op_table`) and adds the
+weights and tables that its kernel reads to the constants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from frostbit.kernels import op_table as t
+from frostbit.kernels.ir.program import (
+    Add,
+    Affine,
+    AvgPool,
+    BinaryConv,
+    Clip,
+    Conv,
+    Dense,
+    GlobalSum,
+    MaxPool,
+    Op,
+    Repeat,
+    Sign,
+    Threshold,
+    ToFloat,
+    Window,
+)
+from frostbit.kernels.micro import integers, lookup
+from frostbit.kernels.micro.vector import BLOCK, LANES
+from frostbit.kernels.plan import weight_layout
+from frostbit.kernels.plan.columns import (
+    Lowering,
+    Row,
+    cleared,
+    distances,
+    geometry,
+    out_map,
+    outputs,
+    residual,
+    source_map,
+)
+from frostbit.kernels.plan.schedule import Regroup, Step, Widen
+
+
+def _convolve(low: Lowering, step: Step, window: Window, rows: Any, out: int, values: int) -> Row:
+    """Columns shared by all convolutions; the pixel table is added by the caller.
+
+    ``rows`` are the weights ``[out, taps]``, ``values`` the 4-byte values of one tap.
+    """
+    layout = low.layouts[step.source]
+    padded = (window.pads[0] * layout.row, window.pads[1] * layout.pixel)
+    return {
+        **outputs(low, step),
+        **residual(low, step.residual),
+        t.CODE: t.CONVOLVE,
+        t.SOURCE: low.origin(step.source) - padded[0] - padded[1],
+        t.BLOCKS: weight_layout.blocks_for(out),
+        t.TAPS: rows.shape[1],
+        t.OFFSETS: low.constants.add(
+            weight_layout.tap_offsets(window, layout.row, layout.pixel, values)
+        ),
+    }
+
+
+def _pixels(low: Lowering, step: Step, window: Window, size: tuple[int, int], classes: Any) -> Row:
+    """The pixel table of a convolution; ``classes`` are byte distances into START."""
+    layout = low.layouts[step.source]
+    table = weight_layout.pixel_table(
+        [
+            weight_layout.pixel_distances(
+                size, window.stride[0] * layout.row, window.stride[1] * layout.pixel
+            ),
+            classes,
+            distances(low, step.bits, size[0] * size[1]),
+            distances(low, step.residual, size[0] * size[1]),
+        ]
+    )
+    return {t.PIXELS: size[0] * size[1], t.PIXEL_TABLE: low.constants.add(table)}
+
+
+def _float_conv(low: Lowering, step: Step, window: Window, op: Conv | Dense) -> Row:
+    out, channels = op.weights.shape[0], op.weights.shape[-1]
+    height, width, _ = low.types[op.name].shape
+    rows = op.weights.reshape(out, -1)
+    return {
+        **_convolve(low, step, window, rows, out, channels),
+        **_pixels(low, step, window, (height, width), np.zeros(height * width, np.int32)),
+        t.MICRO: t.FLOAT,
+        t.WEIGHTS: low.constants.add(weight_layout.by_block(rows)),
+        t.ADD: low.constants.add(weight_layout.per_lane(op.add)),
+    }
+
+
+def _integer_conv(low: Lowering, step: Step, op: Conv, found: tuple[Any, int]) -> Row:
+    """``found`` is what ``integer_weights`` made of the weights."""
+    small, exponent = found
+    layout, channels = low.layouts[step.source], small.shape[3]
+    joined = integers.is_joined(op.window, layout.pixel, channels)
+    rows = integers.pair_rows(small, joined)
+    offsets = integers.pair_offsets(op.window, layout.row, layout.pixel, channels, joined)
+    height, width, out = low.types[op.name].shape
+    return {
+        **_convolve(low, step, op.window, rows, out, 1),
+        **_pixels(low, step, op.window, (height, width), np.zeros(height * width, np.int32)),
+        t.OFFSETS: low.constants.add(offsets),
+        t.WEIGHTS: low.constants.add(weight_layout.by_block(rows)),
+        t.ADD: low.constants.add(weight_layout.per_lane(op.add)),
+        t.MICRO: t.INTEGER,
+        t.EXPONENT: exponent,
+    }
+
+
+def conv(low: Lowering, step: Step, op: Conv) -> Row:
+    found = integers.integer_weights(op, low.types[op.inputs[0]].kind)
+    if found is not None:
+        return _integer_conv(low, step, op, found)
+    row = _float_conv(low, step, op.window, op)
+    out, per_group = op.weights.shape[0], op.weights.shape[-1]
+    if op.groups == 1:
+        return row
+    if out == op.groups and per_group == 1 and low.layouts[step.source].pixel % BLOCK == 0:
+        return {**row, t.MICRO: t.DEPTHWISE}
+    lanes = low.constants.add(weight_layout.lane_offsets(out, op.groups, per_group))
+    return {**row, t.MICRO: t.GROUPED_FLOAT, t.LANES: lanes}
+
+
+def dense(low: Lowering, step: Step, op: Dense) -> Row:
+    return _float_conv(low, step, Window((1, 1)), op)
+
+
+def binary_conv(low: Lowering, step: Step, op: BinaryConv) -> Row:
+    starts, classes = weight_layout.accumulator_starts(op, low.layouts[step.source].size)
+    height, width, _ = low.types[op.name].shape
+    rows = weight_layout.binary_rows(op)
+    values = weight_layout.blocks_for(op.channels_in)
+    micro = low.micro
+    if op.groups > 1:
+        micro = t.GROUPED
+    elif micro == t.LOOKUP and op.taps > lookup.MAX_TAPS:
+        micro = t.XNOR
+    row = {**_convolve(low, step, op.window, rows, op.channels_out, values), t.MICRO: micro}
+    if micro == t.GROUPED:
+        row[t.LANES] = low.constants.add(
+            weight_layout.lane_offsets(op.channels_out, op.groups, values)
+        )
+    elif micro == t.LOOKUP:
+        row[t.IN_PAIRS] = lookup.is_paired(op.window, values)
+        row[t.WEIGHTS] = low.constants.add(weight_layout.by_block(lookup.nibble_rows(rows)))
+        row[t.TABLES] = low.constants.add(lookup.tables())
+        row[t.NIBBLES] = lookup.padded_nibbles(rows.shape[1])
+        row[t.INDEX_BYTES] = lookup.index_bytes(rows.shape[1])
+    if t.WEIGHTS not in row:
+        row[t.WEIGHTS] = low.constants.add(weight_layout.by_block(rows))
+    if isinstance(op.epilogue, Threshold):
+        limits = weight_layout.threshold_limits(op.epilogue.level, starts, op.taps)
+        row.update({t.MUL: t.THRESHOLD, t.START: low.constants.add(limits)})
+    elif _is_switch(low, step):
+        row.update(_switch(low, op.epilogue, starts, op.taps))
+    else:
+        row[t.START] = low.constants.add(weight_layout.per_lane(starts))
+        row[t.MUL] = low.constants.add(weight_layout.per_lane(op.epilogue.mul))
+        row[t.ADD] = low.constants.add(weight_layout.per_lane(op.epilogue.add))
+    at_start = classes * np.int32(BLOCK * row[t.BLOCKS])
+    return {**row, **_pixels(low, step, op.window, (height, width), at_start)}
+
+
+def _is_switch(low: Lowering, step: Step) -> bool:
+    """Whether only the sign of an affine epilogue is wanted, and its residual is bits."""
+    return step.out is None and step.residual is not None and low.kind(step.residual) == t.BITS
+
+
+def _switch(low: Lowering, epilogue: Affine, starts: Any, taps: int) -> Row:
+    """Columns of the switch epilogue; ``starts`` int32 ``[classes, O]``."""
+    (plus, falls), (minus, _) = (weight_layout.sign_levels(epilogue, r, taps) for r in (1.0, -1.0))
+    limits = [weight_layout.threshold_limits(level, starts, taps) for level in (plus, minus)]
+    lanes = weight_layout.per_lane(falls).reshape(-1, LANES)
+    return {
+        t.MUL: t.SWITCH,
+        t.START: low.constants.add(np.stack(limits)),
+        t.SECOND: limits[0].nbytes,
+        t.FLIPS: low.constants.add(np.packbits(lanes, axis=1, bitorder="little")),
+    }
+
+
+def elementwise(low: Lowering, step: Step, op: Add | Sign | ToFloat) -> Row:
+    height, width, channels = low.types[step.source].shape
+    pixels = height * width
+    table = weight_layout.pixel_table(
+        [
+            distances(low, step.source, pixels),
+            np.zeros(pixels, np.int32),
+            distances(low, step.bits, pixels),
+            distances(low, step.residual, pixels),
+        ]
+    )
+    row = {**source_map(low, step.source), **outputs(low, step), **residual(low, step.residual)}
+    if row[t.KIND] == t.BITS:
+        row[t.SOURCE_PIXEL] = 0
+    return {
+        **row,
+        t.CODE: t.ELEMENTWISE,
+        t.PIXELS: pixels,
+        t.BLOCKS: weight_layout.blocks_for(channels),
+        t.PIXEL_TABLE: low.constants.add(table),
+    }
+
+
+def widen(low: Lowering, step: Step, op: Widen) -> Row:
+    layout = low.layouts[op.name]
+    pad = np.zeros(
+        layout.pixel // (2 if op.to_int16 else 4), np.int16 if op.to_int16 else np.float32
+    )
+    pad[: op.reader.pad_value.size] = op.reader.pad_value
+    return {
+        **source_map(low, step.source),
+        **geometry(op.reader.window),
+        t.CODE: t.WIDEN,
+        t.MICRO: t.INTEGER if op.to_int16 else t.FLOAT,
+        t.OUT: low.offsets[op.name],
+        t.OUT_ROW: layout.row,
+        t.OUT_PIXEL: layout.pixel,
+        t.OUT_HEIGHT: layout.size[0] + layout.margins[0] + layout.margins[2],
+        t.OUT_WIDTH: layout.size[1] + layout.margins[1] + layout.margins[3],
+        t.BLOCKS: weight_layout.blocks_for(low.types[step.source].shape[2]),
+        t.PAD: low.constants.add(pad),
+    }
+
+
+def regroup(low: Lowering, step: Step, op: Regroup) -> Row:
+    return {
+        **source_map(low, step.source),
+        **out_map(low, op.name),
+        **cleared(low, op.name),
+        t.CODE: t.REGROUP,
+        t.DIVISOR: op.reader.channels_in,
+    }
+
+
+def _pool(low: Lowering, step: Step, op: Op, window: Window, code: int, divisor: int) -> Row:
+    return {
+        **source_map(low, step.source),
+        **out_map(low, op.name),
+        **geometry(window),
+        t.CODE: code,
+        t.DIVISOR: divisor,
+    }
+
+
+def max_pool(low: Lowering, step: Step, op: MaxPool) -> Row:
+    code = t.MAX_BITS if low.kind(op.name) == t.BITS else t.MAX_F32
+    return _pool(low, step, op, op.window, code, 1)
+
+
+def avg_pool(low: Lowering, step: Step, op: AvgPool) -> Row:
+    area = op.window.kernel[0] * op.window.kernel[1]
+    if area & (area - 1) == 0:  # a power of two: multiplying by 1 / area is as exact
+        return {**_pool(low, step, op, op.window, t.SUM, 0), t.EXPONENT: 1 - area.bit_length()}
+    return _pool(low, step, op, op.window, t.SUM, area)
+
+
+def global_sum(low: Lowering, step: Step, op: GlobalSum) -> Row:
+    height, width, _ = low.types[step.source].shape
+    return _pool(low, step, op, Window((height, width)), t.SUM, 1)
+
+
+def clip(low: Lowering, step: Step, op: Clip) -> Row:
+    return {**source_map(low, step.source), **out_map(low, op.name), t.CODE: t.CLIP}
+
+
+def repeat(low: Lowering, step: Step, op: Repeat) -> Row:
+    spare = low.types[op.name].shape[2] % LANES
+    return {
+        **source_map(low, step.source),
+        **out_map(low, op.name),
+        **(cleared(low, op.name) if spare else {}),
+        t.CODE: t.REPEAT,
+        t.DIVISOR: op.times,
+    }
+
+
+RULES: dict[type[Op], Callable[..., Row]] = {
+    Conv: conv,
+    BinaryConv: binary_conv,
+    Sign: elementwise,
+    Clip: clip,
+    ToFloat: elementwise,
+    Add: elementwise,
+    MaxPool: max_pool,
+    AvgPool: avg_pool,
+    Repeat: repeat,
+    GlobalSum: global_sum,
+    Dense: dense,
+    Widen: widen,
+    Regroup: regroup,
+}

@@ -1,0 +1,163 @@
+"""Weights and tables in the order in which the micro-kernels read them; made once, at load."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from frostbit.kernels.ir import bits
+from frostbit.kernels.ir.program import Affine, BinaryConv, FormatError, Window
+from frostbit.kernels.micro.vector import LANES
+from frostbit.kernels.micro.xnor import TILE
+
+Array = NDArray[Any]
+MAX_ENTRIES = 1 << 26
+
+
+def blocks_for(channels: int) -> int:
+    """Number of blocks of 32 channels that hold ``channels``."""
+    return -(-channels // LANES)
+
+
+def check_size(count: int, what: str) -> None:
+    """Raise FormatError if a table of ``count`` entries is beyond reason (a hostile file)."""
+    if count > MAX_ENTRIES:
+        raise FormatError(f"too large for the engine: {count} {what}, at most {MAX_ENTRIES}")
+
+
+def per_lane(values: Array) -> Array:
+    """``[..., O]`` with O padded by zeros to whole blocks."""
+    extra = blocks_for(values.shape[-1]) * LANES - values.shape[-1]
+    return np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, extra)])
+
+
+def by_block(rows: Array) -> Array:
+    """``[O, taps]`` to ``[blocks][taps][32]``."""
+    padded = per_lane(rows.T)
+    return padded.reshape(padded.shape[0], -1, LANES).transpose(1, 0, 2)
+
+
+def binary_rows(op: BinaryConv) -> NDArray[np.uint32]:
+    """Packed weights as uint32 ``[O, kh * kw * words]``, 32 input channels a word."""
+    halves = np.ascontiguousarray(op.words.astype("<u8")).view("<u4")
+    return halves[..., : blocks_for(op.channels_in)].reshape(op.channels_out, -1)
+
+
+def tap_offsets(window: Window, row: int, pixel: int, values: int) -> NDArray[np.int32]:
+    """Distance in bytes of each 4-byte tap value from its output pixel's first tap."""
+    down = np.arange(window.kernel[0])[:, None, None] * window.dilation[0] * row
+    right = np.arange(window.kernel[1])[:, None] * window.dilation[1] * pixel
+    return (down + right + 4 * np.arange(values)).astype(np.int32).ravel()
+
+
+def pixel_distances(size: tuple[int, int], down: int, right: int) -> NDArray[np.int32]:
+    """Distance in bytes of each pixel of a map of ``size``, row by row: int32 ``[H * W]``."""
+    ys, xs = np.arange(size[0])[:, None], np.arange(size[1])
+    return (ys * down + xs * right).astype(np.int32).ravel()
+
+
+def pixel_table(columns: list[NDArray[np.int32]]) -> NDArray[np.int32]:
+    """int32 ``[pixels rounded up to TILE][4]``; the last pixel is repeated."""
+    stacked = np.stack(columns, axis=1)
+    return np.pad(stacked, [(0, -len(stacked) % TILE), (0, 0)], mode="edge")
+
+
+def _valid_taps(out: int, size: int, taps: int, stride: int, dilation: int, pad: int) -> Array:
+    """bool ``[out, taps]``: whether the tap lies inside the map, along one axis."""
+    check_size(out * taps, "windows times taps along one axis")
+    at = np.arange(out)[:, None] * stride + np.arange(taps) * dilation - pad
+    return np.asarray((at >= 0) & (at < size))
+
+
+def accumulator_starts(
+    op: BinaryConv, size: tuple[int, int]
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Accumulators at 0 mismatches, by class of output pixel.
+
+    Padded taps are stored as +1. Where the Program pads with 0 their products are taken off
+    again: ``acc = K - 2 * mismatches - sum of the weights of padded taps``. Pixels with the same
+    padded taps form a class; the inner pixels are one.
+
+    Returns:
+        int32 ``[classes, O]``, and the class of each output pixel, int32 ``[OH * OW]``.
+
+    Raises:
+        FormatError: if there are more than ``MAX_ENTRIES`` of either.
+    """
+    window = op.window
+    out = window.output(*size)
+    if op.pad_value == 1 or not any(window.pads):
+        starts = np.full((1, op.channels_out), op.taps, np.int32)
+        return starts, np.zeros(out[0] * out[1], np.int32)
+    sums = op.channels_in - 2 * bits.popcount(op.words)  # [O, kh, kw]
+    axes = []
+    for axis in (0, 1):
+        valid = _valid_taps(
+            out[axis],
+            size[axis],
+            window.kernel[axis],
+            window.stride[axis],
+            window.dilation[axis],
+            window.pads[axis],
+        )
+        axes.append(np.unique(valid, axis=0, return_inverse=True))
+    (rows, row_class), (columns, column_class) = axes
+    check_size(len(rows) * len(columns) * op.channels_out, "accumulator starts")
+    inside = np.einsum(
+        "yi,xj,oij->yxo", rows.astype(np.int64), columns.astype(np.int64), sums, optimize=True
+    )
+    starts = op.taps - (sums.sum(axis=(1, 2)) - inside)
+    classes = row_class.reshape(-1, 1) * len(columns) + column_class.reshape(1, -1)
+    return starts.reshape(-1, op.channels_out).astype(np.int32), classes.astype(np.int32).ravel()
+
+
+def sign_levels(
+    epilogue: Affine, shift: float, taps: int
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """The sign of ``mul * acc + add + shift`` as a threshold on the accumulator.
+
+    Rounded as the reference rounds it, that number never falls (``mul >= 0``) or never rises as
+    ``acc`` grows, so bisection finds the one place where its sign changes.
+
+    Args:
+        epilogue: of a convolution whose sum and sign nobody else needs.
+        shift: what is added: the +1 or -1 of a residual of bits, or 0.
+        taps: the largest accumulator.
+
+    Returns:
+        ``level`` int64 ``[O]`` and ``falls`` bool ``[O]``: the sign is +1 where
+        ``acc >= level``, but where ``falls`` it is -1 there and +1 below.
+    """
+    mul, added = epilogue.mul.astype(np.float64), epilogue.add.astype(np.float64)
+    falls = mul < 0
+    low, high = np.full(mul.shape, -taps), np.full(mul.shape, taps + 1)
+    while (low < high).any():
+        middle = (low + high) >> 1
+        value = (middle * mul + added).astype(np.float32) + np.float32(shift)
+        reached = (value >= 0) != falls
+        low, high = np.where(reached, low, middle + 1), np.where(reached, middle, high)
+    return low, falls
+
+
+def threshold_limits(
+    level: NDArray[Any], starts: NDArray[np.int32], taps: int
+) -> NDArray[np.int32]:
+    """Largest number of mismatches with ``acc >= level``, int32 ``[classes, lanes]``.
+
+    ``start - 2 * m >= level`` is ``m <= floor((start - level) / 2)``; spare lanes always are.
+    """
+    limits = (starts.astype(np.int64) - level) >> 1
+    extra = blocks_for(starts.shape[1]) * LANES - starts.shape[1]
+    padded = np.pad(limits, [(0, 0), (0, extra)], constant_values=taps)
+    return padded.astype(np.int32)
+
+
+def lane_offsets(out: int, groups: int, values: int) -> NDArray[np.int32]:
+    """Distance in bytes of each output channel's group within a pixel.
+
+    A group of input channels takes ``values`` words of bits (in a regrouped map) or floats.
+    """
+    group = np.arange(out) // (out // groups)
+    return per_lane((4 * values * group).astype(np.int32))

@@ -1,0 +1,231 @@
+"""``pipeline bench`` as the command runs it: make the runtimes, measure, print, write."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from frostbit.pipeline.cli.options import Failure, progress, terminal
+
+if TYPE_CHECKING:
+    from frostbit.kernels.ir.program import Program
+    from frostbit.pipeline.bench.measure import Bench, Model
+    from frostbit.pipeline.bench.profiling import Profile
+    from frostbit.pipeline.parity.runtimes import Missing
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a person asked of a benchmark; the fields are the command's options.
+
+    Attributes:
+        names: runtimes; none means the usual ones.
+        run: run folder of the model, for torch; None: the model's own folder.
+        pin: CPU to stay on; None leaves it to the system.
+        estimates: with ``profile``: static estimates for other CPUs too.
+        allowed: percent by which a runtime may be slower than ``baseline``.
+    """
+
+    names: tuple[str, ...] = ()
+    run: Path | None = None
+    rounds: int = 50
+    threads: int = 1
+    batch: int = 1
+    seed: int = 0
+    data_dir: Path | None = None
+    pin: int | None = None
+    json_file: Path | None = None
+    markdown: Path | None = None
+    profile: bool = False
+    estimates: bool = False
+    baseline: Path | None = None
+    allowed: float = 5.0
+
+
+def bench_models(files: Sequence[Path], wishes: Wishes) -> tuple[Bench, bool]:
+    """Measure packed models side by side; returns the figures and whether all is well."""
+    from frostbit.kernels.ir.file import load_program
+
+    programs = [load_program(path) for path in files]
+    return _bench(dict(zip(labels(files), zip(files, programs, strict=True), strict=True)), wishes)
+
+
+def bench_synthetic(name: str, wishes: Wishes) -> tuple[Bench, bool]:
+    """Measure a standard network with random weights; its model lives in a temporary folder."""
+    from frostbit.export.synthetic.networks import UnknownNetwork, synthetic
+    from frostbit.kernels.ir.file import save_program
+
+    try:
+        program = synthetic(name)
+    except UnknownNetwork as error:
+        raise Failure(str(error)) from error
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "model.bnn"
+        save_program(program, model)
+        out = wishes.json_file or Path(f"{name}.json")
+        return _bench({name: (model, program)}, replace(wishes, json_file=out))
+
+
+def bench_remote(
+    model: Path, target: str, python: str, config: Path | None, wishes: Wishes
+) -> bool:
+    """Measure a model's bundle on another machine, bring the JSON back; whether all is well."""
+    from frostbit.kernels.ir.file import load_program
+    from frostbit.pipeline.device import bundle, remote
+    from frostbit.pipeline.run import folder as run_folder
+
+    machine = remote.Remote(target, python, config)
+    console = terminal()
+    data = bundle.build(
+        load_program(model), labels([model])[0], wishes.data_dir, wishes.seed, progress()("bundle")
+    )
+    arguments = ["--rounds", str(wishes.rounds)]
+    arguments += [] if wishes.pin is None else ["--pin", str(wishes.pin)]
+    with console.status(f"measuring on {target}"):
+        document, text = remote.bench(machine, data, arguments)
+    console.print(text.rstrip())
+    path = wishes.json_file or model.parent / "bench-remote.json"
+    run_folder.write_bytes(path, (json.dumps(document, indent=2) + "\n").encode())
+    console.print(f"wrote {path}")
+    return document.get("passed") is True
+
+
+def labels(files: Sequence[Path]) -> list[str]:
+    """Short names of model files: their folder's, or their own; whole paths if those collide."""
+    short = [f.resolve().parent.name if f.stem == "model" else f.stem for f in files]
+    counts = Counter(short)
+    return [str(f) if counts[name] > 1 else name for f, name in zip(files, short, strict=True)]
+
+
+def _bench(models: dict[str, tuple[Path, Program]], wishes: Wishes) -> tuple[Bench, bool]:
+    from frostbit.pipeline.bench import baseline
+    from frostbit.pipeline.bench import file as bench_file
+    from frostbit.pipeline.bench import measure as bench
+    from frostbit.pipeline.parity import runtimes
+
+    names = runtimes.check_names(wishes.names)
+    before = None if wishes.baseline is None else bench_file.read(wishes.baseline)
+    _pin(wishes.pin)
+    ready: list[Model] = []
+    missing: list[Missing] = []
+    try:
+        for label, (path, program) in models.items():
+            ready.append(_model(label, path, program, names, wishes, missing))
+        found = bench.run(
+            ready,
+            rounds=wishes.rounds,
+            threads=wishes.threads,
+            seed=wishes.seed,
+            batch=wishes.batch,
+            progress=progress(),
+        )
+    finally:
+        for model in ready:
+            for runtime in model.runtimes:
+                runtime.close()
+    if wishes.profile:
+        found = replace(
+            found, profile=_profiled(ready[0].program, ready[0].inputs.images[0], wishes)
+        )
+    well = found.passed
+    _show(found, missing)
+    if before is not None:
+        verdicts, warning = baseline.compare(found, before, wishes.allowed)
+        terminal().print(*([warning] if warning else []), *map(str, verdicts), sep="\n")
+        well = well and not any(each.regressed for each in verdicts)
+    _write(found, next(iter(models.values()))[0], len(models), wishes)
+    return found, well
+
+
+def _model(
+    label: str,
+    path: Path,
+    program: Program,
+    names: tuple[str, ...],
+    wishes: Wishes,
+    missing: list[Missing],
+) -> Model:
+    from frostbit.pipeline.bench import measure as bench
+    from frostbit.pipeline.parity import runtimes
+
+    inputs = bench.inputs_for(program, wishes.data_dir, wishes.seed)
+    if inputs.labels is None:
+        terminal().print(f"accuracy: not measured, random images; {inputs.remedy}")
+    source = runtimes.Source(program, path.parent, wishes.run or path.parent, wishes.threads)
+    made, absent = runtimes.make(names, source, asked=bool(wishes.names))
+    missing += [each for each in absent if each not in missing]
+    return bench.Model(label, path, program, tuple(made), inputs)
+
+
+def _pin(cpu: int | None) -> None:
+    """Keep this process, and what it starts, on one CPU."""
+    if cpu is None:
+        return
+    if not hasattr(os, "sched_setaffinity"):
+        raise Failure("--pin needs Linux; leave it out")
+    usable = sorted(os.sched_getaffinity(0))
+    if cpu not in usable:
+        raise Failure(f"there is no CPU {cpu} to pin to; this process may use {usable}")
+    os.sched_setaffinity(0, {cpu})
+
+
+def _show(found: Bench, missing: list[Missing]) -> None:
+    from frostbit.pipeline.cli.tables import bench_table
+
+    table, lines = bench_table(found, missing)
+    console = terminal()
+    console.print(table)
+    console.print(*lines, sep="\n")
+
+
+def _write(found: Bench, first: Path, count: int, wishes: Wishes) -> None:
+    from frostbit.pipeline.cli.tables import bench_markdown
+    from frostbit.pipeline.run import folder as run_folder
+
+    beside = first.parent / "bench.json" if count == 1 else Path("bench.json")
+    written = {wishes.json_file or beside: found.to_json()}
+    if wishes.markdown is not None:
+        written[wishes.markdown] = bench_markdown(found)
+    for path, text in written.items():
+        run_folder.write_bytes(path, text.encode())
+        terminal().print(f"wrote {path}")
+
+
+def _profiled(program: Program, image: Any, wishes: Wishes) -> dict[str, Any]:
+    """Print where the engine's time goes; returns it for the JSON."""
+    from frostbit.kernels.engine import Engine
+    from frostbit.pipeline.bench import profiling
+
+    console = terminal()
+    with console.status("profiling"):
+        found = profiling.measure(Engine(program), image, wishes.rounds)
+    table, lines = profiling.table(found)
+    console.print(table)
+    console.print(*lines, sep="\n")
+    document = found.to_json()
+    if wishes.estimates:
+        document["static_estimates"] = _estimated(found)
+    return document
+
+
+def _estimated(found: Profile) -> list[dict[str, Any]]:
+    """Print what the counting loop would take on other CPUs; returns it for the JSON."""
+    from frostbit.pipeline.bench import static_estimate
+
+    console = terminal()
+    try:
+        with console.status("static estimates"):
+            estimates = static_estimate.estimates(found.kernel)
+    except static_estimate.EstimateMissing as error:
+        console.print(f"static estimates: {error}")
+        return []
+    macs = sum(line.step.binary_macs for line in found.lines)
+    rates = [line.macs_per_cycle or 0.0 for line in found.lines if line.step.binary_macs]
+    console.print(static_estimate.table(estimates, macs, max(rates, default=0.0)))
+    return static_estimate.to_json(estimates)

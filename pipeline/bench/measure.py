@@ -1,0 +1,259 @@
+"""Latency, size, accuracy and parity of every runtime, measured side by side.
+
+Method: all runtimes live in one process (LCE in its worker, timed inside it) and take turns on the
+same images (:mod:`frostbit.pipeline.bench.timing`). Compare the ratios; absolute times belong to
+the machine named under ``conditions``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from frostbit.export.parity import ParityReport, compare
+from frostbit.export.runtimes import Images, Runtime, Timed
+from frostbit.kernels.ir.file import program_hash
+from frostbit.kernels.ir.program import Program
+from frostbit.pipeline import machine
+from frostbit.pipeline.bench import conditions, timing
+from frostbit.pipeline.bench.timing import Latency, Progress, Ratio
+from frostbit.pipeline.data import datasets
+from frostbit.pipeline.errors import UserError
+
+PICTURES = 2000
+"""Pictures on disk that are compared at most (sets in memory are compared whole)."""
+QUICK = 10
+"""With fewer rounds than this nobody asks for care: no cold starts, no least time."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One runtime in the table and in bench.json.
+
+    Attributes:
+        name: runtime as in tables, e.g. ``engine:xnor``.
+        model: label of the model it ran.
+        kernel: what is behind the colon of the name.
+        latency_ms: of one batch.
+        ratio: latency over that of the first engine, round by round; None without an engine.
+        accuracy: percent, None if not measured.
+        size_bytes: of what the runtime loads.
+    """
+
+    name: str
+    model: str
+    kernel: str
+    latency_ms: Latency
+    ratio: Ratio | None
+    accuracy: float | None
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model of a benchmark: what to run, and what to compare it on.
+
+    Attributes:
+        label: short name in tables.
+        path: its file.
+        program: the loaded file.
+        runtimes: what to time.
+        inputs: images, with labels if they come from the data set.
+    """
+
+    label: str
+    path: Path
+    program: Program
+    runtimes: tuple[Timed, ...]
+    inputs: Inputs
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What is known of one model besides times; ``parity`` is None if nothing could be compared."""
+
+    label: str
+    program_sha256: str
+    dataset: str
+    parity: ParityReport | None
+
+    def document(self) -> dict[str, Any]:
+        """As in bench.json."""
+        parity = None
+        if self.parity is not None:
+            parity = {
+                **self.parity.total,
+                "passed": self.parity.passed,
+                "exact": self.parity.promised,
+                "head_exact": self.parity.head_exact,
+                "runtimes": [asdict(each) for each in self.parity.comparisons],
+            }
+        return {
+            "model": self.label,
+            "program_sha256": self.program_sha256,
+            "dataset": self.dataset,
+            "parity": parity,
+        }
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Everything one benchmark found; :meth:`to_json` is what ``bench.json`` holds."""
+
+    rows: tuple[Row, ...]
+    models: tuple[Checked, ...]
+    conditions: dict[str, Any]
+    profile: dict[str, Any] | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether no bit differs in anything that was compared."""
+        return all(each.parity is None or each.parity.passed for each in self.models)
+
+    def to_json(self) -> str:
+        """A single model's facts stand at the top, those of several in a list ``models``."""
+        documents = [each.document() for each in self.models]
+        facts = documents[0] if len(documents) == 1 else {"models": documents}
+        document: dict[str, Any] = {
+            "runtimes": [asdict(row) for row in self.rows],
+            **facts,
+            "conditions": self.conditions,
+        }
+        if self.profile is not None:
+            document["profile"] = self.profile
+        return json.dumps(document, indent=2) + "\n"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Images to run: the data set's test split with labels, or random ones and why.
+
+    Attributes:
+        images: uint8 ``[N, H, W, C]``.
+        labels: int64 ``[N]``, or None for random images.
+        dataset: name of the data set ("" for random images).
+        remedy: for random images, why the data set is not used and what to do.
+    """
+
+    images: Images
+    labels: NDArray[np.int64] | None
+    dataset: str
+    remedy: str = ""
+
+
+def random_images(program: Program, seed: int, count: int) -> Images:
+    """Seeded random images uint8 ``[count, H, W, C]`` of the program's input shape."""
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (count, *program.input_shape), dtype=np.uint8)
+
+
+def inputs_for(program: Program, data_dir: Path | None, seed: int, randoms: int = 64) -> Inputs:
+    """The test split of the data set that ``program`` was trained on, else random images."""
+    remedy = "the model names no data set"
+    if program.dataset:
+        try:
+            photographs = datasets.Photographs(program.input_shape[0])
+            test = datasets.load(program.dataset, data_dir, photographs=photographs).test
+        except UserError as error:
+            remedy = str(error)
+        else:
+            if test.image_shape == program.input_shape:
+                count = len(test) if isinstance(test, datasets.Split) else min(len(test), PICTURES)
+                return Inputs(test.take(range(count)), test.labels[:count], program.dataset)
+            remedy = f"the images of {program.dataset} do not fit the model's {program.input_shape}"
+    return Inputs(random_images(program, seed, randoms), None, "", remedy)
+
+
+def size(runtime: Timed, model: Path) -> int:
+    """Bytes of what a runtime loads: its file, or its parameters where it has no file."""
+    return int(getattr(runtime, "size_bytes", 0)) or model.stat().st_size
+
+
+def _checked(model: Model, progress: Progress) -> Checked:
+    comparable = [runtime for runtime in model.runtimes if isinstance(runtime, Runtime)]
+    images, labels = model.inputs.images, model.inputs.labels
+    report = None
+    if comparable:
+        report = compare(model.program, comparable, images, labels, progress=progress)
+    return Checked(model.label, program_hash(model.program), model.inputs.dataset, report)
+
+
+def _rows(
+    models: Sequence[Model], checked: Sequence[Checked], latencies: Sequence[Latency]
+) -> tuple[Row, ...]:
+    owners = [(m, c, r) for m, c in zip(models, checked, strict=True) for r in m.runtimes]
+    engines = [i for i, (_, _, r) in enumerate(owners) if r.name.startswith("engine")]
+    rows = []
+    for (model, check, runtime), latency in zip(owners, latencies, strict=True):
+        comparisons = () if check.parity is None else check.parity.comparisons
+        right = {c.name: c.correct for c in comparisons}.get(runtime.name)
+        accuracy = None if right is None else 100 * right / len(model.inputs.images)
+        ratio = timing.paired_ratio(latency, latencies[engines[0]]) if engines else None
+        kernel = runtime.name.partition(":")[2]
+        rows.append(
+            Row(
+                runtime.name,
+                model.label,
+                kernel,
+                latency,
+                ratio,
+                accuracy,
+                size(runtime, model.path),
+            )
+        )
+    return tuple(rows)
+
+
+def _noise(rows: Sequence[Row]) -> dict[str, Any]:
+    """How far rounds spread, and of which runtime: the noisiest one."""
+    worst = max(rows, key=lambda row: timing.noise(row.latency_ms))
+    return {"noise": round(timing.noise(worst.latency_ms), 4), "noisiest": worst.name}
+
+
+def run(
+    models: Sequence[Model],
+    *,
+    rounds: int,
+    threads: int,
+    seed: int,
+    progress: Callable[[str], Progress],
+    batch: int = 1,
+) -> Bench:
+    """Check parity over each model's whole test set, then time every runtime of all models.
+
+    Runtimes without ``logits`` (full-precision twins) are timed only.
+
+    Raises:
+        ParityError: if the comparison is void (constant outputs).
+    """
+    checked = [_checked(model, progress("parity")) for model in models]
+    pairs = [(runtime, model.inputs.images) for model in models for runtime in model.runtimes]
+    before, load, start = machine.sensors(), os.getloadavg()[0], time.perf_counter()
+    span = timing.SPAN_S if rounds >= QUICK else 0.0
+    latencies = timing.measure(pairs, rounds, seed, batch, progress("timing"), span)
+    rows = _rows(models, checked, latencies)
+    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    facts = {
+        **conditions.conditions(),
+        "sensors": {"before": before, "after": machine.sensors()},
+        "measured_s": round(time.perf_counter() - start, 3),
+        "threads": threads,
+        "batch": batch,
+        "rounds": len(latencies[0].rounds),
+        "seed": seed,
+        "load_average": round(load, 2),
+        **_noise(rows),
+        "peak_rss_mib": round(peak_kib / 1024, 1),
+    }
+    if span and any(row.name.startswith("engine") for row in rows):
+        facts.update(conditions.cold_start(models[0].path))
+    return Bench(rows, tuple(checked), facts)

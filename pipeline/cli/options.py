@@ -1,0 +1,158 @@
+"""Options and helpers that several commands share."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+FILE = click.Path(dir_okay=False, path_type=Path)
+EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+class Failure(click.ClickException):
+    """One line on standard error, exit status 2."""
+
+    exit_code = 2
+
+
+def terminal() -> Console:
+    """Console on standard output, 120 columns where that is not a terminal.
+
+    It prints text as it is: names from files, and remedies like ``frostbit[train]``, are no markup.
+    """
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else 120
+    return Console(width=width, markup=False, emoji=False, highlight=False)
+
+
+class _Echo(logging.Handler):
+    """Log lines on the terminal, as every other line of a command."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(record.getMessage(), err=True)
+
+
+def log_to_terminal() -> None:
+    """Show what the libraries of this package log, e.g. that the engine is being compiled."""
+    log = logging.getLogger("frostbit")
+    if not log.handlers:
+        log.addHandler(_Echo())
+        log.setLevel(logging.INFO)
+
+
+def progress() -> Callable[[str], Callable[[Iterable[int]], Iterable[int]]]:
+    """Progress bars by label, on standard error, gone when done."""
+    from rich.console import Console
+    from rich.progress import track
+
+    bars = Console(stderr=True)
+
+    def labelled(label: str) -> Callable[[Iterable[int]], Iterable[int]]:
+        return lambda steps: track(steps, description=label, console=bars, transient=True)
+
+    return labelled
+
+
+def options(*chosen: Callable[..., Any]) -> Callable[..., Any]:
+    """One decorator that adds several options, in this order."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(chosen):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+force_option = click.option("--force", is_flag=True, help="Overwrite what is there.")
+data_option = click.option(
+    "--data-dir", type=FOLDER, help="Folder of the data set's files (see README, Data)."
+)
+seed_option = click.option("--seed", type=click.IntRange(0), help="Seed of everything random.")
+training_options = options(
+    click.option("--recipe", help="Name (digits, fashion-small, paper, ...) or a .toml file."),
+    click.option("--resume", type=FOLDER, help="Go on with this run after its last checkpoint."),
+    click.option("--method", help="stompp, stompp-ste, ste, ... (default: the recipe's)."),
+    click.option("--binarize", help="weights (real activations) or both (default)."),
+    click.option("--model", help="e.g. bireal-8, resnet18 or my_package.nets:factory."),
+    click.option("--dataset", help="e.g. fashion-mnist, cifar10 or folder (with --data-dir)."),
+    click.option("--epochs", type=click.IntRange(1), help="Passes over the training images."),
+    seed_option,
+    click.option(
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Any other field of the recipe, e.g. --set width=48.",
+    ),
+    click.option(
+        "--device",
+        type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+        default="auto",
+        show_default=True,
+        help="Where to train.",
+    ),
+    click.option("--teacher", type=EXISTING_FOLDER, help="Run folder of a net to distil from."),
+    click.option("--compile", "compiled", is_flag=True, help="Use torch.compile."),
+    click.option("--workers", type=click.IntRange(0), default=0, help="Image decoding processes."),
+    click.option("--skip-corrupt", is_flag=True, help="Leave out pictures that cannot be decoded."),
+    click.option("--cache", is_flag=True, help="Keep decoded pictures in the cache folder."),
+    click.option(
+        "--checkpoint-every",
+        type=click.IntRange(0),
+        default=0,
+        help="Steps between checkpoints [default: 20 a run, and every 10 minutes].",
+    ),
+    click.option(
+        "--checkpoint-minutes",
+        type=click.FloatRange(0),
+        default=0.0,
+        help="Minutes between checkpoints, instead or as well.",
+    ),
+    click.option("--detect-anomaly", is_flag=True, help="Name where a NaN appears first; slow."),
+    click.option("-o", "--out", type=FOLDER, help="Run folder [default: runs/RECIPE]."),
+    force_option,
+    data_option,
+)
+_RECIPE_FIELDS = ("method", "binarize", "model", "dataset", "epochs", "seed")
+_HOW = (
+    "device",
+    "force",
+    "data_dir",
+    "teacher",
+    "workers",
+    "checkpoint_every",
+    "checkpoint_minutes",
+    "skip_corrupt",
+    "cache",
+    "detect_anomaly",
+)
+
+
+def split_training(options: dict[str, Any]) -> dict[str, Any]:
+    """What :data:`training_options` gave, as arguments of ``commands.train_run``."""
+    rest = {k: v for k, v in options.items() if k not in (*_RECIPE_FIELDS, *_HOW)}
+    chosen = {name: options[name] for name in _RECIPE_FIELDS}
+    return {**rest, "chosen": chosen, "how": {name: options[name] for name in _HOW}}
+
+
+bench_options = options(
+    click.option("--rounds", type=click.IntRange(1), default=50, show_default=True),
+    click.option("--threads", type=click.IntRange(1), default=1, show_default=True),
+)
+remote_options = options(
+    click.option("--remote", metavar="USER@HOST", help="Measure on this machine, over ssh."),
+    click.option("--remote-python", default="python3", show_default=True, help="Python there."),
+    click.option("--ssh-config", type=EXISTING_FILE, help="Configuration file for ssh and scp."),
+)

@@ -1,0 +1,165 @@
+"""What ``check.py`` of a bundle runs on the board; needs the base install only.
+
+Every micro-kernel of the CPU must give the logits that the bundle brings. Only then is anything
+measured, and under an emulator nothing is: ``--no-timing``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from frostbit.kernels.engine import Engine
+from frostbit.kernels.ir.file import load_program
+from frostbit.kernels.ir.program import FormatError, Program
+from frostbit.kernels.machine import cpu
+from frostbit.pipeline.errors import UserError
+
+LARGEST = 2**26
+"""Bytes of any file of a bundle."""
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The bundle's manifest, after every file's hash was checked.
+
+    Raises:
+        UserError: a file is missing, too large or damaged.
+    """
+    try:
+        facts = json.loads(_small(folder / "manifest.json"))
+        for name, expected in dict(facts["sha256"]).items():
+            if Path(name).name != name:
+                raise UserError(f"the bundle names a file outside its folder: '{name}'")
+            if hashlib.sha256(_small(folder / name)).hexdigest() != expected:
+                raise UserError(f"'{folder / name}' is damaged; copy the bundle again")
+        float(facts["tolerance"])
+        str(facts["label"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"'{folder}' is no complete bundle ({error}); unpack it again") from error
+    return dict(facts)
+
+
+def _small(path: Path) -> bytes:
+    if path.stat().st_size > LARGEST:
+        raise ValueError(f"{path.name} is larger than {LARGEST >> 20} MB")
+    return path.read_bytes()
+
+
+def _array(folder: Path, name: str) -> NDArray[Any]:
+    try:
+        found = np.load(folder / f"{name}.npy", allow_pickle=False)
+        if not isinstance(found, np.ndarray):  # NumPy's archives bear any name
+            raise ValueError("an archive")
+        return found
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"'{name}.npy' is damaged ({error}); copy the bundle again") from error
+
+
+def compare(program: Program, folder: Path, tolerance: float) -> list[dict[str, Any]]:
+    """Run the bundle's images with every micro-kernel; one result each.
+
+    Raises:
+        UserError: the arrays do not fit the model.
+    """
+    images, expected = _array(folder, "images"), _array(folder, "logits")
+    if images.dtype != np.uint8 or images.shape[1:] != program.input_shape:
+        raise UserError("images.npy does not fit the model; make the bundle again")
+    if expected.shape != (len(images), len(program.classes)):
+        raise UserError("logits.npy does not fit the model; make the bundle again")
+    labels = _array(folder, "labels") if (folder / "labels.npy").exists() else None
+    found = []
+    for kernel in cpu.available():
+        logits = Engine(program, kernel=kernel).run(images)
+        apart = np.abs(logits.astype(np.float64) - expected)
+        largest = np.abs(expected).max(axis=1, keepdims=True)
+        within = bool((apart <= tolerance * largest).all())
+        accuracy = None
+        if labels is not None:
+            accuracy = 100 * float((logits.argmax(axis=1) == labels).mean())
+        found.append(
+            {
+                "kernel": kernel,
+                "images": len(images),
+                "logits_max_abs_diff": float(apart.max()),
+                "equal": within,
+                "constant": bool((logits == logits[0]).all() and len(images) > 1),
+                "accuracy": accuracy,
+            }
+        )
+    return found
+
+
+def report(each: dict[str, Any], tolerance: float) -> str:
+    """One line on one micro-kernel."""
+    if each["constant"]:
+        return f"engine:{each['kernel']}: FAILED, all images give the same logits"
+    if not each["equal"]:
+        return f"engine:{each['kernel']}: DIFFERS by up to {each['logits_max_abs_diff']:.3g}"
+    how = "equal bit for bit" if tolerance == 0 else f"within {tolerance:g}"
+    score = "" if each["accuracy"] is None else f", {each['accuracy']:.2f} % right"
+    return f"engine:{each['kernel']}: {each['images']} images, logits {how}{score}"
+
+
+@click.command()
+@click.option("--rounds", type=click.IntRange(1), default=50, show_default=True)
+@click.option("--pin", type=click.IntRange(0), metavar="CPU", help="Stay on this CPU.")
+@click.option("--no-timing", is_flag=True, help="Only compare, e.g. under an emulator.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the result.")
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    default=Path(),
+    help="The unpacked bundle.",
+)
+def main(
+    rounds: int, pin: int | None, no_timing: bool, json_file: Path | None, folder: Path
+) -> None:
+    """Compare this board with the machine that made the bundle, then measure it.
+
+    Example: python check.py --json result.json
+    """
+    try:
+        well = _main(rounds, pin, no_timing, json_file, folder)
+    except (UserError, FormatError) as error:
+        raise click.ClickException(str(error)) from error
+    if not well:
+        sys.exit(1)
+
+
+def _main(
+    rounds: int, pin: int | None, no_timing: bool, json_file: Path | None, folder: Path
+) -> bool:
+    facts = read_manifest(folder)
+    program = load_program(folder / "model.bnn")
+    results = compare(program, folder, facts["tolerance"])
+    click.echo(f"{facts['label']} on {platform.machine()}, made on {facts['made_on']['cpu']}")
+    for each in results:
+        click.echo(report(each, facts["tolerance"]))
+    well = all(each["equal"] and not each["constant"] for each in results)
+    document: dict[str, Any] = {"label": facts["label"], "passed": well, "kernels": results}
+    if well and not no_timing:
+        document["bench"] = _measured(folder, rounds, pin)
+    if json_file is not None:
+        from frostbit.pipeline.run.folder import write_bytes
+
+        write_bytes(json_file, (json.dumps(document, indent=2) + "\n").encode())
+    return well
+
+
+def _measured(folder: Path, rounds: int, pin: int | None) -> dict[str, Any]:
+    """Latency of every micro-kernel, as ``pipeline bench`` gives it."""
+    from frostbit.pipeline.bench.command import Wishes, bench_models
+
+    names = tuple(f"engine:{kernel}" for kernel in cpu.available())
+    out = folder / "bench.json"
+    wishes = Wishes(names=names, rounds=rounds, pin=pin, json_file=out)
+    bench_models([folder / "model.bnn"], wishes)
+    return dict(json.loads(out.read_text()))

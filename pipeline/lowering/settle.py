@@ -1,0 +1,158 @@
+"""Settling: the trained network becomes the exact network whose accuracy we report.
+
+Steps, in order (``exactness.md``):
+
+1. BatchNorm statistics are estimated again with every mask frozen.
+2. The module is traced with torch.fx and each ``convolution -> BatchNorm [-> sign]`` is folded into
+   one module of :mod:`frostbit.pipeline.lowering.settled_layers`: integer thresholds where a sign
+   follows directly, a multiplier and an addend per channel elsewhere, pixel normalisation into the
+   stem.
+3. Multipliers, addends and full-precision weights are rounded to a grid ``2**-s``, with the largest
+   s for which :mod:`frostbit.kernels.ir.exact` proves that float32 rounds nothing before any sign.
+   The head gets its own s if its sums can be exact too, else it keeps its float32 weights. A
+   binary-weight network has no signs to protect: it stays as folded, in float32.
+
+Everything runs on the CPU in float32 (no TF32, no Winograd there).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from frostbit.kernels.ir.exact import Exactness, analyse
+from frostbit.pipeline.errors import UserError
+from frostbit.pipeline.lowering import settled_layers as st
+from frostbit.pipeline.lowering.fold_batchnorm import BATCH_NORMS, structure
+from frostbit.pipeline.lowering.to_program import lower
+
+FINEST = 20
+COARSEST = 4
+HEAD_FINEST = 20
+HEAD_COARSEST = 6
+
+
+@dataclass(frozen=True)
+class Settled:
+    """Result of :func:`settle`.
+
+    Attributes:
+        module: fx module on the CPU, float pixels ``[N, C, H, W]`` -> logits ``[N, classes]``.
+        hash: SHA-256 (hex) of its state (names, dtypes, shapes, bytes).
+        report: figures for run.json: exactness, grid exponents, bound, bits left.
+    """
+
+    module: fx.GraphModule
+    hash: str
+    report: dict[str, Any]
+
+
+def state_hash(module: nn.Module) -> str:
+    """SHA-256 (hex) over the sorted state of ``module``: name, dtype, shape and bytes."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        array = value.detach().cpu().contiguous().numpy()
+        digest.update(f"{name}:{array.dtype.str}:{array.shape};".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+@torch.no_grad()
+def reestimate_batchnorm(model: nn.Module, images: Tensor, batch: int = 500) -> None:
+    """Set running statistics to the plain average over ``images`` (pixels ``[N, C, H, W]``)."""
+    norms = [m for m in model.modules() if isinstance(m, BATCH_NORMS)]
+    momenta = [norm.momentum for norm in norms]
+    model.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+        norm.train()
+    for start in range(0, len(images) - len(images) % batch or len(images), batch):
+        model(images[start : start + batch].float())
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    model.eval()
+
+
+def _round_body(gm: fx.GraphModule, image_shape: tuple[int, int, int]) -> tuple[int, Exactness]:
+    """Round all but the head to the finest provably exact grid; returns s and the proof."""
+    modules = [m for m in gm.modules() if isinstance(m, st.ROUNDED)]
+    head = head_of(gm)
+    exponent = FINEST
+    while True:
+        for module in modules:
+            if module is not head:
+                module.round_to(exponent)
+        verdict = analyse(lower(gm, image_shape))
+        if verdict.body_exact:
+            return exponent, verdict
+        exponent = min(exponent - 1, exponent + math.floor(verdict.bits_left))
+        if exponent < COARSEST:
+            raise UserError(
+                f"the sums at '{verdict.tightest}' are too large for exact float32 arithmetic: "
+                "use fewer residual blocks or smaller BatchNorm scales"
+            )
+
+
+def head_of(gm: fx.GraphModule) -> nn.Module | None:
+    """The dense layer that gives the logits, or None if the last module is another."""
+    output = next(node for node in reversed(gm.graph.nodes) if node.op == "output")
+    last = output.all_input_nodes[0]
+    module = gm.get_submodule(str(last.target)) if last.op == "call_module" else None
+    return module if isinstance(module, st.SettledDense) else None
+
+
+def _round_head(gm: fx.GraphModule, image_shape: tuple[int, int, int]) -> int | None:
+    """Round the head if its sums can be exact at a useful precision; returns its s or None."""
+    head = head_of(gm)
+    if not isinstance(head, st.SettledDense):
+        return None
+    for exponent in range(HEAD_FINEST, HEAD_COARSEST - 1, -1):
+        head.round_to(exponent)
+        if analyse(lower(gm, image_shape)).head_exact:
+            return exponent
+    head.round_to(None)
+    return None
+
+
+def settle(model: nn.Module, images: Tensor) -> Settled:
+    """Turn a trained, fully frozen ``model`` into the exact network.
+
+    Args:
+        model: binarized module; moved to the CPU, its BatchNorm statistics are replaced.
+        images: pixels ``[N, C, H, W]`` 0..255 (training images, not augmented).
+
+    Raises:
+        UserError: if a module cannot be settled or the sums cannot be made exact.
+    """
+    model = model.cpu()
+    reestimate_batchnorm(model, images)
+    shape = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
+    gm = structure(model, shape)
+    verdict = analyse(lower(gm, shape))
+    if not verdict.has_signs:
+        return Settled(gm, state_hash(gm), _report(verdict, None, None))
+    try:
+        exponent, verdict = _round_body(gm, shape)
+    except st.GridError as error:
+        raise UserError(f"{error}; train with larger BatchNorm scales or fewer layers") from error
+    report = _report(verdict, exponent, _round_head(gm, shape))
+    return Settled(gm, state_hash(gm), report)
+
+
+def _report(verdict: Exactness, exponent: int | None, head_exponent: int | None) -> dict[str, Any]:
+    """Figures for run.json; without grid exponents nothing was rounded (binary weights only)."""
+    return {
+        "body_exact": verdict.body_exact and verdict.has_signs,
+        "head_exact": head_exponent is not None,
+        "grid_exponent": exponent,
+        "head_exponent": head_exponent,
+        "bound": verdict.bound,
+        "bits_left": round(verdict.bits_left, 3),
+        "tightest": verdict.tightest,
+    }

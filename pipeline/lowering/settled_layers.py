@@ -1,0 +1,232 @@
+"""The modules of a settled network: what BatchNorm, latents and masks become once training ends.
+
+Each holds buffers only and computes what one op of :mod:`frostbit.kernels.ir.program` defines, in
+PyTorch's own layout (NCHW). The folded parameters arrive unrounded, in float64 (attribute ``raw``);
+:meth:`round_to` puts them on the dyadic grid ``2**-s``, which makes float32 arithmetic exact
+(:mod:`frostbit.kernels.ir.exact`). Nothing here learns and nothing is recomputed later: ``pack``
+copies.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class GridError(ValueError):
+    """A multiplier would round to 0 on the grid although it is not 0."""
+
+
+class Folded(NamedTuple):
+    """``y = mul * acc + add`` per channel, float64 ``[O]`` each."""
+
+    mul: Tensor
+    add: Tensor
+
+
+def on_grid(values: Tensor, exponent: int) -> Tensor:
+    """Round float64 ``values`` to multiples of ``2**-exponent``, as float32."""
+    scale = 2.0**exponent
+    return (torch.round(values * scale) / scale).to(torch.float32)
+
+
+def pad_pixels(x: Tensor, pads: tuple[int, int, int, int], value: Tensor) -> Tensor:
+    """Pad ``[N, C, H, W]`` by (top, left, bottom, right) with one value per channel ``[C]``."""
+    top, left, bottom, right = pads
+    if not any(pads):
+        return x
+    n, channels, height, width = x.shape
+    frame = value.to(x.dtype).view(1, channels, 1, 1)
+    out = frame.expand(n, channels, height + top + bottom, width + left + right).clone()
+    out[:, :, top : top + height, left : left + width] = x
+    return out
+
+
+def to_sign(x: Tensor) -> Tensor:
+    """+1 where x >= 0, else -1."""
+    return torch.where(x >= 0, 1.0, -1.0)
+
+
+class SettledConv(nn.Module):
+    """Full-precision convolution with BatchNorm and normalisation folded in.
+
+    Attributes:
+        weight: float32 ``[O, I, kh, kw]``; add: float32 ``[O]``.
+        zero_point: uint8 ``[C]``, the padding value (0 unless the input is pixels).
+        stride, dilation: pairs; pads: (top, left, bottom, right); groups: channel groups.
+    """
+
+    weight: Tensor
+    add: Tensor
+    zero_point: Tensor
+
+    def __init__(
+        self,
+        weight: Tensor,
+        add: Tensor,
+        zero_point: Tensor,
+        stride: tuple[int, int],
+        pads: tuple[int, int, int, int],
+        dilation: tuple[int, int],
+        groups: int = 1,
+    ) -> None:
+        super().__init__()
+        self.raw = (weight.double(), add.double())
+        self.stride, self.pads, self.dilation, self.groups = stride, pads, dilation, groups
+        self.register_buffer("weight", weight.float())
+        self.register_buffer("add", add.float())
+        self.register_buffer("zero_point", zero_point.to(torch.uint8))
+
+    def round_to(self, exponent: int) -> None:
+        self.weight = on_grid(self.raw[0], exponent)
+        self.add = on_grid(self.raw[1], exponent)
+
+    def forward(self, x: Tensor) -> Tensor:
+        padded = pad_pixels(x, self.pads, self.zero_point)
+        return F.conv2d(padded, self.weight, self.add, self.stride, 0, self.dilation, self.groups)
+
+
+class SettledDense(nn.Module):
+    """Full-precision dense layer on ``[N, I]`` or a map that it flattens in C, H, W order.
+
+    Attributes:
+        weight: float32 ``[O, I]``; add: float32 ``[O]``.
+    """
+
+    weight: Tensor
+    add: Tensor
+
+    def __init__(self, weight: Tensor, add: Tensor) -> None:
+        super().__init__()
+        self.raw = (weight.double(), add.double())
+        self.register_buffer("weight", weight.float())
+        self.register_buffer("add", add.float())
+
+    def round_to(self, exponent: int | None) -> None:
+        """Round to ``2**-exponent``; None restores the unrounded float32 values."""
+        if exponent is None:
+            self.weight, self.add = self.raw[0].float(), self.raw[1].float()
+        else:
+            self.weight = on_grid(self.raw[0], exponent)
+            self.add = on_grid(self.raw[1], exponent)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(torch.flatten(x, 1), self.weight, self.add)
+
+
+class _Binary(nn.Module):
+    """Weights int8 of +1/-1 and an epilogue: integer thresholds, or mul and add.
+
+    ``weight`` is ``[O, I, kh, kw]`` or ``[O, I]``. With ``to_bits`` the channels with a negative
+    multiplier have their weights flipped and ``level`` (int32 ``[O]``) is the smallest
+    accumulator whose output is +1; otherwise ``mul`` and ``add`` (float32 ``[O]``) apply.
+    """
+
+    weight: Tensor
+    level: Tensor
+    mul: Tensor
+    add: Tensor
+
+    def __init__(self, sign: Tensor, folded: Folded, to_bits: bool) -> None:
+        super().__init__()
+        self.to_bits = to_bits
+        self.raw = folded
+        if to_bits:
+            flip = torch.where(folded.mul < 0, -1, 1).view(-1, *[1] * (sign.dim() - 1))
+            self.register_buffer("weight", (sign * flip).to(torch.int8))
+            self.register_buffer("level", thresholds(folded, sign[0].numel()))
+        else:
+            self.register_buffer("weight", sign.to(torch.int8))
+            self.register_buffer("mul", folded.mul.float())
+            self.register_buffer("add", folded.add.float())
+
+    def round_to(self, exponent: int) -> None:
+        """Round mul and add to ``2**-exponent``; GridError if a multiplier vanishes."""
+        if self.to_bits:
+            return
+        mul = on_grid(self.raw.mul, exponent)
+        if ((mul == 0) & (self.raw.mul != 0)).any():
+            raise GridError(f"a multiplier rounds to 0 at 2**-{exponent}")
+        self.mul, self.add = mul, on_grid(self.raw.add, exponent)
+
+    def epilogue(self, acc: Tensor) -> Tensor:
+        shape = (1, -1, *[1] * (acc.dim() - 2))
+        if self.to_bits:
+            return torch.where(acc >= self.level.view(shape), 1.0, -1.0)
+        return acc * self.mul.view(shape) + self.add.view(shape)
+
+
+def thresholds(folded: Folded, taps: int) -> Tensor:
+    """Smallest accumulator with output +1, found by evaluating every accumulator value.
+
+    Channels with ``mul < 0`` are evaluated on flipped weights (``acc -> -acc``), so the output
+    never decreases with the accumulator. Result int32 ``[O]`` in ``[-taps, taps + 1]``;
+    ``taps + 1`` means that no accumulator gives +1. See ``exactness.md``, "one rule, one place".
+    """
+    acc = torch.arange(-taps, taps + 1, dtype=torch.float64)
+    positive = folded.mul.abs()[:, None] * acc + folded.add[:, None] >= 0
+    return (taps + 1 - positive.sum(dim=1)).to(torch.int32)
+
+
+class SettledBinaryConv(_Binary):
+    """XNOR convolution of +-1 maps ``[N, I, H, W]``; pads (top, left, bottom, right).
+
+    In a binary-weight network the maps are real, and sums are not exact.
+    """
+
+    def __init__(
+        self,
+        sign: Tensor,
+        folded: Folded,
+        to_bits: bool,
+        stride: tuple[int, int],
+        pads: tuple[int, int, int, int],
+        dilation: tuple[int, int],
+        groups: int,
+        pad_value: int,
+    ) -> None:
+        super().__init__(sign, folded, to_bits)
+        self.stride, self.pads, self.dilation = stride, pads, dilation
+        self.groups, self.pad_value = groups, pad_value
+
+    def forward(self, x: Tensor) -> Tensor:
+        top, left, bottom, right = self.pads
+        padded = F.pad(x, (left, right, top, bottom), value=float(self.pad_value))
+        acc = F.conv2d(
+            padded, self.weight.to(x.dtype), None, self.stride, 0, self.dilation, self.groups
+        )
+        return self.epilogue(acc)
+
+
+class SettledBinaryLinear(_Binary):
+    """XNOR dense layer of +-1 vectors ``[N, I]``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.epilogue(F.linear(x, self.weight.to(x.dtype)))
+
+
+class SettledSign(nn.Module):
+    """+1 where x >= 0, else -1."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return to_sign(x)
+
+
+class SettledClip(nn.Module):
+    """clip(x, -1, 1): an activation that stays real, in a binary-weight network."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.clamp(-1, 1)
+
+
+class GlobalSum(nn.Module):
+    """Sum over height and width: ``[N, C, H, W]`` -> ``[N, C, 1, 1]``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sum(dim=(2, 3), keepdim=True)
+
+
+ROUNDED = (SettledConv, SettledDense, SettledBinaryConv, SettledBinaryLinear)

@@ -1,0 +1,246 @@
+"""Export: ``model.bnn`` -> one file per format, each run in its real runtime after writing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.table import Table
+
+from frostbit.export.errors import RuntimeMissing
+from frostbit.export.parity import ParityReport, compare
+from frostbit.export.runtimes import Runtime
+from frostbit.export.sizes import bits_per_weight
+from frostbit.export.summary import summarise_program
+from frostbit.kernels.ir.program import BinaryConv, Program
+from frostbit.kernels.ir.verify import infer_types
+from frostbit.pipeline.bench.measure import random_images
+from frostbit.pipeline.errors import UserError
+from frostbit.pipeline.parity.runtimes import chosen
+from frostbit.pipeline.run import folder as run_folder
+
+CHECK_IMAGES = 16
+CHECK_SEED = 0
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a person may choose of an exported file; formats that have no such thing ignore it.
+
+    Attributes:
+        float_input: ONNX files take float32 NCHW pixels instead of uint8 NHWC.
+        licence: of the weights, written into ONNX metadata.
+        accuracy: share of the test set, 0..1, written into ONNX metadata; None leaves it out.
+    """
+
+    float_input: bool = False
+    licence: str = ""
+    accuracy: float | None = None
+
+
+@dataclass(frozen=True)
+class Format:
+    """One export format: file name, converter, how to make its real runtime, and what to say."""
+
+    file: str
+    convert: Callable[[Program, Choices], bytes]
+    runtime: Callable[[Program, bytes], Runtime]
+    remark: Callable[[Program], str] = lambda program: ""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A written file.
+
+    Attributes:
+        path: where it is.
+        bytes: its size.
+        bits: what a binary weight takes in it; None where the network has none.
+        check: what running it showed, or why it was not run.
+    """
+
+    path: Path
+    bytes: int
+    bits: float | None
+    check: str
+
+
+def _onnx(form: str) -> Callable[[Program, Choices], bytes]:
+    def convert(program: Program, choices: Choices) -> bytes:
+        from frostbit.export.onnx import runtime as ort_runtime
+        from frostbit.export.onnx.graph import Options
+
+        options = Options(choices.float_input, choices.licence, choices.accuracy)
+        return ort_runtime.convert(program, form, options)
+
+    return convert
+
+
+def _ort(form: str) -> Callable[[Program, bytes], Runtime]:
+    def make(program: Program, data: bytes) -> Runtime:
+        from frostbit.export.onnx.runtime import OrtRuntime
+
+        return OrtRuntime(program, data, form=form)
+
+    return make
+
+
+def _tflite(program: Program, choices: Choices) -> bytes:
+    from frostbit.export.lce.convert import convert
+
+    return convert(program)
+
+
+def _lce(program: Program, data: bytes) -> Runtime:
+    from frostbit.export.lce.runtime import LceRuntime
+
+    return LceRuntime(program, "indirect", data)
+
+
+def _c(program: Program, choices: Choices) -> bytes:
+    from frostbit.export.c.convert import convert
+
+    return convert(program)
+
+
+def _compiled(program: Program, data: bytes) -> Runtime:
+    from frostbit.export.c.runtime import CRuntime
+
+    return CRuntime(program, data)
+
+
+def _not_compressed(program: Program) -> str:
+    """What LCE keeps in 32 bits, if anything."""
+    types = infer_types(program)
+    count = sum(
+        op.channels_out * op.taps
+        for op in program.ops
+        if isinstance(op, BinaryConv) and types[op.inputs[0]].kind == "f32"
+    )
+    return f"; LCE keeps {count:,} binary weights on real inputs in fp32" if count else ""
+
+
+FORMATS = {
+    "onnx": Format("model.onnx", _onnx("packed"), _ort("packed")),
+    "lce": Format("model.tflite", _tflite, _lce, _not_compressed),
+    "onnx-int8": Format("model.int8.onnx", _onnx("int8"), _ort("int8")),
+    "onnx-float": Format("model.float.onnx", _onnx("float"), _ort("float")),
+    "qonnx": Format("model.qonnx", _onnx("qonnx"), _ort("qonnx")),
+    "c": Format("model.c", _c, _compiled),
+}
+DEFAULT = ("onnx", "lce")
+
+
+def format_names(asked: Sequence[str]) -> tuple[str, ...]:
+    """The formats that a person asked for (nothing: the usual two); UserError if unknown."""
+    return chosen(asked, tuple(FORMATS), "format") if asked else DEFAULT
+
+
+def test_accuracy(folder: Path, program: Program) -> float | None:
+    """Share of the test set (0..1) that the run in ``folder`` measured for ``program``, if any."""
+    if not program.settled_hash or not (folder / "run.json").is_file():
+        return None
+    facts = run_folder.read_run(folder).facts
+    if facts.get("settled_hash") != program.settled_hash:
+        return None
+    return round(float(facts["accuracy"]["test_after_settling"]) / 100, 6)
+
+
+def _converted(form: Format, program: Program, choices: Choices) -> bytes:
+    try:
+        return form.convert(program, choices)
+    except ImportError as error:
+        raise UserError(
+            f"export needs {error.name}: install it with pip install 'frostbit[export]'"
+        ) from error
+
+
+def _verdict(report: ParityReport) -> str:
+    each = report.comparisons[0]
+    if report.promised and not report.passed:
+        raise UserError(
+            f"{each.name} disagrees with the model: {each.sign_bits_differing} of "
+            f"{each.sign_bits_compared} sign bits differ, logits by "
+            f"{each.logits_max_abs_diff:.3g}; please report this with the model file"
+        )
+    unproved = "" if report.promised else "; nothing is promised, the model is not exact"
+    return (
+        f"ran in {each.name}: {each.sign_bits_compared:,} sign bits, "
+        f"{each.sign_bits_differing} differ, logits differ by at most "
+        f"{each.logits_max_abs_diff:.2g}{unproved}"
+    )
+
+
+def check(form: Format, program: Program, data: bytes) -> str:
+    """Run ``data`` in its real runtime on seeded random images; UserError if it disagrees."""
+    images = random_images(program, CHECK_SEED, CHECK_IMAGES)
+    images[0] = np.uint8(0)
+    try:
+        runtime = form.runtime(program, data)
+    except RuntimeMissing as error:
+        return f"not run: {error}"
+    try:
+        return _verdict(compare(program, [runtime], images))
+    finally:
+        runtime.close()
+
+
+def export(
+    program: Program,
+    names: Sequence[str],
+    out: Path,
+    choices: Choices,
+    *,
+    force: bool,
+    checked: bool,
+) -> Iterator[Exported]:
+    """Write ``program`` in the named formats into the folder ``out``, one file a step.
+
+    Args:
+        program: what to export.
+        names: keys of :data:`FORMATS`.
+        out: an existing folder.
+        choices: see :class:`Choices`.
+        force: overwrite files.
+        checked: run every file in its runtime before it is written.
+
+    Raises:
+        UserError: a package is missing, a file exists, the folder cannot be written, or the
+            runtime disagrees (the file is then not kept).
+        ExportError: an op that the format cannot express, named.
+    """
+    forms = [FORMATS[name] for name in names]
+    for form in forms:
+        refuse_existing(out / form.file, force)
+    run_folder.require_writable(out)
+    for form in forms:
+        data = _converted(form, program, choices)
+        note = check(form, program, data) if checked else "not run"
+        run_folder.write_bytes(out / form.file, data)
+        spent = bits_per_weight(form.file, data, program)
+        yield Exported(out / form.file, len(data), spent, note + form.remark(program))
+
+
+def size_table(program: Program, written: Sequence[Exported]) -> Table:
+    """Bytes of every file, how much smaller than the parameters in float32, bits a weight."""
+    whole = summarise_program(program, 0).float_bytes
+    table = Table(title=f"sizes; all parameters in float32: {whole:,} bytes", title_justify="left")
+    table.add_column("file")
+    for name in ("bytes", "times smaller", "bits a binary weight"):
+        table.add_column(name, justify="right")
+    for each in written:
+        spent = "" if each.bits is None else f"{each.bits:.3f}"
+        is_source = each.path.suffix == ".c"  # larger than what it compiles to
+        ratio = "source" if is_source else f"{whole / each.bytes:.1f}"
+        table.add_row(each.path.name, f"{each.bytes:,}", ratio, spent)
+    return table
+
+
+def refuse_existing(path: Path, force: bool) -> None:
+    """UserError if ``path`` exists and may not be overwritten, or its folder is missing."""
+    if not path.parent.is_dir():
+        raise UserError(f"there is no folder '{path.parent}'; make it or choose another --out")
+    if path.exists() and not force:
+        raise UserError(f"'{path}' exists; overwrite it with --force or choose another --out")

@@ -1,0 +1,188 @@
+"""``pipeline summary``: what a model file holds and costs, whatever its format.
+
+The contents decide the format, not only the name: TFLite files have a mark, a .bnn begins with
+the JSON header of safetensors, anything else is taken for ONNX if it is named so or begins like
+one. The figures are those of :mod:`frostbit.export.summary`; here they become a table and lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+from frostbit.pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from frostbit.export.summary import Layer, Summary
+
+MAX_FILE_BYTES = 2 << 30
+_READS = "summary reads .bnn, .onnx and .tflite files and run folders"
+
+
+def layer_table(summary: Summary, title: str) -> Table:
+    """One row per layer, totals last; a column for every precision that occurs, 1 and 32 always."""
+    parameter_bits = sorted({1, 32, *summary.parameters})
+    mac_bits = sorted({1, 32, *summary.macs})
+    table = Table(title=Text(title), title_justify="left")
+    for name in ("layer", "op"):
+        table.add_column(name)
+    for name in ("in bits", "output", *(f"{bits}-bit" for bits in parameter_bits), "bytes"):
+        table.add_column(name, justify="right")
+    for bits in mac_bits:
+        table.add_column(f"{bits}-bit MACs", justify="right")
+
+    def counts(parameters: Mapping[int, int], size: int, macs: Mapping[int, int]) -> list[str]:
+        numbers = [parameters.get(bits, 0) for bits in parameter_bits]
+        numbers += [size, *(macs.get(bits, 0) for bits in mac_bits)]
+        return [f"{number:,}" if number else "" for number in numbers]
+
+    for layer in summary.layers:
+        table.add_row(
+            Text(layer.name), Text(layer.op), *_in_and_out(layer),
+            *counts(layer.parameters, layer.bytes, layer.macs),
+        )  # fmt: skip
+    table.add_section()
+    totals = counts(summary.parameters, summary.parameter_bytes, summary.macs)
+    table.add_row("total", "", "", "", *totals)
+    return table
+
+
+def _in_and_out(layer: Layer) -> tuple[str, str]:
+    width = "" if layer.input_bits is None else str(layer.input_bits)
+    shape = "?" if layer.output is None else "x".join(str(size) for size in layer.output)
+    return width, shape
+
+
+def summary_lines(summary: Summary) -> list[str]:
+    """What stands under the table: sizes, equivalents, MACs, and what was not counted."""
+    counts = ", ".join(f"{count:,} {bits}-bit" for bits, count in summary.parameters.items())
+    size = summary.parameter_bytes
+    rest = summary.file_bytes - size
+    lines = [
+        f"{counts or 'no'} parameters",
+        f"file {summary.file_bytes:,} bytes: parameters {size:,}, "
+        f"graph, names and tables {max(rest, 0):,}",
+        f"8-bit equivalent {summary.eight_bit_bytes:,} bytes (parameters above 8 bits in 8)",
+        f"float equivalent {summary.float_bytes:,} bytes (all parameters in 32 bits), "
+        f"{summary.float_bytes / max(summary.file_bytes, 1):.1f} times the file",
+    ]
+    share = summary.binary_share
+    if share is None:
+        lines.append("no multiply-accumulates")
+    else:
+        total = sum(summary.macs.values())
+        lines.append(f"{total:,} MACs for one image, {100 * share:.1f} % of them binarized")
+    return [*lines, *(f"note: {note}" for note in summary.notes)]
+
+
+def _of_program(data: bytes) -> Summary:
+    from frostbit.export.summary import summarise_program
+    from frostbit.kernels.ir.file import loads
+
+    return summarise_program(loads(data), len(data))
+
+
+def _of_onnx(data: bytes) -> Summary:
+    from frostbit.export.onnx.summary import summarise_onnx
+
+    return summarise_onnx(data)
+
+
+def _of_tflite(data: bytes) -> Summary:
+    from frostbit.export.lce.summary import summarise_tflite
+
+    return summarise_tflite(data)
+
+
+_BY_SUFFIX: dict[str, Callable[[bytes], Summary]] = {
+    ".bnn": _of_program,
+    ".onnx": _of_onnx,
+    ".tflite": _of_tflite,
+}
+
+
+def _summariser(path: Path, data: bytes) -> Callable[[bytes], Summary]:
+    """What reads ``data``; UserError if nothing does."""
+    if data[4:8] == b"TFL3":
+        return _of_tflite
+    if data[8:9] == b"{":
+        return _of_program
+    found = _BY_SUFFIX.get(path.suffix.lower())
+    if found is None and data[:1] == b"\x08":  # ir_version, the first field of ONNX
+        found = _of_onnx
+    if found is None:
+        raise UserError(f"'{path}' is no model that Frostbit knows; {_READS}")
+    return found
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if not path.is_file():
+            missing = "is not a file" if path.exists() else "does not exist"
+            raise UserError(f"'{path}' {missing}; {_READS}")
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise UserError(f"'{path}' has more than {MAX_FILE_BYTES:,} bytes; {_READS}")
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read '{path}': {error.strerror or error}") from error
+
+
+def _of_run(folder: Path) -> Summary:
+    """Summary of a run: its model.bnn if that is up to date, else packed in memory."""
+    from frostbit.export.summary import summarise_program
+    from frostbit.kernels.ir.file import dumps, load_program
+    from frostbit.pipeline.run.folder import read_run
+
+    run = read_run(folder)
+    model = folder / "model.bnn"
+    if model.is_file():
+        program = load_program(model)
+        if program.settled_hash == run.facts.get("settled_hash"):
+            return summarise_program(program, model.stat().st_size)
+    try:
+        from frostbit.pipeline.lowering.pack import pack
+    except ImportError as error:
+        raise UserError(
+            f"a run that is not packed needs {error.name}: pip install 'frostbit[train]', or name "
+            "its model.bnn"
+        ) from error
+    program = pack(folder)
+    return summarise_program(program, len(dumps(program)))
+
+
+def summarise(path: Path) -> Summary:
+    """Summary of a model file or run folder.
+
+    Raises:
+        UserError: missing or unreadable, unknown, or a package is not installed.
+        FormatError, ExportError: damaged; the text begins with the path.
+    """
+    if path.is_dir():
+        return _of_run(path)
+    from frostbit.export.errors import ExportError
+    from frostbit.kernels.ir.program import FormatError
+
+    data = _read(path)
+    of_format = _summariser(path, data)
+    try:
+        return of_format(data)
+    except ImportError as error:
+        raise UserError(
+            f"this summary needs {error.name}: install it with pip install 'frostbit[export]'"
+        ) from error
+    except (ExportError, FormatError) as error:
+        raise type(error)(f"{path}: {error}") from error
+
+
+def summary_of(path: Path) -> tuple[Table, list[str]]:
+    """Table of the layers of a model file or run folder, and the lines under it.
+
+    Raises:
+        UserError, FormatError, ExportError: as :func:`summarise`.
+    """
+    found = summarise(path)
+    return layer_table(found, f"{path.name or path}: {found.format}"), summary_lines(found)

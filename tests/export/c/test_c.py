@@ -1,0 +1,180 @@
+"""C export: compiles without a warning and gives the same bits on every machine."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from frostbit.export.c import calls
+from frostbit.export.c import convert as to_c
+from frostbit.export.c.runtime import CRuntime
+from frostbit.kernels.ir import reference
+from frostbit.kernels.ir.program import INPUT, OP_TYPES, BinaryConv, Program, Window
+from tests.export.c.c_targets import TARGETS, assert_exact, assert_same, require_tools, run_on
+from tests.kernels.programs import Builder, exact_programs, random_images
+from tests.nets import every_op
+
+SAME = Window((3, 3), pads=(1, 1, 1, 1))
+OPTIONS = {
+    "plain": ("-O2",),
+    "portable": ("-O1", "-DFROSTBIT_PORTABLE"),
+    "fast": (
+        "-O3", "-march=native", "-ffp-contract=fast",
+        "-fassociative-math", "-fno-signed-zeros", "-fno-trapping-math",
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def gcc() -> None:
+    require_tools(["gcc"])
+
+
+def mixed() -> Program:
+    """Groups, dilation, all four pads, both paddings, residuals, convolutions of every kind."""
+    b = Builder((9, 8, 3), seed=5)
+    x = b.conv(INPUT, 48, Window((3, 2), (1, 1), (1, 0, 2, 1)))
+    x = b.add(x, b.binary_conv(b.sign(x), 48, SAME, pad_value=0))
+    s = b.sign(x)
+    deep = b.binary_conv(s, 48, SAME, groups=48, pad_value=0, affine=False)
+    wide = Window((2, 3), (2, 1), (1, 2, 0, 1), (1, 2))
+    t = b.binary_conv(b.max_pool(deep, Window((2, 2))), 66, wide, groups=2, affine=False)
+    b.global_sum(t)
+    u = b.sign(b.conv(b.to_float(t), 5, Window((2, 2), (1, 1), (0, 1, 1, 0))))
+    z = b.add(b.binary_conv(u, 6, SAME), b.conv(u, 6, SAME))
+    return b.finish(b.max_pool(z, SAME), 7)
+
+
+def reweighted(program: Program, name: str, weights: np.ndarray) -> Program:
+    """``program`` with other weights in the full-precision op ``name``."""
+    ops = tuple(
+        dataclasses.replace(op, weights=weights.astype(np.float32)) if op.name == name else op
+        for op in program.ops
+    )
+    return dataclasses.replace(program, ops=ops)
+
+
+def test_every_op_has_a_rule() -> None:
+    assert set(calls.RULES) == set(OP_TYPES.values())
+
+
+@settings(deadline=None, max_examples=60)
+@given(program=exact_programs(), options=st.sampled_from(sorted(OPTIONS)))
+def test_random_programs_equal_the_reference(program: Program, options: str) -> None:
+    assert_exact(program, OPTIONS[options])
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("make", [every_op, mixed])
+def test_every_option_gives_the_same_bits(make: Callable[[], Program], options: str) -> None:
+    assert_exact(make(), OPTIONS[options])
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("make", [every_op, mixed])
+def test_other_machines_give_the_same_bits(
+    make: Callable[[], Program], target: str, tmp_path: Path
+) -> None:
+    program = make()
+    batch = random_images(program, 3)
+    assert_same(program, batch, run_on(TARGETS[target], program, batch, tmp_path))
+
+
+@pytest.mark.parametrize("source", ["u8", "bits", "f32"])
+@pytest.mark.parametrize(("channels", "out", "groups"), [(6, 6, 6), (6, 12, 3), (33, 33, 33)])
+def test_grouped_convolutions(source: str, channels: int, out: int, groups: int) -> None:
+    b = Builder((5, 6, channels if source == "u8" else 2), seed=out)
+    x = INPUT
+    if source != "u8":
+        x = b.sign(b.conv(INPUT, channels, SAME))
+        x = b.to_float(x) if source == "f32" else x
+    y = b.conv(x, out, Window((3, 2), (1, 2), (1, 0, 2, 1)), groups)
+    b.global_sum(b.conv(x, out, Window((2, 2), dilation=(2, 1)), groups))
+    assert_exact(b.finish(b.sign(y)))
+
+
+@pytest.mark.parametrize("groups", [1, 3, 36])
+@pytest.mark.parametrize("pad_value", [0, 1])
+@pytest.mark.parametrize("with_bits", [True, False])
+def test_binary_weights_on_floats(groups: int, pad_value: int, with_bits: bool) -> None:
+    """Beside binary convolutions of bits, and alone; one bit a weight in both."""
+    b = Builder((6, 5, 2), seed=groups)
+    x = b.conv(INPUT, 36, SAME)
+    if with_bits:
+        x = b.binary_conv(b.sign(x), 36, SAME, pad_value=1)
+    x = b.clip(x)
+    y = b.add(x, b.binary_conv(x, 36, SAME, groups=groups, pad_value=pad_value))
+    program = b.finish(b.sign(y))
+    assert b"fb_binary_real(fb_floats" in to_c.convert(program)
+    assert_exact(program)
+
+
+def test_channels_of_any_number() -> None:
+    b = Builder((4, 3, 1))
+    x = b.conv(INPUT, 1, SAME)
+    for channels in (3, 31, 32, 33, 63, 64, 65, 128, 1):
+        x = b.binary_conv(b.sign(x), channels, SAME, pad_value=channels % 2)
+    assert_exact(b.finish(x))
+
+
+@pytest.mark.parametrize("source", ["u8", "bits", "f32", "dense"])
+def test_weights_that_need_more_than_16_bits_stay_floats(source: str) -> None:
+    b = Builder((3, 4, 1))
+    x = b.conv(INPUT, 2, SAME)
+    weights = np.tile([2.0**-18, 1.0, -0.5], 12).reshape(2, 3, 3, 2)
+    if source == "u8":
+        x = b.conv(INPUT, 2, Window((1, 1)))
+        weights = np.array([40001.0, 8.0]).reshape(2, 1, 1, 1) * 2.0**-16
+    elif source == "dense":
+        x = b.dense(b.global_sum(b.sign(x)), 2)
+        weights = np.array([[1.0, 2.0**-18], [0.5, -0.5]])
+    else:
+        x = b.conv(b.sign(x) if source == "bits" else b.to_float(b.sign(x)), 2, SAME)
+    program = reweighted(b.finish(b.sign(x), 2), x, weights)
+    kernel = "dense_f32" if source == "dense" else f"conv_{source}_f32"
+    assert f"    fb_{kernel}(".encode() in to_c.convert(program)
+    assert_exact(program)
+
+
+def test_thresholds_beyond_16_bits() -> None:
+    b = Builder((6, 6, 1))
+    s = b.sign(b.conv(INPUT, 1024, Window((1, 1))))
+    program = b.finish(b.binary_conv(s, 3, Window((6, 6)), affine=False))
+    conv = program.ops[2]
+    assert isinstance(conv, BinaryConv)
+    assert np.abs(conv.epilogue.level).max() < 2**15
+    level = np.array([0, conv.taps + 1, -conv.taps], np.int32)
+    ops = list(program.ops)
+    ops[2] = dataclasses.replace(conv, epilogue=type(conv.epilogue)(level))
+    assert_exact(dataclasses.replace(program, ops=tuple(ops)))
+
+
+def test_a_sum_does_not_overwrite_what_a_window_still_reads() -> None:
+    b = Builder((5, 5, 1))
+    x = b.to_float(b.sign(b.conv(INPUT, 3, SAME)))
+    y = b.add(b.conv(x, 3, SAME), x)
+    assert_exact(b.finish(b.add(y, y)))
+
+
+def test_a_program_without_signs() -> None:
+    b = Builder((5, 5, 1))
+    program = b.finish(b.conv(INPUT, 3, SAME))
+    batch = random_images(program, 4)
+    runtime = CRuntime(program)
+    assert runtime.signs(batch) == {}
+    np.testing.assert_array_equal(runtime.logits(batch), reference.run(program, batch))
+
+
+def test_the_last_op_may_be_a_sum() -> None:
+    b = Builder((2, 2, 1))
+    total = b.global_sum(b.conv(INPUT, 3, SAME))
+    b.add(b.conv(total, 4, Window((1, 1))), b.dense(total, 4))
+    program = b.program()
+    batch = random_images(program, 4)
+    np.testing.assert_array_equal(CRuntime(program).logits(batch), reference.run(program, batch))

@@ -1,0 +1,69 @@
+"""Prints assembly: ``python -m tests.kernels.micro.asm_probe KERNEL [TRIPLE CPU]``.
+
+With a triple and a CPU the LLVM IR is compiled for that machine instead of the one that Numba
+compiles for; what the kernels' own code asks of the target is decided at import, from
+``NUMBA_CPU_FEATURES``.
+"""
+
+import re
+import sys
+
+import llvmlite.binding as llvm
+import numba
+from numba import types
+
+from frostbit.kernels.micro import fused, lookup, xnor
+
+_xnor, _lookup = xnor.xnor_tile, lookup.lookup_two
+_threshold, _affine = fused.threshold_two, fused.affine_two_both
+
+
+def _count(source, pixels, offsets, words, weights, counts):
+    _xnor(source, pixels, offsets, words, weights, counts)
+
+
+def _look_up(tables, indices, stride, rows, step, triples, counts, apart):
+    _lookup(tables, indices, stride, rows, step, triples, counts, apart)
+
+
+def _thresholded(source, pixels, offsets, words, weights, apart, limits, bits):
+    _threshold(source, pixels, offsets, words, weights, apart, limits, bits)
+
+
+def _to_sums(
+    source, pixels, offsets, words, weights, apart, start, mul, add, old, far, out, to, b, s
+):
+    _affine(
+        source, pixels, offsets, words, weights, apart, start, mul, add, old, far, out, to, b, s
+    )
+
+
+KERNELS = {
+    "xnor": (_count, 6),
+    "lookup": (_look_up, 8),
+    "threshold": (_thresholded, 8),
+    "affine": (_to_sums, 15),
+}
+
+
+def assembly(kernel: str, triple: str = "", cpu: str = "") -> str:
+    """Assembly of ``kernel``, for this process's target or another one."""
+    function, count = KERNELS[kernel]
+    compiled = numba.njit(no_cpython_wrapper=True)(function)
+    compiled.compile((types.int64,) * count)
+    (signature,) = compiled.signatures
+    if not triple:
+        return str(compiled.inspect_asm(signature))
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    machine = llvm.Target.from_triple(triple).create_target_machine(cpu=cpu, opt=3)
+    text = str(compiled.inspect_llvm(signature))
+    text = re.sub(r'target (triple|datalayout) = ".*"\n', "", text)
+    text = re.sub(r'"(target-cpu|target-features|tune-cpu|probe-stack)"="[^"]*"', "", text)
+    module = llvm.parse_assembly(text)
+    module.triple, module.data_layout = triple, str(machine.target_data)
+    return str(machine.emit_assembly(module))
+
+
+if __name__ == "__main__":
+    print(assembly(*sys.argv[1:]))

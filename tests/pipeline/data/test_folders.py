@@ -1,0 +1,194 @@
+"""Folders of pictures: layouts, decoding, augmentation, cache, and what is refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from frostbit.pipeline.data import datasets
+from frostbit.pipeline.data.datasets import Photographs
+from frostbit.pipeline.data.folders import FolderSplit
+from frostbit.pipeline.errors import UserError
+from frostbit.pipeline.run import recipe
+from frostbit.pipeline.training.batches import Batches
+from frostbit.pipeline.training.parallel import Ranks
+from frostbit.pipeline.training.train import Options, train
+
+CLASSES = ("apple", "pear")
+SMALL = Photographs(size=16)
+
+
+def picture(path: Path, shade: int, size: tuple[int, int] = (40, 30)) -> None:
+    """A gradient whose first channel tells the class."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    width, height = size
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[..., 0] = shade
+    pixels[..., 1] = np.arange(width) * 255 // width
+    pixels[..., 2] = (np.arange(height) * 255 // height)[:, None]
+    Image.fromarray(pixels).save(path)
+
+
+def fill(root: Path, each: int = 10) -> Path:
+    for number, name in enumerate(CLASSES):
+        for index in range(each):
+            ending = "jpg" if index % 2 else "png"
+            picture(root / name / f"{index:03d}.{ending}", 50 + 150 * number, (40 + index, 30))
+    (root / CLASSES[0] / "notes.txt").write_text("not a picture")
+    return root
+
+
+def test_plain_class_folders_are_split_by_the_fixed_shuffle(tmp_path: Path) -> None:
+    found = datasets.load("folder", fill(tmp_path), photographs=SMALL)
+    assert found.classes == CLASSES
+    assert found.image_shape == (16, 16, 3)
+    splits = (found.train, found.validation, found.test)
+    assert [len(split) for split in splits] == [16, 2, 2]
+    paths = [path for split in splits for path in split.paths]  # type: ignore[attr-defined]
+    assert len(set(paths)) == 20
+    images = found.train.take(range(16))
+    assert images.shape == (16, 16, 16, 3)
+    assert images.dtype == np.uint8
+    is_pear = images[..., 0].mean(axis=(1, 2)) > 125
+    assert np.array_equal(is_pear, found.train.labels == 1)
+
+
+@pytest.mark.parametrize(
+    ("parts", "sizes"),
+    [
+        (("train", "val", "test"), [20, 4, 6]),
+        (("train", "test"), [18, 2, 6]),
+        (("train", "val"), [18, 2, 4]),
+    ],
+)
+def test_given_splits_are_kept(tmp_path: Path, parts: tuple[str, ...], sizes: list[int]) -> None:
+    for part in parts:
+        fill(tmp_path / part, {"train": 10, "val": 2, "test": 3}[part])
+    found = datasets.load("folder", tmp_path, photographs=SMALL)
+    assert [len(s) for s in (found.train, found.validation, found.test)] == sizes
+    if parts == ("train", "val"):
+        again = datasets.load("imagenet", tmp_path, photographs=Photographs())
+        assert again.image_shape == (224, 224, 3)
+        assert len(again.test) == 4
+
+
+def test_evaluation_resizes_the_shorter_side_and_crops_the_centre(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png", 9, (300, 150))
+    split = FolderSplit((tmp_path / "a.png",), np.zeros(1, np.int64), 56)
+    image = split.take([0])[0]
+    # shorter side 150 -> 64; the crop shows the middle 56 of 128 columns and of 64 rows
+    columns, rows = image[28, :, 1].astype(int), image[:, 28, 2].astype(int)
+    assert columns[0] == pytest.approx(255 * 36.5 / 128, abs=3)
+    assert columns[-1] == pytest.approx(255 * 91.5 / 128, abs=3)
+    assert rows[0] == pytest.approx(255 * 4.5 / 64, abs=3)
+
+
+def batches(root: Path, **options: object) -> list[np.ndarray]:
+    found = datasets.load("folder", root, photographs=SMALL)
+    made = Batches(found.train, 8, 5, flip=True, **options)  # type: ignore[arg-type]
+    epochs = [made.epoch(epoch) for epoch in (0, 1)]
+    return [images for epoch in epochs for images, _ in epoch]
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a single core
+def test_augmentation_is_a_function_of_seed_epoch_and_image(tmp_path: Path) -> None:
+    fill(tmp_path)
+    alone = batches(tmp_path)
+    assert len(alone) == 4
+    assert not np.array_equal(alone[0], alone[2])
+    for workers in (0, 2):
+        again = batches(tmp_path, workers=workers)
+        assert all(np.array_equal(a, b) for a, b in zip(alone, again, strict=True))
+    halves = [batches(tmp_path, ranks=Ranks(rank, 2)) for rank in (0, 1)]
+    joined = [np.concatenate(pair) for pair in zip(*halves, strict=True)]
+    assert all(np.array_equal(a, b) for a, b in zip(alone, joined, strict=True))
+
+
+def test_an_epoch_can_be_entered_in_the_middle(tmp_path: Path) -> None:
+    found = datasets.load("folder", fill(tmp_path), photographs=SMALL)
+    made = Batches(found.train, 4, 5)
+    whole = list(made.epoch(3))
+    rest = list(made.epoch(3, first=2))
+    assert len(rest) == 2
+    for (a, la), (b, lb) in zip(whole[2:], rest, strict=True):
+        assert np.array_equal(a, b)
+        assert np.array_equal(la, lb)
+
+
+def test_the_cache_decodes_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    root = fill(tmp_path / "set")
+    chosen = Photographs(size=16, cache=True)
+    first = datasets.load("folder", root, photographs=chosen)
+    kept = sorted((tmp_path / "cache").rglob("*.npy"))
+    assert len(kept) == 3
+    monkeypatch.setattr("frostbit.pipeline.data.folders.decode", None)  # decoding again would fail
+    second = datasets.load("folder", root, photographs=chosen)
+    assert np.array_equal(first.train.take(range(16)), second.train.take(range(16)))
+    monkeypatch.undo()
+    plain = datasets.load("folder", root, photographs=SMALL)
+    assert np.array_equal(first.test.take(range(2)), plain.test.take(range(2)))
+    made = Batches(second.train, 8, 0)
+    assert next(made.epoch(0))[0].shape == (8, 16, 16, 3)
+
+
+def test_a_run_on_pictures(tmp_path: Path) -> None:
+    fill(tmp_path / "set", 20)
+    (tmp_path / "set" / "pear" / "broken.png").write_bytes(b"\x89PNG nonsense")
+    fields = {"dataset": "folder", "image_size": 16, "width": 8, "model": "bireal-2"}
+    chosen = recipe.load("digits", {**fields, "epochs": 3, "batch": 4, "flip": True})
+    place = {"data_dir": tmp_path / "set"}
+    with pytest.raises(UserError, match=r"broken\.png.*--skip-corrupt"):
+        train(chosen, tmp_path / "no", Options(**place))
+    result = train(chosen, tmp_path / "run", Options(skip_corrupt=True, **place))
+    assert result is not None
+    assert result.test_after is not None
+
+
+# ---------------------------------------------------------------- refusals
+
+
+def refused(folder: Path | None, *words: str, name: str = "folder") -> None:
+    with pytest.raises(UserError) as refusal:
+        datasets.load(name, folder, photographs=SMALL)
+    for word in words:
+        assert word in str(refusal.value), str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_what_cannot_be_used_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(datasets.DATA_VARIABLE, raising=False)
+    refused(None, "--data-dir")
+    refused(tmp_path / "none", "no folder", "--data-dir")
+    refused(tmp_path, "at least 2 classes")
+    refused(tmp_path, "train and val", name="imagenet")
+    (tmp_path / "empty").mkdir()
+    fill(tmp_path)
+    refused(tmp_path, "class folder", "empty", "no picture")
+    (tmp_path / "empty").rmdir()
+    fill(tmp_path / "split" / "train")
+    refused(tmp_path / "split", "neither test nor val")
+    picture(tmp_path / "split" / "test" / "plum" / "1.png", 3)
+    refused(tmp_path / "split", "plum", "no class")
+    fill(tmp_path / "few", 2)
+    refused(tmp_path / "few", "too few pictures")
+
+
+def test_a_corrupt_picture_is_named_and_skipped_by_flag(tmp_path: Path) -> None:
+    fill(tmp_path)
+    bad = tmp_path / "apple" / "000.png"
+    bad.write_bytes(bad.read_bytes()[:60])
+    refused(tmp_path, "cannot decode image", "000.png", "--skip-corrupt")
+    found = datasets.load("folder", tmp_path, photographs=Photographs(16, skip_corrupt=True))
+    assert len(found.notes) == 1
+    assert "000.png" in found.notes[0]
+    assert len(found.train) + len(found.validation) + len(found.test) == 19
+
+
+def test_a_class_whose_pictures_are_all_corrupt_is_refused(tmp_path: Path) -> None:
+    fill(tmp_path)
+    for path in (tmp_path / "pear").iterdir():
+        path.write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"pear' has no picture that can be decoded"):
+        datasets.load("folder", tmp_path, photographs=Photographs(16, skip_corrupt=True))

@@ -1,0 +1,195 @@
+"""Report and comparison: what stands in them, hostile names, and the page in a real browser."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from click.testing import CliRunner, Result
+from playwright.sync_api import Browser, sync_playwright
+
+from frostbit.kernels.ir.file import load_program, save_program
+from frostbit.pipeline.cli.main import main
+from frostbit.pipeline.report import compare
+from frostbit.pipeline.run import folder as run_folder
+
+SMALLEST_TEXT = """Math.min(...[...document.querySelectorAll("svg")].flatMap(svg => {
+    const scale = svg.getBoundingClientRect().width / svg.viewBox.baseVal.width;
+    return [...svg.querySelectorAll("text")].map(
+        text => parseFloat(getComputedStyle(text).fontSize) * scale);
+}))"""
+EVIL = "<script>alert(1)</script>|`x`$\\frac{$"
+"""Breaks out of HTML, of a Markdown cell, and of matplotlib's formulas, if nothing escapes it."""
+
+
+def invoke(*words: object) -> Result:
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small finished run with model and benchmark."""
+    folder = tmp_path_factory.mktemp("report") / "toy"
+    settings = [word for text in ("width=8", "train_images=400") for word in ("--set", text)]
+    recipe = ["train", "--recipe", "digits", "--epochs", 2, *settings, "--out", folder]
+    for words in (recipe, ["pack", folder]):
+        done = invoke(*words)
+        assert done.exit_code == 0, done.output
+    names = ["--runtime", "engine", "--runtime", "ort-fp32"]
+    done = invoke("bench", folder / "model.bnn", *names, "--rounds", 2, "--profile")
+    assert done.exit_code == 0, done.output
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    place = shutil.which("chromium") or shutil.which("google-chrome")
+    assert place, "no chromium: run `make system`"
+    with sync_playwright() as play:
+        started = play.chromium.launch(executable_path=place, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+def opened(browser: Browser, path: Path, scheme: Any, width: int) -> tuple[Any, list[str]]:
+    """A page, and everything it logged or asked the network for."""
+    page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 800})
+    noise: list[str] = []
+    page.on("console", lambda message: noise.append(message.text))
+    page.on("pageerror", lambda error: noise.append(str(error)))
+    page.on(
+        "request",
+        lambda asked: None if asked.url.startswith(("file:", "data:")) else noise.append(asked.url),
+    )
+    page.goto(path.as_uri())
+    return page, noise
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1100), ("dark", 1100), ("light", 360)])
+def test_the_page_in_a_browser(
+    run: Path, browser: Browser, tmp_path: Path, scheme: str, width: int
+) -> None:
+    out = tmp_path / "report.html"
+    done = invoke("report", run, "-o", out)
+    assert done.exit_code == 0, done.output
+    assert out.stat().st_size < 3_000_000
+    page, noise = opened(browser, out, scheme, width)
+    assert noise == []
+    text = page.inner_text("main")
+    found = json.loads((run / "bench.json").read_text())
+    facts = json.loads((run / "run.json").read_text())
+    assert f"{facts['accuracy']['test_after_settling']:.2f} %" in text
+    assert f"{found['runtimes'][0]['latency_ms']['median']:.4f} ms" in text
+    assert "0 of" in text
+    labels = [each.get_attribute("aria-label") for each in page.query_selector_all("svg")]
+    assert len(labels) == 5
+    assert all(len(label) > 40 for label in labels)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    smallest = page.evaluate(SMALLEST_TEXT)
+    assert smallest >= (5 if width < 500 else 8)
+    results = Axe().run(page)
+    assert results.violations_count == 0, results.generate_report()
+    paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (paper == "rgb(255, 255, 255)") == (scheme == "light")
+
+
+def test_without_a_benchmark_the_page_says_how_to_get_one(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    (copy / "bench.json").unlink()
+    done = invoke("report", copy)
+    assert done.exit_code == 0, done.output
+    text = (copy / "report.html").read_text()
+    assert f"pipeline bench {copy}/model.bnn --profile" in text
+    whole = json.loads((run / "bench.json").read_text())
+    for row in ({}, {**whole["runtimes"][0], "latency_ms": {"median": "0"}}):
+        (copy / "bench.json").write_text(json.dumps({**whole, "runtimes": [row]}))
+        assert invoke("report", copy).exit_code == 0
+        assert invoke("compare", copy).exit_code == 0
+
+
+def test_names_from_files_are_escaped(run: Path, browser: Browser, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    program = load_program(copy / "model.bnn")
+    classes = (EVIL, *program.classes[1:])
+    old = program.ops[0].name
+    first = replace(program.ops[0], name=EVIL)
+    ops = [
+        replace(op, inputs=tuple(EVIL if name == old else name for name in op.inputs))
+        for op in program.ops[1:]
+    ]
+    save_program(replace(program, classes=classes, ops=(first, *ops)), copy / "model.bnn")
+    facts = json.loads((copy / "run.json").read_text())
+    text = (copy / "recipe.toml").read_text().replace('"digits"', json.dumps(EVIL), 1)
+    (copy / "recipe.toml").write_text(text)
+    facts["sha256"]["recipe.toml"] = sha256(text.encode()).hexdigest()
+    (copy / "run.json").write_text(json.dumps({**facts, "cpu": EVIL}))
+    for ending in ("html", "md"):
+        done = invoke("report", copy, "-o", tmp_path / f"r.{ending}")
+        assert done.exit_code == 0, done.output
+    assert "<script" not in (tmp_path / "r.html").read_text()
+    assert "&lt;script&gt;" in (tmp_path / "r.html").read_text()
+    markdown = (tmp_path / "r.md").read_text()
+    assert "<script" not in markdown
+    escaped = r"&lt;script&gt;alert(1)&lt;/script&gt;\|\`x\`$\\frac\{$"
+    assert markdown.startswith(f"## {escaped}: ")
+    assert "script" not in markdown.replace(escaped, "")
+    _, noise = opened(browser, tmp_path / "r.html", "light", 800)
+    assert noise == []
+
+
+def test_markdown(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "report.md"
+    done = invoke("report", run, "-o", out)
+    assert done.exit_code == 0, done.output
+    rows = [line for line in out.read_text().splitlines() if line.startswith("| ")]
+    assert len({line.count(" |") for line in rows if "engine:" in line and "ms" not in line}) == 1
+    assert any(line.startswith("| ort-fp32 |") for line in rows)
+
+
+def test_what_cannot_be_reported(run: Path, tmp_path: Path) -> None:
+    assert "ends in .html or .md" in invoke("report", run, "-o", tmp_path / "r.pdf").output
+    assert "no finished run" in invoke("report", tmp_path).output
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    (copy / "model.bnn").unlink()
+    assert "pipeline pack" in invoke("report", copy).output
+
+
+def entry(name: str, ms: float | None, accuracy: float) -> compare.Entry:
+    return compare.Entry(name, "m", "stompp", 0, accuracy, 1, ms, None, "")
+
+
+def test_the_front_is_what_nothing_beats() -> None:
+    entries = [
+        entry("fast", 1.0, 80.0),
+        entry("beaten", 2.0, 79.0),
+        entry("good", 3.0, 90.0),
+        entry("twin", 3.0, 90.0),
+        entry("not measured", None, 99.0),
+    ]
+    front = [e.name for e in (compare._placed(each, entries) for each in entries) if e.front]
+    assert front == ["fast", "good", "twin"]
+
+
+def test_compare(run: Path, browser: Browser, tmp_path: Path) -> None:
+    other = tmp_path / "other & <b>"
+    shutil.copytree(run, other)
+    out = tmp_path / "compare.html"
+    done = invoke("compare", run, other, "-o", out)
+    assert done.exit_code == 0, done.output
+    assert "other & <b>" in done.output
+    page, noise = opened(browser, out, "dark", 900)
+    assert noise == []
+    assert "other & <b>" in page.inner_text("table")
+    assert Axe().run(page).violations_count == 0
+    facts = run_folder.read_run(run).facts["accuracy"]
+    assert f"{facts['test_after_settling']:.2f} %" in page.inner_text("table")
