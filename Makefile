@@ -3,6 +3,7 @@
 # make test-arm  the engine under aarch64 emulation (needs make system and apt's network)
 # make docker-test  build and run the images with buildah (as root); IMAGES=train for the large one
 # make reliability  kills, fuzzing, concurrency at full length; make fuzz  ten times the mutations
+# make mutations  do the tests notice changed constants and comparisons?
 # make test-sweeps  the Ray Tune example in a Ray of its own
 # make audit  known vulnerabilities; make licences  of all dependencies; make sbom  CycloneDX, in dist/
 # make setup  only install; make system (as root) adds Debian's packages; make lock renews the locks
@@ -16,7 +17,7 @@ TREE := .cache/tree
 LOCK_FLAGS := --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --no-header --no-annotate --constraint requirements/constraints.txt -q
 
-.PHONY: demo test test-arm docker-test reliability fuzz audit licences sbom test-sweeps setup lint system lock clean
+.PHONY: demo test test-arm docker-test reliability fuzz mutations audit licences sbom test-sweeps setup lint system lock clean
 
 demo: setup
 	$(BIN)/pipeline run --recipe digits --out runs/digits --force
@@ -45,6 +46,9 @@ reliability: setup
 fuzz: setup
 	$(BIN)/python -W ignore -m tests.reliability --dry --models 200000 --others 20000 --runs 5000 \
 		--only models --only recipes --only pictures --only runs
+
+mutations: setup
+	$(BIN)/python -W ignore -m tests.reliability.mutations
 
 test-sweeps: setup
 	rm -rf .cache/sweep

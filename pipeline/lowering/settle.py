@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -29,12 +29,18 @@ from frostbit.kernels.ir.exact import Exactness, analyse
 from frostbit.pipeline.errors import UserError
 from frostbit.pipeline.lowering import settled_layers as st
 from frostbit.pipeline.lowering.fold_batchnorm import BATCH_NORMS, structure
-from frostbit.pipeline.lowering.to_program import lower
+from frostbit.pipeline.lowering.to_program import lower_with_targets, with_numbers
 
 FINEST = 20
+"""Finest grid, steps of 2**-20: sums of normalised values reach 16, and float32 has 24 bits."""
 COARSEST = 4
+"""Coarsest grid of the body, steps of 1/16: normalised values are about 1, and coarser steps would
+round them to another network, which is refused."""
 HEAD_FINEST = 20
+"""As of the body: the logits of normalised values reach 16 too."""
 HEAD_COARSEST = 6
+"""Coarsest grid of the head, steps of 1/64: weights on 512 inputs are about 0.04, and coarser steps
+would erase most of them. It then keeps float32 weights, and logits agree within a tolerance."""
 
 
 @dataclass(frozen=True)
@@ -79,16 +85,43 @@ def reestimate_batchnorm(model: nn.Module, images: Tensor, batch: int = 500) -> 
     model.eval()
 
 
-def _round_body(gm: fx.GraphModule, image_shape: tuple[int, int, int]) -> tuple[int, Exactness]:
+class _Lowered:
+    """The network lowered once; rounding its modules changes the numbers of their ops alone.
+
+    Attributes:
+        head: the dense layer that gives the logits, or None.
+    """
+
+    def __init__(self, gm: fx.GraphModule, image_shape: tuple[int, int, int]) -> None:
+        self.program, targets = lower_with_targets(gm, image_shape)
+        modules = {op: gm.get_submodule(target) for op, target in targets.items()}
+        self.modules = {op: m for op, m in modules.items() if isinstance(m, st.ROUNDED)}
+        self.head = head_of(gm)
+
+    def round_body(self, exponent: int) -> Exactness:
+        """Round all but the head to ``2**-exponent``; returns what is proved then."""
+        return self._round({n: m for n, m in self.modules.items() if m is not self.head}, exponent)
+
+    def round_head(self, exponent: int) -> Exactness:
+        """Round the head alone."""
+        return self._round({n: m for n, m in self.modules.items() if m is self.head}, exponent)
+
+    def _round(self, modules: dict[str, st.Rounded], exponent: int) -> Exactness:
+        for module in modules.values():
+            module.round_to(exponent)
+        ops = (
+            with_numbers(op, modules[op.name]) if op.name in modules else op
+            for op in self.program.ops
+        )
+        self.program = replace(self.program, ops=tuple(ops))
+        return analyse(self.program)
+
+
+def _round_body(lowered: _Lowered) -> tuple[int, Exactness]:
     """Round all but the head to the finest provably exact grid; returns s and the proof."""
-    modules = [m for m in gm.modules() if isinstance(m, st.ROUNDED)]
-    head = head_of(gm)
     exponent = FINEST
     while True:
-        for module in modules:
-            if module is not head:
-                module.round_to(exponent)
-        verdict = analyse(lower(gm, image_shape))
+        verdict = lowered.round_body(exponent)
         if verdict.body_exact:
             return exponent, verdict
         exponent = min(exponent - 1, exponent + math.floor(verdict.bits_left))
@@ -99,7 +132,7 @@ def _round_body(gm: fx.GraphModule, image_shape: tuple[int, int, int]) -> tuple[
             )
 
 
-def head_of(gm: fx.GraphModule) -> nn.Module | None:
+def head_of(gm: fx.GraphModule) -> st.SettledDense | None:
     """The dense layer that gives the logits, or None if the last module is another."""
     output = next(node for node in reversed(gm.graph.nodes) if node.op == "output")
     last = output.all_input_nodes[0]
@@ -107,16 +140,14 @@ def head_of(gm: fx.GraphModule) -> nn.Module | None:
     return module if isinstance(module, st.SettledDense) else None
 
 
-def _round_head(gm: fx.GraphModule, image_shape: tuple[int, int, int]) -> int | None:
+def _round_head(lowered: _Lowered) -> int | None:
     """Round the head if its sums can be exact at a useful precision; returns its s or None."""
-    head = head_of(gm)
-    if not isinstance(head, st.SettledDense):
+    if lowered.head is None:
         return None
     for exponent in range(HEAD_FINEST, HEAD_COARSEST - 1, -1):
-        head.round_to(exponent)
-        if analyse(lower(gm, image_shape)).head_exact:
+        if lowered.round_head(exponent).head_exact:
             return exponent
-    head.round_to(None)
+    lowered.head.round_to(None)
     return None
 
 
@@ -134,14 +165,15 @@ def settle(model: nn.Module, images: Tensor) -> Settled:
     reestimate_batchnorm(model, images)
     shape = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
     gm = structure(model, shape)
-    verdict = analyse(lower(gm, shape))
+    lowered = _Lowered(gm, shape)
+    verdict = analyse(lowered.program)
     if not verdict.has_signs:
         return Settled(gm, state_hash(gm), _report(verdict, None, None))
     try:
-        exponent, verdict = _round_body(gm, shape)
+        exponent, verdict = _round_body(lowered)
     except st.GridError as error:
         raise UserError(f"{error}; train with larger BatchNorm scales or fewer layers") from error
-    report = _report(verdict, exponent, _round_head(gm, shape))
+    report = _report(verdict, exponent, _round_head(lowered))
     return Settled(gm, state_hash(gm), report)
 
 

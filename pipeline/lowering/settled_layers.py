@@ -229,4 +229,5 @@ class GlobalSum(nn.Module):
         return x.sum(dim=(2, 3), keepdim=True)
 
 
+Rounded = SettledConv | SettledDense | SettledBinaryConv | SettledBinaryLinear
 ROUNDED = (SettledConv, SettledDense, SettledBinaryConv, SettledBinaryLinear)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -69,7 +69,7 @@ class _Lowering:
         self.types = {INPUT: ValueType("u8", (height, width, channels))}
         self.ops: list[Op] = []
         self.values: dict[fx.Node, _Value] = {}
-        self.node_of: dict[str, str] = {}
+        self.node_of: dict[str, fx.Node] = {}
 
     def emit(self, op: Op) -> _Value:
         self.types[op.name] = output_type(op, tuple(self.types[name] for name in op.inputs))
@@ -84,6 +84,10 @@ class _Lowering:
         if name in self.types:
             return _Value(name, value.flat)
         return self.emit(ToFloat(name, (value.name,)))
+
+    def numbered(self, result: _Value) -> tuple[str, ...]:
+        """Class names that are the numbers of the logits."""
+        return tuple(str(index) for index in range(self.types[result.name].shape[2]))
 
     def map_weights(self, value: _Value, weight: Tensor) -> NDArray[Any]:
         """Dense weights ``[O, C*H*W]`` on a flattened map -> OHWI ``[O, H, W, C]``."""
@@ -248,7 +252,7 @@ def _walk(gm: fx.GraphModule, image_shape: tuple[int, int, int]) -> tuple[_Lower
             result = lo.values[node.all_input_nodes[0]]
         else:
             lo.values[node] = value = _lower_node(lo, node)
-            lo.node_of.setdefault(value.name, node.name)
+            lo.node_of.setdefault(value.name, node)
     return lo, result
 
 
@@ -271,13 +275,36 @@ def lower(
         UserError: naming the module or operation that has no op.
     """
     lo, result = _walk(gm, image_shape)
-    channels, height, width = image_shape
-    logits = lo.types[result.name].shape[2]
-    names = classes if classes is not None else tuple(str(i) for i in range(logits))
-    return Program((height, width, channels), tuple(lo.ops), dataset, names, settled_hash)
+    names = lo.numbered(result) if classes is None else classes
+    return Program(lo.types[INPUT].shape, tuple(lo.ops), dataset, names, settled_hash)
+
+
+def lower_with_targets(
+    gm: fx.GraphModule, image_shape: tuple[int, int, int]
+) -> tuple[Program, dict[str, str]]:
+    """As :func:`lower`, with the target of the module that each op came from, by op name."""
+    lo, result = _walk(gm, image_shape)
+    program = Program(lo.types[INPUT].shape, tuple(lo.ops), "", lo.numbered(result), "")
+    nodes = lo.node_of.items()
+    return program, {op: str(node.target) for op, node in nodes if node.op == "call_module"}
+
+
+def with_numbers(op: Op, module: nn.Module) -> Op:
+    """``op``, lowered from ``module`` at another precision, with the numbers it has now."""
+    match op, module:
+        case BinaryConv(), st.SettledBinaryConv() | st.SettledBinaryLinear():
+            return replace(op, epilogue=_epilogue(module))
+        case Conv(), st.SettledConv() | st.SettledDense():
+            out, height, width, channels = op.weights.shape
+            planar = module.weight.reshape(out, channels, height, width)
+            return replace(op, weights=_numpy(planar.permute(0, 2, 3, 1)), add=_numpy(module.add))
+        case Dense(), st.SettledDense():
+            return replace(op, weights=_numpy(module.weight), add=_numpy(module.add))
+    raise TypeError(f"op '{op.name}': no numbers of a {type(module).__name__}")
 
 
 def sign_nodes(gm: fx.GraphModule, image_shape: tuple[int, int, int]) -> dict[str, str]:
     """For every ``bits`` value of the Program, the name of the fx node that computes it."""
     lo, _ = _walk(gm, image_shape)
-    return {name: node for name, node in lo.node_of.items() if lo.types[name].kind == "bits"}
+    nodes = lo.node_of.items()
+    return {name: node.name for name, node in nodes if lo.types[name].kind == "bits"}

@@ -12,18 +12,26 @@ from frostbit.export.parity import compare
 from frostbit.export.runtimes import EngineRuntime, Runtime
 from frostbit.kernels.ir import reference
 from frostbit.kernels.ir.exact import analyse
-from frostbit.kernels.ir.program import Program
+from frostbit.kernels.ir.file import program_hash
+from frostbit.kernels.ir.program import Dense, Program
 from frostbit.pipeline.errors import UserError
 from frostbit.pipeline.lowering.fold_batchnorm import fold_batchnorm, structure
-from frostbit.pipeline.lowering.settle import Settled, settle, state_hash
+from frostbit.pipeline.lowering.settle import Settled, reestimate_batchnorm, settle, state_hash
 from frostbit.pipeline.lowering.settled_layers import (
+    ROUNDED,
     Folded,
     GridError,
     SettledBinaryConv,
+    SettledSign,
     on_grid,
     thresholds,
 )
-from frostbit.pipeline.lowering.to_program import lower, sign_nodes
+from frostbit.pipeline.lowering.to_program import (
+    lower,
+    lower_with_targets,
+    sign_nodes,
+    with_numbers,
+)
 from frostbit.pipeline.network import models
 from frostbit.pipeline.network.binary import BinaryConv2d, binarize, maskable, sign
 from frostbit.pipeline.parity.torch_module import TorchRuntime
@@ -124,6 +132,48 @@ def test_rounding_moves_the_network_little() -> None:
     taps = 9 * 2 * 255 + 1
     assert np.abs(before - after).max() <= taps * 2.0 ** -(exponent + 1) + 1e-3
     assert not np.array_equal(before, after)
+
+
+def test_rounding_the_ops_equals_lowering_again(case: tuple) -> None:
+    """Settling lowers once and then changes numbers; the Program is that of a fresh lowering."""
+    model, _, program, _ = case
+    height, width, channels = program.input_shape
+    gm = structure(model, (channels, height, width))
+    changed, targets = lower_with_targets(gm, (channels, height, width))
+    rounded = {op: gm.get_submodule(target) for op, target in targets.items()}
+    rounded = {op: module for op, module in rounded.items() if isinstance(module, ROUNDED)}
+    assert set(rounded.values()) == {m for m in gm.modules() if isinstance(m, ROUNDED)}
+    for exponent in (20, 9):
+        for module in rounded.values():
+            module.round_to(exponent)
+        ops = [
+            with_numbers(op, rounded[op.name]) if op.name in rounded else op for op in changed.ops
+        ]
+        changed = dataclasses.replace(changed, ops=tuple(ops))
+        assert program_hash(changed) == program_hash(lower(gm, (channels, height, width)))
+
+
+def test_only_a_module_of_its_own_kind_gives_an_op_its_numbers() -> None:
+    dense = Dense("head", ("input",), np.ones((2, 3), np.float32), np.ones(2, np.float32))
+    with pytest.raises(TypeError, match="op 'head': no numbers of a SettledSign"):
+        with_numbers(dense, SettledSign())
+
+
+def test_batchnorm_is_estimated_as_the_plain_mean_of_whole_batches() -> None:
+    norm = nn.BatchNorm2d(2, momentum=0.3)
+    norm(torch.randn(4, 2, 3, 3))
+    images = torch.randn(11, 2, 3, 3)
+    reestimate_batchnorm(norm, images, batch=4)
+    parts = images[:8].split(4)  # the last three would count as much as four
+    assert torch.allclose(
+        norm.running_mean, torch.stack([p.mean((0, 2, 3)) for p in parts]).mean(0)
+    )
+    variances = torch.stack([p.transpose(0, 1).flatten(1).var(1) for p in parts])
+    assert torch.allclose(norm.running_var, variances.mean(0))
+    assert norm.momentum == 0.3
+    assert not norm.training
+    reestimate_batchnorm(norm, images[:3], batch=4)
+    assert torch.allclose(norm.running_mean, images[:3].mean((0, 2, 3)), atol=1e-6)
 
 
 def test_thresholds_agree_with_evaluating_every_accumulator() -> None:
