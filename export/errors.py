@@ -17,3 +17,7 @@ class LceError(RuntimeError):
 
 class RuntimeMissing(Exception):
     """A runtime's package is not installed; the text says how to install it."""
+
+
+class UnknownNetwork(ValueError):
+    """No network of that name; the text gives the nearest one."""

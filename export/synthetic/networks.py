@@ -28,14 +28,11 @@ from functools import partial
 
 import numpy as np
 
+from frostbit.export.errors import UnknownNetwork
 from frostbit.export.synthetic.builder import Net, window
 from frostbit.kernels.ir.program import Add, Conv, MaxPool, Program, Sign, ToFloat, Window
 
 POOLED_SHIFT = 1.3  # stem's standard deviations below 0, so that a maximum of nine is balanced
-
-
-class UnknownNetwork(ValueError):
-    """No network of that name; the text gives the nearest one."""
 
 
 @dataclass(frozen=True)

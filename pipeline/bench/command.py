@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from frostbit.pipeline.cli.options import Failure, progress, terminal
+from frostbit.pipeline.bench.file import labels
+from frostbit.pipeline.console import progress, terminal
+from frostbit.pipeline.errors import UserError
 
 if TYPE_CHECKING:
     from frostbit.kernels.ir.program import Program
@@ -58,49 +58,15 @@ def bench_models(files: Sequence[Path], wishes: Wishes) -> tuple[Bench, bool]:
 
 def bench_synthetic(name: str, wishes: Wishes) -> tuple[Bench, bool]:
     """Measure a standard network with random weights; its model lives in a temporary folder."""
-    from frostbit.export.synthetic.networks import UnknownNetwork, synthetic
+    from frostbit.export.synthetic.networks import synthetic
     from frostbit.kernels.ir.file import save_program
 
-    try:
-        program = synthetic(name)
-    except UnknownNetwork as error:
-        raise Failure(str(error)) from error
+    program = synthetic(name)
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "model.bnn"
         save_program(program, model)
         out = wishes.json_file or Path(f"{name}.json")
         return _bench({name: (model, program)}, replace(wishes, json_file=out))
-
-
-def bench_remote(
-    model: Path, target: str, python: str, config: Path | None, wishes: Wishes
-) -> bool:
-    """Measure a model's bundle on another machine, bring the JSON back; whether all is well."""
-    from frostbit.kernels.ir.file import load_program
-    from frostbit.pipeline.device import bundle, remote
-    from frostbit.pipeline.run import folder as run_folder
-
-    machine = remote.Remote(target, python, config)
-    console = terminal()
-    data = bundle.build(
-        load_program(model), labels([model])[0], wishes.data_dir, wishes.seed, progress()("bundle")
-    )
-    arguments = ["--rounds", str(wishes.rounds)]
-    arguments += [] if wishes.pin is None else ["--pin", str(wishes.pin)]
-    with console.status(f"measuring on {target}"):
-        document, text = remote.bench(machine, data, arguments)
-    console.print(text.rstrip())
-    path = wishes.json_file or model.parent / "bench-remote.json"
-    run_folder.write_bytes(path, (json.dumps(document, indent=2) + "\n").encode())
-    console.print(f"wrote {path}")
-    return document.get("passed") is True
-
-
-def labels(files: Sequence[Path]) -> list[str]:
-    """Short names of model files: their folder's, or their own; whole paths if those collide."""
-    short = [f.resolve().parent.name if f.stem == "model" else f.stem for f in files]
-    counts = Counter(short)
-    return [str(f) if counts[name] > 1 else name for f, name in zip(files, short, strict=True)]
 
 
 def _bench(models: dict[str, tuple[Path, Program]], wishes: Wishes) -> tuple[Bench, bool]:
@@ -152,9 +118,10 @@ def _model(
     missing: list[Missing],
 ) -> Model:
     from frostbit.pipeline.bench import measure as bench
+    from frostbit.pipeline.data.inputs import inputs_for
     from frostbit.pipeline.parity import runtimes
 
-    inputs = bench.inputs_for(program, wishes.data_dir, wishes.seed)
+    inputs = inputs_for(program, wishes.data_dir, wishes.seed)
     if inputs.labels is None:
         terminal().print(f"accuracy: not measured, random images; {inputs.remedy}")
     source = runtimes.Source(program, path.parent, wishes.run or path.parent, wishes.threads)
@@ -168,15 +135,15 @@ def _pin(cpu: int | None) -> None:
     if cpu is None:
         return
     if not hasattr(os, "sched_setaffinity"):
-        raise Failure("--pin needs Linux; leave it out")
+        raise UserError("--pin needs Linux; leave it out")
     usable = sorted(os.sched_getaffinity(0))
     if cpu not in usable:
-        raise Failure(f"there is no CPU {cpu} to pin to; this process may use {usable}")
+        raise UserError(f"there is no CPU {cpu} to pin to; this process may use {usable}")
     os.sched_setaffinity(0, {cpu})
 
 
 def _show(found: Bench, missing: list[Missing]) -> None:
-    from frostbit.pipeline.cli.tables import bench_table
+    from frostbit.pipeline.bench.table import bench_table
 
     table, lines = bench_table(found, missing)
     console = terminal()
@@ -185,7 +152,7 @@ def _show(found: Bench, missing: list[Missing]) -> None:
 
 
 def _write(found: Bench, first: Path, count: int, wishes: Wishes) -> None:
-    from frostbit.pipeline.cli.tables import bench_markdown
+    from frostbit.pipeline.bench.table import bench_markdown
     from frostbit.pipeline.run import folder as run_folder
 
     beside = first.parent / "bench.json" if count == 1 else Path("bench.json")

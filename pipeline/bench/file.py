@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,3 +52,10 @@ def of_model(path: Path, program_sha256: str) -> dict[str, Any] | None:
     except UserError:
         return None
     return found if found.get("program_sha256") == program_sha256 else None
+
+
+def labels(files: Sequence[Path]) -> list[str]:
+    """Short names of model files: their folder's, or their own; whole paths if those collide."""
+    short = [f.resolve().parent.name if f.stem == "model" else f.stem for f in files]
+    counts = Counter(short)
+    return [str(f) if counts[name] > 1 else name for f, name in zip(files, short, strict=True)]

@@ -16,21 +16,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from frostbit.export.parity import ParityReport, compare
-from frostbit.export.runtimes import Images, Runtime, Timed
+from frostbit.export.runtimes import Runtime, Timed
 from frostbit.kernels.ir.file import program_hash
 from frostbit.kernels.ir.program import Program
 from frostbit.pipeline import machine
 from frostbit.pipeline.bench import conditions, timing
-from frostbit.pipeline.bench.timing import Latency, Progress, Ratio
-from frostbit.pipeline.data import datasets
-from frostbit.pipeline.errors import UserError
+from frostbit.pipeline.bench.timing import Latency, Ratio
+from frostbit.pipeline.console import Progress
+from frostbit.pipeline.data.inputs import Inputs
 
-PICTURES = 2000
-"""Pictures on disk that are compared at most (sets in memory are compared whole)."""
 QUICK = 10
 """With fewer rounds than this nobody asks for care: no cold starts, no least time."""
 
@@ -131,46 +126,6 @@ class Bench:
         if self.profile is not None:
             document["profile"] = self.profile
         return json.dumps(document, indent=2) + "\n"
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """Images to run: the data set's test split with labels, or random ones and why.
-
-    Attributes:
-        images: uint8 ``[N, H, W, C]``.
-        labels: int64 ``[N]``, or None for random images.
-        dataset: name of the data set ("" for random images).
-        remedy: for random images, why the data set is not used and what to do.
-    """
-
-    images: Images
-    labels: NDArray[np.int64] | None
-    dataset: str
-    remedy: str = ""
-
-
-def random_images(program: Program, seed: int, count: int) -> Images:
-    """Seeded random images uint8 ``[count, H, W, C]`` of the program's input shape."""
-    rng = np.random.default_rng(seed)
-    return rng.integers(0, 256, (count, *program.input_shape), dtype=np.uint8)
-
-
-def inputs_for(program: Program, data_dir: Path | None, seed: int, randoms: int = 64) -> Inputs:
-    """The test split of the data set that ``program`` was trained on, else random images."""
-    remedy = "the model names no data set"
-    if program.dataset:
-        try:
-            photographs = datasets.Photographs(program.input_shape[0])
-            test = datasets.load(program.dataset, data_dir, photographs=photographs).test
-        except UserError as error:
-            remedy = str(error)
-        else:
-            if test.image_shape == program.input_shape:
-                count = len(test) if isinstance(test, datasets.Split) else min(len(test), PICTURES)
-                return Inputs(test.take(range(count)), test.labels[:count], program.dataset)
-            remedy = f"the images of {program.dataset} do not fit the model's {program.input_shape}"
-    return Inputs(random_images(program, seed, randoms), None, "", remedy)
 
 
 def size(runtime: Timed, model: Path) -> int:

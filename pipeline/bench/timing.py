@@ -15,14 +15,14 @@ uncertainties are combined as the Guide to the Expression of Uncertainty in Meas
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from frostbit.export.runtimes import Images, Timed
+from frostbit.pipeline.console import Progress
 
 SLOT_MS = 10.0
 MAX_REPEATS = 200
@@ -48,7 +48,6 @@ NORMAL_IQR = 1.349
 """Interquartile range of a normal distribution of standard deviation 1."""
 NOISY = 0.05
 """Rounds that spread by more than this share of their median make a machine noisy."""
-Progress: TypeAlias = Callable[[Iterable[int]], Iterable[int]]
 
 
 @dataclass(frozen=True)

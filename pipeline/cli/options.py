@@ -2,66 +2,19 @@
 
 from __future__ import annotations
 
-import logging
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    pass
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
 EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
-
-
-class Failure(click.ClickException):
-    """One line on standard error, exit status 2."""
-
-    exit_code = 2
-
-
-def terminal() -> Console:
-    """Console on standard output, 120 columns where that is not a terminal.
-
-    It prints text as it is: names from files, and remedies like ``frostbit[train]``, are no markup.
-    """
-    from rich.console import Console
-
-    width = None if sys.stdout.isatty() else 120
-    return Console(width=width, markup=False, emoji=False, highlight=False)
-
-
-class _Echo(logging.Handler):
-    """Log lines on the terminal, as every other line of a command."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        click.echo(record.getMessage(), err=True)
-
-
-def log_to_terminal() -> None:
-    """Show what the libraries of this package log, e.g. that the engine is being compiled."""
-    log = logging.getLogger("frostbit")
-    if not log.handlers:
-        log.addHandler(_Echo())
-        log.setLevel(logging.INFO)
-
-
-def progress() -> Callable[[str], Callable[[Iterable[int]], Iterable[int]]]:
-    """Progress bars by label, on standard error, gone when done."""
-    from rich.console import Console
-    from rich.progress import track
-
-    bars = Console(stderr=True)
-
-    def labelled(label: str) -> Callable[[Iterable[int]], Iterable[int]]:
-        return lambda steps: track(steps, description=label, console=bars, transient=True)
-
-    return labelled
 
 
 def options(*chosen: Callable[..., Any]) -> Callable[..., Any]:
@@ -141,7 +94,7 @@ _HOW = (
 
 
 def split_training(options: dict[str, Any]) -> dict[str, Any]:
-    """What :data:`training_options` gave, as arguments of ``commands.train_run``."""
+    """What :data:`training_options` gave, as arguments of ``train_run``."""
     rest = {k: v for k, v in options.items() if k not in (*_RECIPE_FIELDS, *_HOW)}
     chosen = {name: options[name] for name in _RECIPE_FIELDS}
     return {**rest, "chosen": chosen, "how": {name: options[name] for name in _HOW}}

@@ -30,8 +30,8 @@ from frostbit.kernels.ir.exact import analyse
 from frostbit.kernels.ir.file import dumps, program_hash
 from frostbit.kernels.ir.program import Program
 from frostbit.pipeline import machine
-from frostbit.pipeline.bench.measure import inputs_for
-from frostbit.pipeline.bench.timing import Progress
+from frostbit.pipeline.console import Progress
+from frostbit.pipeline.data.inputs import inputs_for
 from frostbit.pipeline.device import wheel
 
 IMAGES = 256

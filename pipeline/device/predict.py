@@ -11,7 +11,7 @@ import numpy as np
 from rich.table import Table
 
 from frostbit.kernels.engine import Engine
-from frostbit.pipeline.bench.timing import Progress
+from frostbit.pipeline.console import Progress
 from frostbit.pipeline.data import pictures
 
 PHOTOGRAPHS = ("folder", "imagenet")

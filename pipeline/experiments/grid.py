@@ -29,6 +29,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
+from rich.table import Table
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -261,3 +262,18 @@ def means(runs: list[Fields]) -> list[Fields]:
             row[which] = {"mean": round(statistics.fmean(values), 3), "std": round(spread, 3)}
         rows.append(row)
     return rows
+
+
+def table(record: dict[str, Any]) -> Table:
+    """Mean and standard deviation of every group of runs of an experiment's record."""
+    shown = Table(title=record["title"])
+    for column in ("model", "method", "binarize"):
+        shown.add_column(column)
+    for column in ("runs", "validation %", "test %"):
+        shown.add_column(column, justify="right")
+    for row in record["means"]:
+        figures = [row["validation_accuracy"], row["test_accuracy"]]
+        cells = [f"{f['mean']:.2f} ± {f['std']:.2f}" for f in figures]
+        names = [str(row[key]) for key in ("model", "method", "binarize", "runs")]
+        shown.add_row(*names, *cells)
+    return shown

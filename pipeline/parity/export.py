@@ -16,7 +16,7 @@ from frostbit.export.sizes import bits_per_weight
 from frostbit.export.summary import summarise_program
 from frostbit.kernels.ir.program import BinaryConv, Program
 from frostbit.kernels.ir.verify import infer_types
-from frostbit.pipeline.bench.measure import random_images
+from frostbit.pipeline.data.inputs import random_images
 from frostbit.pipeline.errors import UserError
 from frostbit.pipeline.parity.runtimes import chosen
 from frostbit.pipeline.run import folder as run_folder

@@ -17,9 +17,9 @@ from frostbit.kernels.ir.bits import Words
 from frostbit.kernels.ir.file import program_hash
 from frostbit.kernels.ir.program import Program
 from frostbit.kernels.machine import cpu
-from frostbit.pipeline.bench.measure import Inputs, inputs_for, random_images
-from frostbit.pipeline.bench.timing import Progress
+from frostbit.pipeline.console import Progress
 from frostbit.pipeline.data import datasets
+from frostbit.pipeline.data.inputs import Inputs, inputs_for, random_images
 from frostbit.pipeline.errors import UserError
 from frostbit.pipeline.parity import runtimes
 from frostbit.pipeline.parity.runtimes import Missing, Source

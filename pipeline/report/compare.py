@@ -10,7 +10,7 @@ from rich.table import Table
 
 from frostbit.kernels.ir.file import load_program, program_hash
 from frostbit.pipeline.bench import file as bench_file
-from frostbit.pipeline.bench.command import labels
+from frostbit.pipeline.bench.file import labels
 from frostbit.pipeline.errors import UserError
 from frostbit.pipeline.run import folder as run_folder
 

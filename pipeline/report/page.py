@@ -25,11 +25,11 @@ from frostbit.kernels.ir.exact import analyse
 from frostbit.kernels.ir.file import load_program, program_hash
 from frostbit.kernels.ir.program import Program
 from frostbit.pipeline.bench import file as bench_file
-from frostbit.pipeline.bench import measure as bench
-from frostbit.pipeline.bench.measure import Inputs
-from frostbit.pipeline.cli.tables import exactness_line, markdown_cell
+from frostbit.pipeline.bench.table import markdown_cell
+from frostbit.pipeline.data.inputs import Inputs, inputs_for
 from frostbit.pipeline.errors import UserError
 from frostbit.pipeline.report import plots
+from frostbit.pipeline.report.summary import exactness_line
 from frostbit.pipeline.report.svg import svg
 from frostbit.pipeline.run import folder as run_folder
 from frostbit.pipeline.run import metrics
@@ -106,7 +106,7 @@ def gather(folder: Path, data_dir: Path | None) -> Page:
     )
     _training(page)
     _benchmark(page)
-    _answers(page, bench.inputs_for(program, data_dir, 0))
+    _answers(page, inputs_for(program, data_dir, 0))
     return page
 
 

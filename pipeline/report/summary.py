@@ -18,6 +18,8 @@ from frostbit.pipeline.errors import UserError
 
 if TYPE_CHECKING:
     from frostbit.export.summary import Layer, Summary
+    from frostbit.kernels.ir.exact import Exactness
+    from frostbit.kernels.ir.program import Program
 
 MAX_FILE_BYTES = 2 << 30
 _READS = "summary reads .bnn, .onnx and .tflite files and run folders"
@@ -186,3 +188,35 @@ def summary_of(path: Path) -> tuple[Table, list[str]]:
     """
     found = summarise(path)
     return layer_table(found, f"{path.name or path}: {found.format}"), summary_lines(found)
+
+
+def exactness_line(verdict: Exactness) -> str:
+    """One sentence on what :mod:`frostbit.kernels.ir.exact` proves of a model."""
+    if not verdict.has_signs:
+        return "binary weights only: no sign bits; logits agree within 1e-4"
+    if not verdict.body_exact:
+        return f"not exact: float32 rounds at '{verdict.tightest}', runtimes may differ"
+    head = "logits exact too" if verdict.head_exact else "logits within 1e-5"
+    return (
+        f"sign bits exact on every runtime: grid 2^-{verdict.exponent}, "
+        f"largest value {verdict.bound:.1f}, {verdict.bits_left:.1f} bits left; {head}"
+    )
+
+
+def pack_table(program: Program, file_bytes: int) -> tuple[Table, list[str]]:
+    """Per-layer table of ``program`` and the lines under it (totals, ratio, exactness)."""
+    from frostbit.export.summary import summarise_program
+    from frostbit.kernels.ir.exact import analyse
+
+    found = summarise_program(program, file_bytes)
+    counts, macs = found.parameters, sum(found.macs.values())
+    full = counts.get(32, 0)
+    lines = [
+        f"{counts.get(1, 0):,} 1-bit and {full:,} 32-bit parameters; "
+        f"{100 * (found.binary_share or 0):.1f} % of {macs:,} MACs are binary",
+        f"file {file_bytes:,} bytes, fp32 state {found.float_bytes:,} bytes: "
+        f"{found.float_bytes / file_bytes:.1f} times smaller; "
+        f"{100 * 4 * full / file_bytes:.1f} % of the file is full precision",
+        exactness_line(analyse(program)),
+    ]
+    return layer_table(found, "packed model"), lines

@@ -32,8 +32,9 @@ from frostbit.export.synthetic.networks import synthetic
 from frostbit.kernels.ir.file import dumps
 from frostbit.kernels.ir.program import BinaryConv, Conv, Dense, Program
 from frostbit.pipeline.bench import conditions, timing
-from frostbit.pipeline.bench import measure as bench
-from frostbit.pipeline.cli.options import FILE, progress, terminal
+from frostbit.pipeline.cli.options import FILE
+from frostbit.pipeline.console import progress, terminal
+from frostbit.pipeline.data.inputs import random_images
 from frostbit.pipeline.parity.export import FORMATS, Choices
 from frostbit.pipeline.run.folder import write_bytes
 
@@ -142,7 +143,7 @@ def faster(rounds: int) -> list[Faster]:
     programs = {f"{DEPTH} convolutions {s}x{s}x{c}": chain(s, c) for s, c in CHAINS}
     programs["vgg11_bn@32"] = synthetic("vgg11_bn@32")
     pairs = [
-        (OrtRuntime(program, form=form), bench.random_images(program, 0, 4))
+        (OrtRuntime(program, form=form), random_images(program, 0, 4))
         for program in programs.values()
         for form in ("packed", "int8")
     ]

@@ -21,10 +21,11 @@ from frostbit.export.errors import RuntimeMissing
 from frostbit.export.runtimes import Timed
 from frostbit.kernels.machine import cpu
 from frostbit.pipeline.bench import conditions, timing
-from frostbit.pipeline.bench import measure as bench
 from frostbit.pipeline.bench.profiling import cycles_per_second
 from frostbit.pipeline.bench.timing import Latency
-from frostbit.pipeline.cli.options import FILE, progress, terminal
+from frostbit.pipeline.cli.options import FILE
+from frostbit.pipeline.console import progress, terminal
+from frostbit.pipeline.data.inputs import random_images
 from frostbit.pipeline.run.folder import write_bytes
 from tests.figures import bare_loop, layer_peers
 from tests.figures.layer_peers import Shape
@@ -87,7 +88,7 @@ def _ratios(times: dict[str, Latency]) -> dict[str, dict[str, float]]:
 def measure(shape: Shape, rounds: int, bar: timing.Progress) -> Result:
     """Check and time every candidate for ``shape``."""
     engines, peers = candidates(shape)
-    images = bench.random_images(engines[0].program, 0, 2)
+    images = random_images(engines[0].program, 0, 2)
     differing = {engine.name: engine.check(images) for engine in engines}
     everyone = [*engines, *peers]
     latencies = timing.measure([(each, images) for each in everyone], rounds, 0, progress=bar)
@@ -105,7 +106,7 @@ def measure_stream(size: int, channels: int, rounds: int, bar: timing.Progress) 
     """A 1x1 layer with its residual stream in 16 and in 32 bits, checked against the reference."""
     program, kernel = layer_peers.stream_program(size, channels), cpu.available()[0]
     narrow, wide = (layer_peers.EngineLayer(program, kernel, each) for each in (True, False))
-    images = bench.random_images(program, 0, 2)
+    images = random_images(program, 0, 2)
     timed = timing.measure([(narrow, images), (wide, images)], rounds, 0, progress=bar)
     return {
         "stream": f"1x1, {channels} to {channels}, {size}x{size}, added to a stream",

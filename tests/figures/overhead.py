@@ -29,8 +29,9 @@ from frostbit.export.synthetic.networks import synthetic
 from frostbit.kernels.engine import Engine
 from frostbit.pipeline.bench import conditions, timing
 from frostbit.pipeline.bench import file as bench_file
-from frostbit.pipeline.bench.measure import random_images
-from frostbit.pipeline.cli.options import FILE, terminal
+from frostbit.pipeline.cli.options import FILE
+from frostbit.pipeline.console import terminal
+from frostbit.pipeline.data.inputs import random_images
 from frostbit.pipeline.run.folder import write_bytes
 
 MODEL = "resnet50@32"

@@ -26,8 +26,9 @@ from frostbit.export.synthetic.networks import synthetic
 from frostbit.kernels.ir.exact import analyse
 from frostbit.kernels.ir.program import Program
 from frostbit.pipeline.bench import conditions
-from frostbit.pipeline.bench.measure import Inputs
-from frostbit.pipeline.cli.options import FILE, terminal
+from frostbit.pipeline.cli.options import FILE
+from frostbit.pipeline.console import terminal
+from frostbit.pipeline.data.inputs import Inputs
 from frostbit.pipeline.lowering.pack import pack
 from frostbit.pipeline.network import zoo
 from frostbit.pipeline.network.models import FAMILIES

@@ -22,7 +22,8 @@ from frostbit.export.synthetic.networks import synthetic
 from frostbit.kernels.ir.file import save_program
 from frostbit.pipeline.bench import conditions
 from frostbit.pipeline.bench.conditions import COLD_START
-from frostbit.pipeline.cli.options import FILE, progress, terminal
+from frostbit.pipeline.cli.options import FILE
+from frostbit.pipeline.console import progress, terminal
 from frostbit.pipeline.run.folder import write_bytes
 
 NUMBA = ("-c", "import numba")

@@ -19,7 +19,8 @@ import click
 import torch
 from rich.table import Table
 
-from frostbit.pipeline.cli.options import FILE, progress, terminal
+from frostbit.pipeline.cli.options import FILE
+from frostbit.pipeline.console import progress, terminal
 from frostbit.pipeline.data import datasets
 from frostbit.pipeline.run import recipe
 from frostbit.pipeline.run.folder import write_bytes

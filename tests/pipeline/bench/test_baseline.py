@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from frostbit.kernels.ir.file import save_program
 from frostbit.pipeline.bench import baseline
 from frostbit.pipeline.bench import file as bench_file
-from frostbit.pipeline.bench.command import labels
+from frostbit.pipeline.bench.file import labels
 from frostbit.pipeline.cli.main import main
 from frostbit.pipeline.errors import UserError
 from tests.nets import every_op

@@ -30,8 +30,8 @@ from frostbit.kernels.ir.program import (
     Window,
 )
 from frostbit.kernels.machine import cpu
-from frostbit.pipeline.bench.measure import Inputs
 from frostbit.pipeline.cli.main import main
+from frostbit.pipeline.data.inputs import Inputs
 from frostbit.pipeline.lowering.pack import load_settled
 from frostbit.pipeline.parity import verify as verifying
 from frostbit.pipeline.parity.runtimes import ORT_FILES, Source

@@ -165,7 +165,7 @@ def test_a_run_that_was_changed_is_refused(trained: Path, tmp_path: Path) -> Non
 
 
 def test_the_packed_table_is_the_same_table(packed: Path) -> None:
-    from frostbit.pipeline.cli.tables import pack_table
+    from frostbit.pipeline.report.summary import pack_table
 
     program = load_program(packed)
     table, lines = pack_table(program, packed.stat().st_size)

@@ -1,0 +1,37 @@
+"""``pipeline bundle``: a zip for a board."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from frostbit.pipeline.cli.options import EXISTING_FILE, FILE, data_option, force_option
+from frostbit.pipeline.console import progress, terminal
+
+
+@click.command(name="bundle")
+@click.argument("model", type=EXISTING_FILE)
+@click.option("-o", "--out", type=FILE, help="Zip file [default: MODEL with the ending .zip].")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Of the images without data set.")
+@data_option
+@force_option
+def bundle_command(
+    model: Path, out: Path | None, seed: int, data_dir: Path | None, force: bool
+) -> None:
+    """Write a zip with which a board proves that it computes the same, and measures itself.
+
+    Example: pipeline bundle runs/digits/model.bnn -o bundle.zip
+    """
+    from frostbit.kernels.ir.file import load_program
+    from frostbit.pipeline.bench.file import labels
+    from frostbit.pipeline.device import bundle
+    from frostbit.pipeline.parity.export import refuse_existing
+    from frostbit.pipeline.run import folder as run_folder
+
+    path = out or model.with_suffix(".zip")
+    refuse_existing(path, force)
+    program = load_program(model)
+    data = bundle.build(program, labels([model])[0], data_dir, seed, progress()("expected logits"))
+    run_folder.write_bytes(path, data)
+    terminal().print(f"wrote {path} ({len(data):,} bytes); its README.md says what to type")

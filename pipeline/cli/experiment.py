@@ -1,0 +1,45 @@
+"""``pipeline experiment``: a grid of recipes with seeds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from frostbit.pipeline.cli.options import FOLDER, data_option
+from frostbit.pipeline.console import terminal
+from frostbit.pipeline.errors import UserError
+
+
+def _experiment(name: str, out: Path | None, jobs: int | None, data_dir: Path | None) -> None:
+    """Run a grid and print its means."""
+    try:
+        from frostbit.pipeline.experiments import grid as grids
+        from frostbit.pipeline.training.reproducibility import thread_count
+    except ImportError as error:
+        raise UserError(
+            f"experiments need {error.name}: install it with pip install 'frostbit[train]'"
+        ) from error
+    grid = grids.load(name)
+    folder = out or Path("runs") / "experiments" / grid.name
+    console = terminal()
+    record = grids.run(grid, folder, jobs or thread_count(), data_dir, console)
+    console.print(grids.table(record))
+    console.print(f"wrote {folder / grid.name}.json and .png")
+
+
+@click.command(name="experiment")
+@click.argument("name")
+@click.option("-o", "--out", type=FOLDER, help="[default: runs/experiments/NAME]")
+@click.option("--jobs", type=click.IntRange(1), help="Runs at a time [default: one a core].")
+@data_option
+def experiment_command(
+    name: str, out: Path | None, jobs: int | None, data_dir: Path | None
+) -> None:
+    """Train a grid of recipes with seeds; write a record (JSON) and a picture.
+
+    A grid that was stopped goes on where it was.
+
+    Example: pipeline experiment smoke
+    """
+    _experiment(name, out, jobs, data_dir)

@@ -1,0 +1,116 @@
+"""``pipeline export``: a packed model, or a standard network, for other runtimes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from frostbit.pipeline.cli.options import EXISTING_FILE, FOLDER, force_option
+from frostbit.pipeline.console import progress, terminal
+from frostbit.pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from frostbit.kernels.ir.program import Program
+    from frostbit.pipeline.parity.export import Choices
+
+
+def export_model(
+    model: Path,
+    formats: tuple[str, ...] = (),
+    out: Path | None = None,
+    *,
+    force: bool,
+    no_check: bool = False,
+    float_input: bool = False,
+    licence: str = "",
+) -> None:
+    """Export a packed model, check the files and say what was written."""
+    from frostbit.kernels.ir.file import load_program
+    from frostbit.pipeline.parity.export import Choices, format_names, test_accuracy
+
+    names = format_names(formats)
+    program = load_program(model)
+    choices = Choices(float_input, licence, test_accuracy(model.parent, program))
+    _export(program, names, out or model.parent, choices, force=force, checked=not no_check)
+
+
+def export_synthetic(
+    name: str,
+    formats: tuple[str, ...],
+    out: Path,
+    *,
+    force: bool,
+    no_check: bool,
+    float_input: bool = False,
+    licence: str = "",
+) -> None:
+    """Write a standard network with random weights: model.bnn and the named formats."""
+    from frostbit.export.synthetic.networks import synthetic
+    from frostbit.kernels.ir.file import dumps
+    from frostbit.pipeline.parity.export import FORMATS, Choices, format_names, refuse_existing
+    from frostbit.pipeline.run.folder import write_bytes, writing
+
+    names = format_names(formats)
+    program = synthetic(name)
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+    for file in ("model.bnn", *(FORMATS[each].file for each in names)):
+        refuse_existing(out / file, force)
+    data = dumps(program)
+    write_bytes(out / "model.bnn", data)
+    terminal().print(f"wrote {out / 'model.bnn'} ({len(data):,} bytes)")
+    choices = Choices(float_input, licence)
+    _export(program, names, out, choices, force=force, checked=not no_check)
+
+
+def _export(
+    program: Program,
+    names: tuple[str, ...],
+    out: Path,
+    choices: Choices,
+    *,
+    force: bool,
+    checked: bool,
+) -> None:
+    from frostbit.pipeline.parity.export import export, size_table
+
+    console, written = terminal(), []
+    made = export(program, names, out, choices, force=force, checked=checked)
+    for _ in progress()("exporting")(range(len(names))):
+        written.append(next(made))
+        each = written[-1]
+        console.print(f"wrote {each.path} ({each.bytes:,} bytes); {each.check}")
+    console.print(size_table(program, written))
+
+
+@click.command(name="export")
+@click.argument("model", type=EXISTING_FILE, required=False)
+@click.option(
+    "--format",
+    "--formats",
+    "formats",
+    multiple=True,
+    help="onnx, lce, onnx-int8, onnx-float, qonnx, c or all; commas or repeated "
+    "[default: onnx,lce].",
+)
+@click.option("-o", "--out", type=FOLDER, help="Folder to write to [default: the model's].")
+@click.option("--synthetic", help="Instead of MODEL: random weights, e.g. resnet18@224.")
+@click.option("--float-input", is_flag=True, help="ONNX input float32 NCHW, not uint8 NHWC.")
+@click.option("--licence", default="", help="Licence of the weights, for ONNX metadata.")
+@click.option("--no-check", is_flag=True, help="Do not run the files in their runtimes.")
+@force_option
+def export_command(
+    model: Path | None, synthetic: str | None, out: Path | None, **options: Any
+) -> None:
+    """Export a packed model to other runtimes, and run each file there to check it.
+
+    Example: pipeline export runs/digits/model.bnn --format onnx
+    """
+    if (model is None) == (synthetic is None):
+        raise UserError("name either a model file or --synthetic NETWORK, as in --help")
+    if model is not None:
+        export_model(model, out=out, **options)
+        return
+    export_synthetic(str(synthetic), out=out or Path(str(synthetic)), **options)

@@ -1,0 +1,48 @@
+"""``pipeline pack``: a finished run becomes ``model.bnn``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from frostbit.pipeline.cli.options import EXISTING_FOLDER, FILE, force_option
+from frostbit.pipeline.console import terminal
+from frostbit.pipeline.errors import UserError
+
+
+def pack_run(run: Path, out: Path | None, force: bool) -> Path:
+    """Pack ``run``, print the table; returns the path of the model."""
+    from frostbit.pipeline.parity.export import refuse_existing
+
+    path = out or run / "model.bnn"
+    refuse_existing(path, force)
+    try:
+        from frostbit.pipeline.lowering.pack import pack
+    except ImportError as error:
+        raise UserError(f"pack needs {error.name}: pip install 'frostbit[train]'") from error
+    from frostbit.kernels.ir.file import dumps
+    from frostbit.pipeline.report.summary import pack_table
+    from frostbit.pipeline.run.folder import write_bytes
+
+    program = pack(run)
+    data = dumps(program)
+    write_bytes(path, data)
+    table, lines = pack_table(program, len(data))
+    console = terminal()
+    console.print(table)
+    console.print(*lines, sep="\n")
+    console.print(f"wrote {path}")
+    return path
+
+
+@click.command(name="pack")
+@click.argument("run", type=EXISTING_FOLDER)
+@click.option("-o", "--out", type=FILE, help="Model file [default: RUN/model.bnn].")
+@force_option
+def pack_command(run: Path, out: Path | None, force: bool) -> None:
+    """Pack a finished run into model.bnn, one bit per binary weight.
+
+    Example: pipeline pack runs/digits
+    """
+    pack_run(run, out, force)

@@ -1,0 +1,37 @@
+"""``pipeline report``: one page on a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from frostbit.pipeline.cli.options import EXISTING_FOLDER, FILE, data_option
+from frostbit.pipeline.console import terminal
+from frostbit.pipeline.errors import UserError
+
+
+@click.command(name="report")
+@click.argument("run", type=EXISTING_FOLDER)
+@click.option("-o", "--out", type=FILE, help="A .html or .md file [default: RUN/report.html].")
+@data_option
+def report_command(run: Path, out: Path | None, data_dir: Path | None) -> None:
+    """Write one page on a packed run: figures, training, runtimes, layers, mistakes.
+
+    The .html file needs no network and can be sent around; .md is for pasting into an issue.
+
+    Example: pipeline report runs/digits -o report.html
+    """
+    path = out or run / "report.html"
+    kind = path.suffix.lower()
+    if kind not in (".html", ".md"):
+        raise UserError(f"a report ends in .html or .md, not '{path.name}'")
+    try:
+        from frostbit.pipeline.report import page as report
+        from frostbit.pipeline.run import folder as run_folder
+    except ImportError as error:
+        raise UserError(f"report needs {error.name}: pip install 'frostbit[train]'") from error
+    with terminal().status("writing the report"):
+        page = report.gather(run, data_dir)
+        run_folder.write_bytes(path, report.render(f"report{kind}", page=page).encode())
+    terminal().print(f"wrote {path} ({path.stat().st_size:,} bytes)")
