@@ -3,7 +3,8 @@
 The file holds, in this order: a comment that says how to use it, static memory, the C functions
 that this network needs (:mod:`frostbit.export.c.functions`), its weights as constant arrays, and
 ``frostbit_run``, one call per layer. It includes ``stdint.h`` and ``string.h`` and allocates
-nothing.
+nothing. Two networks in one program need two prefixes in the place of ``frostbit``; everything
+else in the file is static. :mod:`frostbit.export.c.header` writes the declarations.
 
 * A binary weight takes one bit; the weights of one output channel are rounded up to 32 bits.
 * Where :mod:`frostbit.kernels.ir.exact` proves a Program exact, no option of a compiler, fused or
@@ -24,6 +25,7 @@ import numpy as np
 from frostbit.export.c import text as c_text
 from frostbit.export.c.calls import RULES, CFile
 from frostbit.export.c.functions import source_of
+from frostbit.export.c.header import PREFIX, check_prefix
 from frostbit.export.c.steps import Step, elements, places, steps_of
 from frostbit.export.errors import ExportError
 from frostbit.kernels.ir.exact import analyse
@@ -113,7 +115,7 @@ def _promise(program: Program) -> str:
     return "This network is not exact: results differ a little between compilers and CPUs."
 
 
-def _header(program: Program, file: CFile, ram: int) -> str:
+def _head(program: Program, file: CFile, ram: int, prefix: str) -> str:
     binary = sum(op.channels_out * op.taps for op in program.ops if isinstance(op, BinaryConv))
     share = f", {8 * file.binary_bytes / binary:.3f} bits each" if binary else ""
     height, width, channels = program.input_shape
@@ -132,15 +134,15 @@ def _header(program: Program, file: CFile, ram: int) -> str:
  *
  * Use, one call at a time because its memory is static:
  *
- *     void frostbit_run(const uint8_t *image, float *logits);
- *     extern const int32_t frostbit_input_size, frostbit_classes;
+ *     void {prefix}_run(const uint8_t *image, float *logits);
+ *     extern const int32_t {prefix}_input_size, {prefix}_classes;
  *
  *     static uint8_t image[{height * width * channels}];
  *     float logits[{count}];
- *     frostbit_run(image, logits);
+ *     {prefix}_run(image, logits);
  *
  * Compile:  cc -std=c99 -O2 -c model.c     (-O3 and the CPU's own options make it faster)
- *     -DFROSTBIT_CLASS_NAMES  adds frostbit_class_names, one string per logit
+ *     -DFROSTBIT_CLASS_NAMES  adds {prefix}_class_names, one string per logit
  *     -DFROSTBIT_DEBUG        keeps every sign, to compare with another runtime
  *     -DFROSTBIT_PORTABLE     counts bits without the CPU's instruction
  *
@@ -164,7 +166,7 @@ def _memory(file: CFile) -> tuple[str, int]:
     return "\n".join(lines) + "\n", total
 
 
-def _debug(kept: list[Kept]) -> str:
+def _debug(kept: list[Kept], prefix: str) -> str:
     """C text of what keeps the signs, with a table of where each value lies."""
     if not kept:
         return ""
@@ -176,42 +178,48 @@ def _debug(kept: list[Kept]) -> str:
 #ifdef FROSTBIT_DEBUG
 /* First word of each value, channels packed in whole words:
 {rows} */
-uint32_t frostbit_debug_words[{kept[-1].start + kept[-1].count}];
+uint32_t {prefix}_debug_words[{kept[-1].start + kept[-1].count}];
 #define FB_KEEP(at, words, count) \\
-    memcpy(frostbit_debug_words + (at), words, (count) * sizeof(uint32_t))
+    memcpy({prefix}_debug_words + (at), words, (count) * sizeof(uint32_t))
 #else
 #define FB_KEEP(at, words, count) ((void)0)
 #endif
 """
 
 
-def _interface(program: Program) -> str:
+def _interface(program: Program, prefix: str) -> str:
     height, width, channels = program.input_shape
     names = ",\n    ".join(c_text.string(name) for name in program.classes)
     count = len(program.classes)
     return f"""\
-extern const int32_t frostbit_input_size, frostbit_classes;
-const int32_t frostbit_input_size = {height * width * channels};
-const int32_t frostbit_classes = {count};
+extern const int32_t {prefix}_input_size, {prefix}_classes;
+const int32_t {prefix}_input_size = {height * width * channels};
+const int32_t {prefix}_classes = {count};
 
 #ifdef FROSTBIT_CLASS_NAMES
-extern const char *const frostbit_class_names[{count}];
-const char *const frostbit_class_names[{count}] = {{
+extern const char *const {prefix}_class_names[{count}];
+const char *const {prefix}_class_names[{count}] = {{
     {names}
 }};
 #endif
 
-void frostbit_run(const uint8_t *image, float *logits);
+void {prefix}_run(const uint8_t *image, float *logits);
 """
 
 
-def convert(program: Program) -> bytes:
-    """The bytes (ASCII) of ``model.c``. The same Program gives the same bytes.
+def convert(program: Program, prefix: str = PREFIX) -> bytes:
+    """The bytes (ASCII) of ``model.c``. The same Program and prefix give the same bytes.
+
+    Args:
+        program: what to export.
+        prefix: how the names that other files see begin, e.g. ``frostbit_run``.
 
     Raises:
-        ExportError: naming an op without a rule here, or a class name too long for C.
+        ExportError: naming an op without a rule here, a class name too long for C, or a prefix
+            that is none.
         FormatError: if the program is malformed or needs more than 2 GiB of memory.
     """
+    check_prefix(prefix)
     types, result = infer_types(program), program.ops[-1].name
     for op in program.ops:
         if type(op) not in RULES:
@@ -229,14 +237,14 @@ def convert(program: Program) -> bytes:
         _write_step(file, index, step, {each.name: each for each in kept})
     memory, ram = _memory(file)
     parts = [
-        _header(program, file, ram),
+        _head(program, file, ram, prefix),
         "#include <stdint.h>\n#include <string.h>\n",
         memory,
         source_of(file.kernels),
         *file.constants,
-        _debug(kept),
-        _interface(program),
-        "void frostbit_run(const uint8_t *image, float *logits)\n{",
+        _debug(kept, prefix),
+        _interface(program, prefix),
+        f"void {prefix}_run(const uint8_t *image, float *logits)\n{{",
         *file.calls,
         "}\n",
     ]

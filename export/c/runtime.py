@@ -12,8 +12,8 @@ import shutil
 import subprocess
 import tempfile
 import weakref
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,13 +75,21 @@ def _unload(handle: int, folder: str) -> None:
     shutil.rmtree(folder)
 
 
-def _check_sizes(code: ctypes.CDLL, source: bytes, program: Program) -> None:
+def _prefix(source: bytes) -> str:
+    """How the names of the file begin; ExportError if it has no function of ours."""
+    found = re.search(rb"^void (\w+)_run\(const uint8_t \*image, float \*logits\)", source, re.M)
+    if found is None:
+        raise ExportError("the C file has no function '..._run': it is no export of Frostbit")
+    return found[1].decode()
+
+
+def _check_sizes(code: ctypes.CDLL, source: bytes, prefix: str, program: Program) -> None:
     """ExportError unless the file's buffers have the sizes of ``program``'s."""
     kept = to_c.kept_signs(program)
-    declared = re.search(rb"frostbit_debug_words\[(\d+)\];", source)
+    declared = re.search(rb"_debug_words\[(\d+)\];", source)
     found = (
-        ctypes.c_int32.in_dll(code, "frostbit_input_size").value,
-        ctypes.c_int32.in_dll(code, "frostbit_classes").value,
+        ctypes.c_int32.in_dll(code, f"{prefix}_input_size").value,
+        ctypes.c_int32.in_dll(code, f"{prefix}_classes").value,
         int(declared[1]) if declared else 0,
     )
     size = kept[-1].start + kept[-1].count if kept else 0
@@ -91,7 +99,7 @@ def _check_sizes(code: ctypes.CDLL, source: bytes, program: Program) -> None:
         )
 
 
-def _address(array: NDArray[Any]) -> ctypes.c_void_p:
+def _address(array: Images | NDArray[np.float32]) -> ctypes.c_void_p:
     return ctypes.c_void_p(array.ctypes.data)
 
 
@@ -124,17 +132,25 @@ class CRuntime:
         self._source = to_c.convert(program) if source is None else source
         self.size_bytes = len(self._source)
         self._shipped = Library(self._source, self._compiler, options)
-        _check_sizes(self._shipped.code, self._source, program)
+        self._names = _prefix(self._source)
+        _check_sizes(self._shipped.code, self._source, self._names, program)
         self._debug: Library | None = None
         self._kept = to_c.kept_signs(program)
+
+    def _function(self, library: Library) -> Callable[[ctypes.c_void_p, ctypes.c_void_p], object]:
+        """``..._run`` of ``library``: image and logits by address."""
+        function: Callable[[ctypes.c_void_p, ctypes.c_void_p], object]
+        function = getattr(library.code, f"{self._names}_run")
+        return function
 
     def logits(self, images: Images) -> Logits:
         """Logits float32 ``[N, classes]`` of uint8 ``[N, H, W, C]``, one image at a time."""
         check_images(images, self.program.input_shape)
         images = np.ascontiguousarray(images)
         logits = np.empty((len(images), len(self.program.classes)), np.float32)
+        run = self._function(self._shipped)
         for image, row in zip(images, logits, strict=True):
-            self._shipped.code.frostbit_run(_address(image), _address(row))
+            run(_address(image), _address(row))
         return logits
 
     def signs(self, images: Images) -> dict[str, Words]:
@@ -146,11 +162,12 @@ class CRuntime:
             options = (*self._options, "-DFROSTBIT_DEBUG")
             self._debug = Library(self._source, self._compiler, options)
         size = self._kept[-1].start + self._kept[-1].count
-        memory = (ctypes.c_uint32 * size).in_dll(self._debug.code, "frostbit_debug_words")
+        memory = (ctypes.c_uint32 * size).in_dll(self._debug.code, f"{self._names}_debug_words")
         logits = np.empty(len(self.program.classes), np.float32)
         rows = np.empty((len(images), size), np.uint32)
+        run = self._function(self._debug)
         for image, row in zip(np.ascontiguousarray(images), rows, strict=True):
-            self._debug.code.frostbit_run(_address(image), _address(logits))
+            run(_address(image), _address(logits))
             row[:] = memory
         return {each.name: words_of(rows, each) for each in self._kept}
 
@@ -159,7 +176,7 @@ class CRuntime:
         check_images(image, self.program.input_shape)
         logits = np.empty(len(self.program.classes), np.float32)
         each = [np.ascontiguousarray(one) for one in image]
-        run = self._shipped.code.frostbit_run
+        run = self._function(self._shipped)
         calls = [(_address(x), _address(logits)) for x in each]
         return time_calls(lambda: [run(*pointers) for pointers in calls], repeats)
 
@@ -171,7 +188,7 @@ class CRuntime:
 
 
 def words_of(rows: NDArray[np.uint32], kept: to_c.Kept) -> Words:
-    """One value out of ``frostbit_debug_words``: uint32 ``[N, words]`` to uint64 as in Program."""
+    """One value out of the kept words: uint32 ``[N, words]`` to uint64 as in Program."""
     height, width, channels = kept.shape
     count = words_for(channels)
     value = rows[:, kept.start : kept.start + kept.count].reshape(-1, height, width, count)
