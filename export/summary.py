@@ -127,7 +127,9 @@ def product(shape: Iterable[int]) -> int:
 
 def readable(name: str) -> str:
     """A name from a file as it may be printed: no control characters, not endless."""
-    clean = "".join(c if c.isprintable() else "?" for c in name[: MAX_NAME + 1])
+    clean = name[: MAX_NAME + 1]
+    if not clean.isprintable():
+        clean = "".join(c if c.isprintable() else "?" for c in clean)
     return clean if len(clean) <= MAX_NAME else f"{clean[: MAX_NAME - 3]}..."
 
 
@@ -145,6 +147,8 @@ def _owner(name: str, names: set[str]) -> str:
 
 def _joined(name: str, rows: Sequence[Layer]) -> Layer:
     """One row for all operators of a layer: that with the most MACs speaks for it."""
+    if len(rows) == 1:  # as most are, in files with many thousands
+        return replace(rows[0], name=readable(name), op=readable(rows[0].op))
     main = max(rows, key=lambda row: sum(row.macs.values()))
     if not main.macs:
         main = replace(rows[-1], input_bits=rows[0].input_bits)

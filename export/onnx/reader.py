@@ -1,26 +1,30 @@
 """A reader of ONNX files for accounting: nodes, types, shapes and small arrays; nothing is run.
 
 Arrays of more than ``MAX_READ`` numbers are described but not looked at: shape inference sees
-them as inputs, so external data need not be there and size is no matter. A batch axis without
-a size is taken as 1. ``Constant`` nodes count as stored arrays. The bodies of functions, loops
-and branches are left out.
+them as inputs, so external data need not be there and size is no matter. What inference itself
+may take is not limited here: :mod:`frostbit.export.bounded` reads files from outside. A batch axis
+without a size is taken as 1. ``Constant`` nodes count as stored arrays. The bodies of functions,
+loops and branches are left out.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
+import numpy as np
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from frostbit.export.errors import ExportError
+from frostbit.export.onnx.quantizers import is_quantizer
 from frostbit.export.summary import product, readable
 
-MAX_ROW = 1 << 20
 MAX_READ = 1 << 16
+MAX_RANK = 16
+"""Axes of a map; no operator of a network has more than eight."""
+MAX_NODES = 1 << 18
 
 TYPE_BITS: dict[int, int] = {
     TensorProto.FLOAT: 32, TensorProto.UINT8: 8, TensorProto.INT8: 8, TensorProto.UINT16: 16,
@@ -64,13 +68,13 @@ class Graph:
 
     nodes: tuple[onnx.NodeProto, ...]
     stored: dict[str, Stored]
-    values: dict[str, NDArray[Any]]
+    values: dict[str, NDArray[np.generic]]
     types: dict[str, int]
     shapes: dict[str, Shape | None]
     notes: tuple[str, ...]
 
 
-def _values(tensor: onnx.TensorProto) -> NDArray[Any] | None:
+def _values(tensor: onnx.TensorProto) -> NDArray[np.generic] | None:
     """A small array of the file; None if it is large, kept elsewhere or damaged."""
     if tensor.data_location == TensorProto.EXTERNAL or product(tensor.dims) > MAX_READ:
         return None
@@ -163,20 +167,21 @@ def _first_line(error: Exception) -> str:
     return readable(lines[0]) if lines else type(error).__name__
 
 
-def _has_long_row(graph: onnx.GraphProto) -> bool:
-    """Whether an input is a row so long that propagating its entries would take gigabytes.
+def _passing(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which quantizers, which inference does not know, pass on what they are given."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for node in filter(is_quantizer, copy.graph.node):
+        node.op_type, node.domain = "Identity", ""
+        del node.input[1:], node.attribute[:]
+    return copy
 
-    onnx takes every row for a shape, and makes an object for each entry that it does not know.
-    """
-    rows = (info.type.tensor_type.shape.dim for info in graph.input)
-    return any(len(dims) == 1 and dims[0].dim_value > MAX_ROW for dims in rows)
 
-
-def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
-    """``model`` checked, with the shapes of its values; ExportError if it is not well formed."""
+def _inferred(model: onnx.ModelProto, follow: bool) -> onnx.GraphProto:
+    """The graph with the shapes of its values; ExportError if it is not well formed."""
     try:
         onnx.checker.check_model(model)
-        return shape_inference.infer_shapes(model, data_prop=not _has_long_row(model.graph))
+        return shape_inference.infer_shapes(_passing(model), data_prop=follow).graph
     except (
         onnx.checker.ValidationError,
         shape_inference.InferenceError,
@@ -187,18 +192,29 @@ def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
         raise ExportError(f"not a well-formed ONNX model: {_first_line(error)}") from error
 
 
-def _read(graph: onnx.GraphProto, stored: dict[str, Stored], notes: list[str]) -> Graph:
+def _read(
+    model: onnx.ModelProto, stored: dict[str, Stored], notes: list[str], follow: bool
+) -> Graph:
+    graph = _inferred(model, follow)
     types = {name: array.type for name, array in stored.items()}
     shapes: dict[str, Shape | None] = {name: array.shape for name, array in stored.items()}
     for info in (*graph.input, *graph.value_info, *graph.output):
         types[info.name] = info.type.tensor_type.elem_type
         shapes[info.name] = _known_shape(info)
+    deepest = max(map(len, filter(None, shapes.values())), default=0)
+    if deepest > MAX_RANK:
+        raise ExportError(f"a map of the ONNX file has {deepest:,} axes, more than {MAX_RANK}")
     values = {t.name: v for t in graph.initializer if (v := _values(t)) is not None}
-    return Graph(tuple(graph.node), stored, values, types, shapes, tuple(notes))
+    return Graph(tuple(model.graph.node), stored, values, types, shapes, tuple(notes))
 
 
-def read(data: bytes) -> Graph:
+def read(data: bytes, *, follow: bool = True) -> Graph:
     """The main graph of the bytes of an ONNX file, with the shapes of its values.
+
+    Args:
+        data: the file.
+        follow: also follow the entries of shapes that the network computes. A small file can make
+            them many: for files from outside there is :mod:`frostbit.export.bounded`.
 
     Raises:
         ExportError: it is not ONNX, or not well formed; the text says how.
@@ -209,6 +225,10 @@ def read(data: bytes) -> Graph:
         raise ExportError("not an ONNX file, or damaged: it cannot be parsed") from error
     if not model.graph.node:
         raise ExportError("not an ONNX file: it holds no graph")
+    if len(model.graph.node) > MAX_NODES:
+        raise ExportError(
+            f"the ONNX file has {len(model.graph.node):,} operators, more than {MAX_NODES:,}"
+        )
     del model.functions[:]
     if model.ir_version == 3:  # 4 differs in this alone: an array need not be an input
         model.ir_version = 4
@@ -216,4 +236,4 @@ def read(data: bytes) -> Graph:
     _take_constant_nodes(model.graph)
     stored = _hide_arrays(model.graph)
     notes = _one_image(model.graph, stored)
-    return _read(_inferred(model).graph, stored, notes)
+    return _read(model, stored, notes, follow)

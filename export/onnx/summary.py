@@ -5,8 +5,9 @@ Two things are recognised beyond what types say:
 * *Packed weights*: a ``Gather`` of stored bytes in a 256 x 8 table of two opposite numbers, or in
   what one operator makes of such a table (a ``Cast`` of int8), with reshapes, slices and transposes
   behind it (the form of :mod:`frostbit.export.onnx.packed`). The weight has as many 1-bit
-  parameters as entries; its bytes are the stored ones. QONNX's ``BipolarQuant`` of a stored array
-  has 1-bit parameters as well, in as many bytes as the file takes.
+  parameters as entries; its bytes are the stored ones. What QONNX's quantizers (``Quant``,
+  ``BipolarQuant`` and their like) make of a stored array has parameters of their bits, in as many
+  bytes as the file takes; their scales are parameters of their own.
 * *Signs*: ``Where`` between +1 and -1; ``BipolarQuant``; and ``Clip(-1, 1)`` of a
   convolution of signs with packed weights +-2 and an odd bias, which is odd, so never between.
   They stay signs through everything that moves values about.
@@ -25,10 +26,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
+from frostbit.export.onnx.quantizers import DOMAINS, is_quantizer, quantized_bits
 from frostbit.export.onnx.reader import TYPE_BITS, Graph, Stored, read
 from frostbit.export.summary import Layer, Summary, by_layer, product, readable
 
-_KNOWN_DOMAINS = {"", "ai.onnx", "qonnx.custom_op.general"}
+_KNOWN_DOMAINS = {"", "ai.onnx", *DOMAINS}
 
 _PLUMBING = {TensorProto.INT64, TensorProto.BOOL, TensorProto.STRING}
 """Types of shapes, axes and masks; nobody stores weights in them."""
@@ -72,6 +74,7 @@ class _Reader:
         self._graph = graph
         self._made_of: dict[str, list[str]] = {}  # constant value -> what it is computed from
         self._packed: dict[str, float] = {}  # weight of +-magnitude -> magnitude
+        self._holders: dict[str, str] = {}  # weight of few bits -> stored array that holds them
         self._bits: dict[str, int] = {}
         self._makers: dict[str, onnx.NodeProto] = {}
         self._counted: set[str] = set()
@@ -120,8 +123,8 @@ class _Reader:
     def _sign_bits(self, node: onnx.NodeProto) -> int | None:
         """Precision of what ``node`` makes, where its type says too much."""
         kind, inputs = _kind(node), node.input
-        if kind == "BipolarQuant":
-            return 1
+        if is_quantizer(node):
+            return quantized_bits(node, self._graph.values)
         if kind in _MOVES and inputs:
             return min(self._precision(inputs[0]), self._typed_bits(node))
         if kind == "Concat":
@@ -147,21 +150,31 @@ class _Reader:
         return bits if bits <= 8 and fits else None
 
     def _note_output(self, node: onnx.NodeProto) -> None:
-        """Precision of the outputs, and whether they are packed weights."""
+        """Precision of the outputs, and whether they are weights of fewer bits than stored."""
         bits = self._sign_bits(node)
         if bits is not None:
             self._bits.update(dict.fromkeys(node.output, bits))
         self._makers.update(dict.fromkeys(node.output, node))
-        magnitude = None
-        if _kind(node) == "Gather" and len(node.input) == 2:
+        output = node.output[0]
+        if not self._is_constant(output):
+            return
+        if _kind(node) in _MOVES and node.input[0] in self._holders:
+            self._holders[output] = self._holders[node.input[0]]
+            if node.input[0] in self._packed:
+                self._packed[output] = self._packed[node.input[0]]
+        elif is_quantizer(node) and bits is not None:
+            self._holders[output] = self._holder(node.input[0])
+        elif _kind(node) == "Gather" and len(node.input) == 2:
             magnitude = self._table_magnitude(node)
-        elif _kind(node) in _MOVES and node.input:
-            magnitude = self._packed.get(node.input[0])
-        elif _kind(node) == "BipolarQuant":
-            magnitude = 1.0
-        if magnitude is not None and self._is_constant(node.output[0]):
-            self._packed[node.output[0]] = magnitude
-            self._bits[node.output[0]] = 1
+            if magnitude is not None:
+                self._packed[output], self._bits[output] = magnitude, 1
+                self._holders[output] = self._holder(node.input[1])
+
+    def _holder(self, name: str) -> str:
+        """The stored array that a constant value is made of in the first place."""
+        while name not in self._graph.stored and self._made_of.get(name):
+            name = self._made_of[name][0]
+        return name
 
     def _arrays(self, name: str) -> list[str]:
         """Stored arrays behind a constant value that no earlier node has counted."""
@@ -187,15 +200,15 @@ class _Reader:
         counts: Counter[int] = Counter()
         size = 0
         for name in filter(self._is_constant, dict.fromkeys(node.input)):
-            is_packed = name in self._packed and name not in self._counted
-            if is_packed:
-                counts[1] += product(self._graph.shapes.get(name) or ())
+            holder = None if name in self._counted else self._holders.get(name)
+            if holder is not None:
+                counts[self._bits[name]] += product(self._graph.shapes.get(name) or ())
             for each in self._arrays(name):
                 array = self._graph.stored[each]
                 if not self._is_parameter(array, node):
                     continue
                 size += array.bytes
-                if not is_packed:
+                if each != holder:
                     counts[TYPE_BITS.get(array.type, 8)] += product(array.shape)
         return dict(counts), size
 
@@ -274,13 +287,17 @@ def _notes(graph: Graph, opened: Sequence[str]) -> list[str]:
     return notes
 
 
-def summarise_onnx(data: bytes) -> Summary:
-    """Summary of the bytes of an ONNX file.
+def summarise_onnx(data: bytes, *, follow: bool = True) -> Summary:
+    """Summary of the bytes of an ONNX file; for one from outside: :mod:`frostbit.export.bounded`.
+
+    Args:
+        data: the file.
+        follow: as in :func:`frostbit.export.onnx.reader.read`.
 
     Raises:
         ExportError: it is not ONNX, or not well formed; the text says how.
     """
-    graph = read(data)
+    graph = read(data, follow=follow)
     reader = _Reader(graph)
     names = _names(graph.nodes)
     rows = [reader.row(node, name) for node, name in zip(graph.nodes, names, strict=True)]

@@ -7,7 +7,7 @@ one. The figures are those of :mod:`frostbit.export.summary`; here they become a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,11 +22,18 @@ if TYPE_CHECKING:
     from frostbit.kernels.ir.program import Program
 
 MAX_FILE_BYTES = 2 << 30
+HEAD = 16
+"""Bytes that tell a format."""
+MOST_ROWS = 400
+"""Layers in a table: a terminal needs a second for them, and nobody reads more."""
 _READS = "summary reads .bnn, .onnx and .tflite files and run folders"
 
 
 def layer_table(summary: Summary, title: str) -> Table:
-    """One row per layer, totals last; a column for every precision that occurs, 1 and 32 always."""
+    """One row per layer, totals last; a column for every precision that occurs, 1 and 32 always.
+
+    Of more than :data:`MOST_ROWS` layers the first ones are shown; the totals are those of all.
+    """
     parameter_bits = sorted({1, 32, *summary.parameters})
     mac_bits = sorted({1, 32, *summary.macs})
     table = Table(title=Text(title), title_justify="left")
@@ -42,11 +49,13 @@ def layer_table(summary: Summary, title: str) -> Table:
         numbers += [size, *(macs.get(bits, 0) for bits in mac_bits)]
         return [f"{number:,}" if number else "" for number in numbers]
 
-    for layer in summary.layers:
+    for layer in summary.layers[:MOST_ROWS]:
         table.add_row(
             Text(layer.name), Text(layer.op), *_in_and_out(layer),
             *counts(layer.parameters, layer.bytes, layer.macs),
         )  # fmt: skip
+    if len(summary.layers) > MOST_ROWS:
+        table.add_row(f"and {len(summary.layers) - MOST_ROWS:,} more layers")
     table.add_section()
     totals = counts(summary.parameters, summary.parameter_bytes, summary.macs)
     table.add_row("total", "", "", "", *totals)
@@ -81,56 +90,52 @@ def summary_lines(summary: Summary) -> list[str]:
     return [*lines, *(f"note: {note}" for note in summary.notes)]
 
 
-def _of_program(data: bytes) -> Summary:
-    from frostbit.export.summary import summarise_program
-    from frostbit.kernels.ir.file import loads
-
-    return summarise_program(loads(data), len(data))
-
-
-def _of_onnx(data: bytes) -> Summary:
-    from frostbit.export.onnx.summary import summarise_onnx
-
-    return summarise_onnx(data)
-
-
-def _of_tflite(data: bytes) -> Summary:
-    from frostbit.export.lce.summary import summarise_tflite
-
-    return summarise_tflite(data)
+def _kind(path: Path, head: bytes) -> str:
+    """Format of a file that begins with ``head``; UserError if it is none of ours."""
+    if head[4:8] == b"TFL3":
+        return "tflite"
+    if head[8:9] == b"{":
+        return "bnn"
+    named = path.suffix.lower()[1:]
+    if named in ("bnn", "onnx", "tflite"):
+        return named
+    if head[:1] == b"\x08":  # ir_version, the first field of ONNX
+        return "onnx"
+    raise UserError(f"'{path}' is no model that Frostbit knows; {_READS}")
 
 
-_BY_SUFFIX: dict[str, Callable[[bytes], Summary]] = {
-    ".bnn": _of_program,
-    ".onnx": _of_onnx,
-    ".tflite": _of_tflite,
-}
-
-
-def _summariser(path: Path, data: bytes) -> Callable[[bytes], Summary]:
-    """What reads ``data``; UserError if nothing does."""
-    if data[4:8] == b"TFL3":
-        return _of_tflite
-    if data[8:9] == b"{":
-        return _of_program
-    found = _BY_SUFFIX.get(path.suffix.lower())
-    if found is None and data[:1] == b"\x08":  # ir_version, the first field of ONNX
-        found = _of_onnx
-    if found is None:
-        raise UserError(f"'{path}' is no model that Frostbit knows; {_READS}")
-    return found
-
-
-def _read(path: Path) -> bytes:
+def _head(path: Path) -> bytes:
+    """The first bytes of a file; UserError if it cannot be read."""
     try:
         if not path.is_file():
             missing = "is not a file" if path.exists() else "does not exist"
             raise UserError(f"'{path}' {missing}; {_READS}")
         if path.stat().st_size > MAX_FILE_BYTES:
             raise UserError(f"'{path}' has more than {MAX_FILE_BYTES:,} bytes; {_READS}")
-        return path.read_bytes()
+        with path.open("rb") as file:
+            return file.read(HEAD)
     except OSError as error:
         raise UserError(f"cannot read '{path}': {error.strerror or error}") from error
+
+
+def _of_file(path: Path) -> Summary:
+    """Summary of a model file; errors as of :func:`summarise`."""
+    from frostbit.export.bounded import summarise_file
+    from frostbit.export.errors import ExportError
+    from frostbit.export.summary import summarise_program
+    from frostbit.kernels.ir.file import load_program
+
+    kind = _kind(path, _head(path))
+    if kind == "bnn":
+        return summarise_program(load_program(path), path.stat().st_size)
+    try:
+        return summarise_file(kind, path)
+    except ImportError as error:
+        raise UserError(
+            f"this summary needs {error.name}: install it with pip install 'frostbit[export]'"
+        ) from error
+    except ExportError as error:
+        raise ExportError(f"{path}: {error}") from error
 
 
 def _of_run(folder: Path) -> Summary:
@@ -163,21 +168,7 @@ def summarise(path: Path) -> Summary:
         UserError: missing or unreadable, unknown, or a package is not installed.
         FormatError, ExportError: damaged; the text begins with the path.
     """
-    if path.is_dir():
-        return _of_run(path)
-    from frostbit.export.errors import ExportError
-    from frostbit.kernels.ir.program import FormatError
-
-    data = _read(path)
-    of_format = _summariser(path, data)
-    try:
-        return of_format(data)
-    except ImportError as error:
-        raise UserError(
-            f"this summary needs {error.name}: install it with pip install 'frostbit[export]'"
-        ) from error
-    except (ExportError, FormatError) as error:
-        raise type(error)(f"{path}: {error}") from error
+    return _of_run(path) if path.is_dir() else _of_file(path)
 
 
 def summary_of(path: Path) -> tuple[Table, list[str]]:

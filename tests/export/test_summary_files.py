@@ -246,5 +246,5 @@ def test_a_long_row_is_summarised_without_counting_its_entries() -> None:
     graph = helper.make_graph([helper.make_node("Cast", ["x"], ["y"], to=1)], "g", [x], [y])
     opsets = [helper.make_opsetid("", 13)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
-    (layer,) = summarise_onnx(model.SerializeToString()).layers
+    (layer,) = summarise_onnx(model.SerializeToString(), follow=False).layers
     assert layer.op == "Cast"

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,7 +84,7 @@ import sys
 from pathlib import Path
 from frostbit.pipeline.errors import UserError
 from frostbit.pipeline.report.summary import summary_of
-sys.modules.update(dict.fromkeys(sys.argv[2].split()))
+sys.path.insert(0, sys.argv[2])
 try:
     print(*summary_of(Path(sys.argv[1]))[1], sep="; ")
 except UserError as error:
@@ -92,9 +93,12 @@ except UserError as error:
 
 
 def without(packages: str, path: Path) -> str:
-    """Output of a summary in a process where ``packages`` cannot be imported."""
-    command = [sys.executable, "-c", HIDDEN, str(path), packages]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    """Output of a summary where ``packages`` cannot be imported, in processes of it neither."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name in packages.split():
+            Path(folder, f"{name}.py").write_text(f"raise ModuleNotFoundError(name={name!r})")
+        command = [sys.executable, "-c", HIDDEN, str(path), folder]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def test_a_packed_run_needs_the_base_install_only(
