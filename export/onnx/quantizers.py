@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 DOMAINS = {"qonnx.custom_op.general", "finn.custom_op.general", "onnx.brevitas"}
 """Where they were and are: today's name, and those of files of earlier years."""
-MOST_BITS = 64
+MOST_BITS = 32
+"""The values are float32."""
 _WIDTHS = {"Quant": (3,), "IntQuant": (3,), "FloatQuant": (2, 3), "Trunc": (-1,)}
 """Which inputs state bits; of a float those of exponent and mantissa, beside its sign."""
 
