@@ -8,7 +8,7 @@ number of arenas. The arena begins with a fixed head that every plan shares.
 from __future__ import annotations
 
 # Step codes.
-CONVOLVE, ELEMENTWISE, WIDEN, REGROUP, SUM, MAX_F32, MAX_BITS, REPEAT, CLIP = range(9)
+CONVOLVE, ELEMENTWISE, WIDEN, REGROUP, SUM, MAX_F32, MAX_BITS, REPEAT, CLIP, CONCAT = range(10)
 
 # Micro-kernels of CONVOLVE; from FLOAT on they sum floats.
 XNOR, PORTABLE, LOOKUP, GROUPED, FLOAT, DEPTHWISE, GROUPED_FLOAT, INTEGER = range(8)
@@ -73,8 +73,14 @@ U8, F32, BITS, I16 = range(4)
     DIVISOR,  # of SUM (0: multiply by 2**EXPONENT); copies of REPEAT; group size of REGROUP
     EXPONENT,  # of SUM; of the grid of INTEGER's weights; of the grid of I16
     PAD,  # constants: float32 [channels of a pixel], what WIDEN writes around the map
-) = range(52)
-COLUMNS = 52
+    PARTS,  # of CONCAT: how many
+    PART_TABLE,  # of CONCAT, constants: int64 [PARTS][PART_COLUMNS], columns below
+) = range(54)
+COLUMNS = 54
+
+# Columns of PART_TABLE: origin in the arena, distances, channels, and where the first is to go.
+PART_SOURCE, PART_ROW, PART_PIXEL, PART_CHANNELS, PART_AT = range(5)
+PART_COLUMNS = 5
 
 # Columns of PIXEL_TABLE, in bytes: distances from SOURCE, into START, from BITS_OUT and from
 # RESIDUAL. The first and last stand for bits (margins); float32 maps have none in ELEMENTWISE.

@@ -9,10 +9,12 @@ from frostbit.kernels.ir.program import (
     AvgPool,
     BinaryConv,
     Clip,
+    Concat,
     Conv,
     Dense,
     GlobalSum,
     MaxPool,
+    Op,
     Program,
     Repeat,
     Sign,
@@ -59,10 +61,8 @@ def threshold_conv(
     )  # fmt: skip
 
 
-def every_op(seed: int = 0) -> Program:
-    """A network with every op type, odd sizes and channel counts, uint8 6x7x2 -> 5 classes."""
-    rng = np.random.default_rng(seed)
-    ops = (
+def _body(rng: np.random.Generator) -> tuple[Op, ...]:
+    return (
         Conv(
             "stem", ("input",), Window((3, 3), (1, 1), PAD1), grid(rng, 9, 3, 3, 2),
             grid(rng, 9), np.array([17, 200], np.uint8),
@@ -86,11 +86,38 @@ def every_op(seed: int = 0) -> Program:
         Sign("sign2", ("twice",)),
         MaxPool("most", ("sign2",), Window((2, 2), (1, 1), (1, 0, 0, 1))),
         affine_conv(rng, "conv3", "most", (18, 18), pad_value=0),
+    )  # fmt: skip
+
+
+def _toy(ops: tuple[Op, ...]) -> Program:
+    return Program((6, 7, 2), ops, "toy", tuple("abcde"), "0" * 64)
+
+
+def toy(seed: int = 0) -> Program:
+    """A network whose files are known byte for byte, uint8 6x7x2 -> 5 classes."""
+    rng = np.random.default_rng(seed)
+    ops = (
+        *_body(rng),
         MaxPool("peak", ("conv3",), Window((3, 3), (2, 2), PAD1)),
         GlobalSum("total", ("peak",)),
         Dense("logits", ("total",), grid(rng, 5, 18), grid(rng, 5)),
-    )  # fmt: skip
-    return Program((6, 7, 2), ops, "toy", tuple("abcde"), "0" * 64)
+    )
+    return _toy(ops)
+
+
+def every_op(seed: int = 0) -> Program:
+    """A network with every op type, odd sizes and channel counts, uint8 6x7x2 -> 5 classes."""
+    rng = np.random.default_rng(seed)
+    ops = (
+        *_body(rng),
+        Concat("both", ("most", "sign2")),
+        affine_conv(rng, "conv4", "both", (36, 7)),
+        Concat("beside", ("conv4", "conv3")),
+        MaxPool("peak", ("beside",), Window((3, 3), (2, 2), PAD1)),
+        GlobalSum("total", ("peak",)),
+        Dense("logits", ("total",), grid(rng, 5, 25), grid(rng, 5)),
+    )
+    return _toy(ops)
 
 
 def images(program: Program, count: int, seed: int = 1) -> np.ndarray:

@@ -24,6 +24,7 @@ from frostbit.kernels.ir.program import (
     AvgPool,
     BinaryConv,
     Clip,
+    Concat,
     Conv,
     Dense,
     GlobalSum,
@@ -225,6 +226,15 @@ def repeat(file: CFile, step: Step, op: Repeat, prefix: str) -> None:
     file.call("repeat", file.pointer(step.source), *sizes, op.times, file.pointer(step.out))
 
 
+def concat(file: CFile, step: Step, op: Concat, prefix: str) -> None:
+    kind = file.types[op.name].kind
+    at, total = 0, file.types[op.name].shape[2]
+    for name in op.inputs:
+        sizes = _size(file, name)
+        file.call(f"join_{kind}", file.pointer(name), *sizes, file.pointer(op.name), at, total)
+        at += sizes[1]
+
+
 def global_sum(file: CFile, step: Step, op: GlobalSum, prefix: str) -> None:
     kind, sizes = file.types[step.source].kind, _size(file, step.source)
     file.call(f"sum_{kind}", file.pointer(step.source), *sizes, file.pointer(step.out))
@@ -248,6 +258,7 @@ RULES: dict[type[Op], Callable[..., None]] = {
     MaxPool: max_pool,
     AvgPool: avg_pool,
     Repeat: repeat,
+    Concat: concat,
     GlobalSum: global_sum,
     Dense: dense,
 }

@@ -156,6 +156,8 @@ KERNELS: dict[str, Kernel] = {
     "max_bits": Kernel(text_maps.MAX_BITS, ("window",)),
     "average": Kernel(text_maps.AVERAGE, ("window",)),
     "repeat": Kernel(text_maps.REPEAT),
+    "join_f32": Kernel(text_maps.JOIN_F32),
+    "join_bits": Kernel(text_maps.JOIN_BITS),
     "sum_f32": Kernel(text_maps.SUM_F32),
     "sum_bits": Kernel(text_maps.SUM_BITS, ("bit",)),
     **_with_values(),

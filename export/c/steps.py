@@ -21,6 +21,7 @@ from frostbit.kernels.ir.program import (
     Add,
     Affine,
     BinaryConv,
+    Concat,
     Conv,
     Op,
     Program,
@@ -43,6 +44,7 @@ class Step:
         out: name of the float map it writes, or None.
         signs: name of the bits it writes, or None.
         names: names of all ops it covers, in order.
+        more: names of what a Concat reads after ``source``.
     """
 
     op: Op
@@ -51,10 +53,12 @@ class Step:
     out: str | None
     signs: str | None
     names: tuple[str, ...]
+    more: tuple[str, ...] = ()
 
     @property
     def reads(self) -> tuple[str, ...]:
-        return (self.source,) if self.residual is None else (self.source, self.residual)
+        added = () if self.residual is None else (self.residual,)
+        return (self.source, *added, *self.more)
 
     @property
     def writes(self) -> tuple[str, ...]:
@@ -92,8 +96,10 @@ def _makes_floats(op: Op) -> bool:
 
 
 def _first(op: Op, kind: str) -> Step:
-    residual = op.inputs[1] if len(op.inputs) > 1 else None
     out, signs = (None, op.name) if kind == "bits" else (op.name, None)
+    if isinstance(op, Concat):
+        return Step(op, op.inputs[0], None, out, signs, (op.name,), op.inputs[1:])
+    residual = op.inputs[1] if len(op.inputs) > 1 else None
     return Step(op, op.inputs[0], residual, out, signs, (op.name,))
 
 

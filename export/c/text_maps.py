@@ -114,6 +114,36 @@ static void fb_repeat(const float *in, int32_t pixels, int32_t channels, int32_t
 }
 """
 
+JOIN_F32 = """\
+/* Channels of one of several maps to their place in the joined map, whose channel `at` is first. */
+static void fb_join_f32(const float *in, int32_t pixels, int32_t channels, float *out, int32_t at,
+                        int32_t total)
+{
+    int32_t p;
+    for (p = 0, out += at; p < pixels; p++, in += channels, out += total)
+        memcpy(out, in, (size_t)channels * sizeof *out);
+}
+"""
+
+JOIN_BITS = """\
+/* The same of bits. Maps come in order, so a word that is begun holds what stood before. */
+static void fb_join_bits(const uint32_t *in, int32_t pixels, int32_t channels, uint32_t *out,
+                         int32_t at, int32_t total)
+{
+    const int32_t words = (channels + 31) / 32, shift = at % 32;
+    int32_t p, k;
+    for (p = 0, out += at / 32; p < pixels; p++, in += words, out += (total + 31) / 32) {
+        uint32_t carry = shift ? out[0] : 0;
+        for (k = 0; k < words; k++) {
+            out[k] = carry | (in[k] << shift);
+            carry = shift ? in[k] >> (32 - shift) : 0;
+        }
+        if (shift + channels > 32 * words)
+            out[words] = carry;
+    }
+}
+"""
+
 SUM_F32 = """\
 /* Sum of each channel over the map. */
 static void fb_sum_f32(const float *in, int32_t pixels, int32_t channels, float *out)

@@ -21,6 +21,8 @@ What TFLite cannot say as it stands is rewritten exactly, because a Program defi
 * LCE's grouped kernels refuse or are wrong below 32 channels a group: a grouped binary
   convolution becomes one convolution per group, a full-precision one as well unless it is
   depthwise, which TFLite has.
+* Joined bits stay packed if every map but the last has whole words of 32 channels; otherwise they
+  are joined as floats of +-1, since no operator shifts bits.
 * Binary weights on real inputs become CONV_2D with fp32 weights ``+-mul``: LCE has no such
   operator, so these weights are not compressed.
 
@@ -57,6 +59,7 @@ from frostbit.kernels.ir.program import (
     AvgPool,
     BinaryConv,
     Clip,
+    Concat,
     Conv,
     Dense,
     GlobalSum,
@@ -213,6 +216,19 @@ def _repeat(graph: LceGraph, op: Repeat, _: tuple[ValueType, ...], x: int) -> in
     return graph.concatenate(op.name, [x] * op.times, np.float32)
 
 
+def _concat(graph: LceGraph, op: Concat, sources: tuple[ValueType, ...], *maps: int) -> int:
+    if sources[0].kind == "f32":
+        return graph.concatenate(op.name, maps, np.float32)
+    depths = [source.shape[2] for source in sources]
+    if not any(depth % LCE_WORD_BITS for depth in depths[:-1]):
+        return graph.concatenate(op.name, maps, np.int32)
+    floats = [
+        graph.dequantize(f"{op.name}/input{i}", part, depth)
+        for i, (part, depth) in enumerate(zip(maps, depths, strict=True))
+    ]
+    return graph.quantize(op.name, graph.concatenate(f"{op.name}/float", floats, np.float32))
+
+
 def _global_sum(graph: LceGraph, op: GlobalSum, sources: tuple[ValueType, ...], x: int) -> int:
     if sources[0].kind == "bits":
         x = graph.dequantize(f"{op.name}/float", x, sources[0].shape[2])
@@ -234,6 +250,7 @@ RULES: dict[type[Op], Callable[..., int]] = {
     MaxPool: _max_pool,
     AvgPool: _avg_pool,
     Repeat: _repeat,
+    Concat: _concat,
     GlobalSum: _global_sum,
     Dense: _dense,
 }

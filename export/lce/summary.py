@@ -163,11 +163,16 @@ class _Reader:
                     self._packed[output] = self._moved_channels(sources, output)
 
     def _moved_channels(self, sources: Sequence[int], output: int) -> int:
-        """Channels of a packed map made of ``sources``: unchanged, or whole words."""
+        """Channels of a packed map made of ``sources``: unchanged, or whole words.
+
+        Of several maps in a row the last may end within a word.
+        """
         words = (self._tensors[output].shape or (1,))[-1]
         if (self._tensors[sources[0]].shape or (1,))[-1] == words:
             return self._packed[sources[0]]
-        return words * LCE_WORD_BITS
+        last = self._packed.get(sources[-1], 0) if len(sources) > 1 else 0
+        spare = -last % LCE_WORD_BITS
+        return words * LCE_WORD_BITS - spare
 
     def _output(self, index: int) -> tuple[int, ...]:
         """Shape of one image's map, with real channels."""

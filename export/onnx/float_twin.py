@@ -23,6 +23,7 @@ from frostbit.kernels.ir.program import (
     AvgPool,
     BinaryConv,
     Clip,
+    Concat,
     Conv,
     Dense,
     GlobalSum,
@@ -105,6 +106,8 @@ class _Twin:
                 self.node("AveragePool", x, op.name, count_include_pad=1, **window)
             case Repeat():
                 self.node("Concat", x * op.times, op.name, axis=1)
+            case Concat():
+                self.node("Concat", x, op.name, axis=1)
             case GlobalSum():
                 self.node("GlobalAveragePool", x, op.name)
             case Dense():

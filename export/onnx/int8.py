@@ -37,7 +37,7 @@ from frostbit.export.onnx.graph import (
     window_attributes,
 )
 from frostbit.kernels.ir import bits
-from frostbit.kernels.ir.program import BinaryConv, MaxPool, Op, Program, Sign, Threshold
+from frostbit.kernels.ir.program import BinaryConv, Concat, MaxPool, Op, Program, Sign, Threshold
 from frostbit.kernels.ir.verify import infer_types
 
 FORM = Form("int8")
@@ -79,7 +79,7 @@ def _coded(program: Program) -> tuple[frozenset[str], frozenset[str]]:
     readers: set[str] = set()
     for op in reversed(program.ops):
         thresholded = isinstance(op, BinaryConv) and isinstance(op.epilogue, Threshold)
-        if thresholded or (isinstance(op, MaxPool) and op.name in held):
+        if thresholded or (isinstance(op, (MaxPool, Concat)) and op.name in held):
             held.update((op.name, *op.inputs))
             readers.add(op.name)
     return frozenset(held), frozenset(readers)

@@ -51,6 +51,7 @@ from frostbit.kernels.ir.program import (
     AvgPool,
     BinaryConv,
     Clip,
+    Concat,
     Conv,
     Dense,
     GlobalSum,
@@ -227,6 +228,10 @@ def _repeat(g: Graph, op: Repeat, x: str) -> str:
     return g.node("Tile", [x, times], op.name)
 
 
+def _concat(g: Graph, op: Concat, *maps: str) -> str:
+    return g.node("Concat", list(maps), op.name, axis=1)
+
+
 def _spatial_axes(g: Graph) -> str:
     return g.constant("const/spatial_axes", np.array([2, 3], np.int64))
 
@@ -253,6 +258,7 @@ RULES: dict[type[Op], Rule] = {
     MaxPool: _max_pool,
     AvgPool: _avg_pool,
     Repeat: _repeat,
+    Concat: _concat,
     GlobalSum: _global_sum,
     Dense: _dense,
 }

@@ -27,6 +27,7 @@ from frostbit.kernels.ir.program import (
     AvgPool,
     BinaryConv,
     Clip,
+    Concat,
     Conv,
     Dense,
     GlobalSum,
@@ -175,6 +176,14 @@ def _repeat(op: Repeat, source: Grid) -> Grid:
     return Grid(source.exponent, np.tile(source.bound, op.times), source.exact)
 
 
+def _concat(op: Concat, *sources: Grid) -> Grid:
+    return Grid(
+        max(source.exponent for source in sources),
+        np.concatenate([source.bound for source in sources]),
+        all(source.exact for source in sources),
+    )
+
+
 def _dense(op: Dense, source: Grid) -> Grid:
     return _linear(op.weights, op.add, source)
 
@@ -193,6 +202,7 @@ RULES: dict[type[Op], Callable[..., Grid]] = {
     MaxPool: _same,
     AvgPool: _avg_pool,
     Repeat: _repeat,
+    Concat: _concat,
     Dense: _dense,
 }
 

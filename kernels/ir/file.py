@@ -246,7 +246,9 @@ def _op(entry: Any, tensors: dict[str, Any]) -> Op:
     check_name(name)
     kind = OP_TYPES.get(str(entry.get("op")))
     if kind is None:
-        raise FormatError(f"op '{name}': unknown op {str(entry.get('op'))[:80]!a}")
+        raise FormatError(
+            f"op '{name}': unknown op {str(entry.get('op'))[:80]!a}: it may need a newer Frostbit"
+        )
     fields = [field for field in dataclasses.fields(kind) if field.name != "name"]
     values = {field.name: _field(field, name, entry, tensors) for field in fields}
     if kind is BinaryConv:

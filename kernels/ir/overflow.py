@@ -20,6 +20,7 @@ from frostbit.kernels.ir.program import (
     AvgPool,
     BinaryConv,
     Clip,
+    Concat,
     Conv,
     Dense,
     FormatError,
@@ -66,6 +67,8 @@ def _largest(op: Op, sources: Sequence[float], pixels: int) -> tuple[float, floa
             reached = source * pixels
         case Add():
             reached = source + sources[1]
+        case Concat():
+            reached = max(sources)
         case _:
             reached = source
     return reached, reached

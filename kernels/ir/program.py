@@ -33,6 +33,8 @@ INPUT = "input"
 MAX_DIM = 1 << 16
 MAX_ELEMENTS = 1 << 28
 MAX_OPS = 4096
+MAX_PARTS = 256
+"""Inputs of one Concat: a network that joins every layer before it has some dozens."""
 
 
 class FormatError(ValueError):
@@ -203,6 +205,14 @@ class Repeat(Op):
 
 
 @dataclass(frozen=True, eq=False)
+class Concat(Op):
+    """Channels of 2 to ``MAX_PARTS`` maps of one size side by side, all f32 or all bits.
+
+    The output has the inputs' kind; an input may stand there more than once.
+    """
+
+
+@dataclass(frozen=True, eq=False)
 class GlobalSum(Op):
     """Sum over H and W, f32 or bits -> f32 ``[1, 1, C]`` (a mean's division sits in Dense)."""
 
@@ -218,7 +228,8 @@ class Dense(Op):
 OP_TYPES: dict[str, type[Op]] = {
     cls.__name__: cls
     for cls in (
-        Conv, BinaryConv, Sign, Clip, ToFloat, Add, MaxPool, AvgPool, Repeat, GlobalSum, Dense
+        Conv, BinaryConv, Sign, Clip, ToFloat, Add, MaxPool, AvgPool, Repeat, Concat, GlobalSum,
+        Dense,
     )
 }  # fmt: skip
 

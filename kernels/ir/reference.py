@@ -21,6 +21,7 @@ from frostbit.kernels.ir.program import (
     AvgPool,
     BinaryConv,
     Clip,
+    Concat,
     Conv,
     Dense,
     FormatError,
@@ -145,6 +146,10 @@ def repeat(op: Repeat, x: Array) -> Array:
     return np.asarray(np.tile(x, (1, 1, 1, op.times)))
 
 
+def concat(op: Concat, *maps: Array) -> Array:
+    return np.concatenate(maps, axis=3)
+
+
 def global_sum(op: GlobalSum, x: Array) -> Array:
     total = x.astype(np.float64).sum(axis=(1, 2), keepdims=True)
     return np.asarray(total, dtype=np.float32)
@@ -165,6 +170,7 @@ RULES: dict[type[Op], Callable[..., Array]] = {
     MaxPool: max_pool,
     AvgPool: avg_pool,
     Repeat: repeat,
+    Concat: concat,
     GlobalSum: global_sum,
     Dense: dense,
 }

@@ -16,10 +16,12 @@ from frostbit.kernels.ir.program import (
     MAX_DIM,
     MAX_ELEMENTS,
     MAX_OPS,
+    MAX_PARTS,
     Add,
     AvgPool,
     BinaryConv,
     Clip,
+    Concat,
     Conv,
     Dense,
     FormatError,
@@ -123,6 +125,17 @@ def _dense(op: Dense, source: ValueType) -> ValueType:
     return _sized(op, ValueType("f32", (1, 1, out)))
 
 
+def _concat(op: Concat, sources: tuple[ValueType, ...]) -> ValueType:
+    first = sources[0]
+    for name, source in zip(op.inputs, sources, strict=True):
+        if source.kind != first.kind:
+            raise _fail(op, f"joins {first.kind} '{op.inputs[0]}' and {source.kind} '{name}'")
+        if source.shape[:2] != first.shape[:2]:
+            raise _fail(op, f"'{op.inputs[0]}' is {first.shape[:2]}, '{name}' {source.shape[:2]}")
+    channels = sum(source.shape[2] for source in sources)
+    return _sized(op, ValueType(first.kind, (*first.shape[:2], channels)))
+
+
 def output_type(op: Op, sources: tuple[ValueType, ...]) -> ValueType:
     """Type of ``op``'s output for inputs of the right kinds; FormatError if the op is wrong."""
     source = sources[0]
@@ -153,6 +166,8 @@ def output_type(op: Op, sources: tuple[ValueType, ...]) -> ValueType:
                 raise _fail(op, "times out of range")
             height, width, channels = source.shape
             return _sized(op, ValueType("f32", (height, width, channels * op.times)))
+        case Concat():
+            return _concat(op, sources)
         case GlobalSum():
             return ValueType("f32", (1, 1, source.shape[2]))
         case Dense():
@@ -170,9 +185,29 @@ ACCEPTS: dict[type[Op], tuple[tuple[Kind, ...], ...]] = {
     MaxPool: (("f32", "bits"),),
     AvgPool: (("f32",),),
     Repeat: (("f32",),),
+    Concat: (("f32", "bits"),),
     GlobalSum: (("f32", "bits"),),
     Dense: (("f32",),),
 }
+"""Kinds that each input may have; those of a Concat are all as its first."""
+
+
+def _check_inputs(op: Op, types: dict[str, ValueType]) -> None:
+    accepted = ACCEPTS.get(type(op))
+    if accepted is None:
+        raise _fail(op, "unknown op")
+    count = len(op.inputs)
+    if isinstance(op, Concat):
+        if not 2 <= count <= MAX_PARTS:
+            raise _fail(op, f"takes 2 to {MAX_PARTS} inputs, has {count}")
+        accepted = accepted * count
+    if count != len(accepted):
+        raise _fail(op, f"takes {len(accepted)} inputs, has {count}")
+    for source, kinds in zip(op.inputs, accepted, strict=True):
+        if source not in types:
+            raise _fail(op, f"input '{source}' is not computed before it")
+        if types[source].kind not in kinds:
+            raise _fail(op, f"input '{source}' is {types[source].kind}, needs {kinds}")
 
 
 def infer_types(program: Program) -> dict[str, ValueType]:
@@ -190,18 +225,9 @@ def infer_types(program: Program) -> dict[str, ValueType]:
         raise FormatError(f"a program has 1 to {MAX_OPS} ops, this one {len(program.ops)}")
     types = {INPUT: ValueType("u8", program.input_shape)}
     for op in program.ops:
-        accepted = ACCEPTS.get(type(op))
-        if accepted is None:
-            raise _fail(op, "unknown op")
         if not op.name or op.name in types:
             raise _fail(op, "the name is empty or already taken")
-        if len(op.inputs) != len(accepted):
-            raise _fail(op, f"takes {len(accepted)} inputs, has {len(op.inputs)}")
-        for source, kinds in zip(op.inputs, accepted, strict=True):
-            if source not in types:
-                raise _fail(op, f"input '{source}' is not computed before it")
-            if types[source].kind not in kinds:
-                raise _fail(op, f"input '{source}' is {types[source].kind}, needs {kinds}")
+        _check_inputs(op, types)
         types[op.name] = output_type(op, tuple(types[source] for source in op.inputs))
     last = types[program.ops[-1].name]
     if last.kind != "f32" or last.shape[:2] != (1, 1):

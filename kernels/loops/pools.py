@@ -1,4 +1,4 @@
-"""Pooling, global sum, repetition and clip: the steps that do no arithmetic worth tuning.
+"""Pooling, sums, repetition, joining and clip: the steps that do no arithmetic worth tuning.
 
 Same conventions as :mod:`frostbit.kernels.loops.steps`. A window is clipped to the map, so what
 lies outside adds nothing to a sum and never wins a maximum.
@@ -12,6 +12,7 @@ from frostbit.kernels import op_table as t
 from frostbit.kernels.machine.jit import inlined, inner
 from frostbit.kernels.micro.vector import (
     BLOCK,
+    LANES,
     accumulate32,
     clear,
     clip32,
@@ -145,6 +146,46 @@ def repeat(row, arena, constants):
         out = arena + field(row, t.OUT) + pixel * field(row, t.OUT_PIXEL)
         for i in range(field(row, t.DIVISOR)):
             copy(out + i * size, source, size)
+
+
+@inlined
+def append_bits(source, channels, out, at):
+    """Write the bits of one pixel into the pixel at ``out``, from its channel ``at`` on.
+
+    Parts are written in order: ``carry`` holds what the parts before left in a word that they
+    did not fill. Tail bits of ``source`` are 0, so those of the result are.
+    """
+    words, shift = (channels + LANES - 1) // LANES, at % LANES
+    out += 4 * (at // LANES)
+    if shift == 0:
+        copy(out, source, 4 * words)
+        return
+    carry = load_u32(out)
+    for word in range(words):
+        value = load_u32(source + 4 * word)
+        store_u32(out + 4 * word, carry | (value << shift))
+        carry = value >> (LANES - shift)
+    if shift + channels > LANES * words:
+        store_u32(out + 4 * words, carry)
+
+
+@inner
+def concat(row, arena, constants):
+    """Join the channels of ``PARTS`` maps, all bits or all float32, one map after the other."""
+    clear(arena + field(row, t.CLEAR), field(row, t.CLEAR_BYTES))
+    for i in range(field(row, t.PARTS)):
+        part = constants + field(row, t.PART_TABLE) + i * (8 * t.PART_COLUMNS)
+        channels, at = field(part, t.PART_CHANNELS), field(part, t.PART_AT)
+        for y in range(field(row, t.HEIGHT)):
+            source = arena + field(part, t.PART_SOURCE) + y * field(part, t.PART_ROW)
+            out = arena + field(row, t.OUT) + y * field(row, t.OUT_ROW)
+            for _ in range(field(row, t.WIDTH)):
+                if field(row, t.KIND) == t.BITS:
+                    append_bits(source, channels, out, at)
+                else:
+                    copy(out + 4 * at, source, 4 * channels)
+                source += field(part, t.PART_PIXEL)
+                out += field(row, t.OUT_PIXEL)
 
 
 @inner

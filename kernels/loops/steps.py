@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from frostbit.kernels import op_table as t
 from frostbit.kernels.loops.convolve import convolve, convolve_by_lookup
-from frostbit.kernels.loops.pools import clip, pool, repeat
+from frostbit.kernels.loops.pools import clip, concat, pool, repeat
 from frostbit.kernels.loops.tile_epilogue import operand
 from frostbit.kernels.machine.jit import inner
 from frostbit.kernels.micro.vector import (
@@ -160,6 +160,8 @@ def step(row, arena, constants, image):
         regroup(row, arena, constants)
     elif code == t.REPEAT:
         repeat(row, arena, constants)
+    elif code == t.CONCAT:
+        concat(row, arena, constants)
     elif code == t.CLIP:
         clip(row, arena, constants)
     else:

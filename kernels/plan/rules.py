@@ -18,6 +18,7 @@ from frostbit.kernels.ir.program import (
     AvgPool,
     BinaryConv,
     Clip,
+    Concat,
     Conv,
     Dense,
     GlobalSum,
@@ -282,6 +283,25 @@ def repeat(low: Lowering, step: Step, op: Repeat) -> Row:
     }
 
 
+def concat(low: Lowering, step: Step, op: Concat) -> Row:
+    parts = np.zeros((len(op.inputs), t.PART_COLUMNS), np.int64)
+    for row, name in zip(parts, op.inputs, strict=True):
+        layout = low.layouts[name]
+        row[t.PART_SOURCE], row[t.PART_CHANNELS] = low.origin(name), low.types[name].shape[2]
+        row[t.PART_ROW], row[t.PART_PIXEL] = layout.row, layout.pixel
+    parts[1:, t.PART_AT] = np.cumsum(parts[:-1, t.PART_CHANNELS])
+    value = low.types[op.name]
+    spare = value.kind == "f32" and value.shape[2] % LANES
+    return {
+        **source_map(low, step.source),
+        **out_map(low, op.name),
+        **(cleared(low, op.name) if spare else {}),
+        t.CODE: t.CONCAT,
+        t.PARTS: len(parts),
+        t.PART_TABLE: low.constants.add(parts),
+    }
+
+
 RULES: dict[type[Op], Callable[..., Row]] = {
     Conv: conv,
     BinaryConv: binary_conv,
@@ -292,6 +312,7 @@ RULES: dict[type[Op], Callable[..., Row]] = {
     MaxPool: max_pool,
     AvgPool: avg_pool,
     Repeat: repeat,
+    Concat: concat,
     GlobalSum: global_sum,
     Dense: dense,
     Widen: widen,

@@ -24,6 +24,7 @@ from frostbit.kernels.ir.program import (
     Add,
     Affine,
     BinaryConv,
+    Concat,
     Conv,
     GlobalSum,
     Op,
@@ -61,6 +62,7 @@ class Step:
         residual: name of the value it adds, or None.
         out: name of the value it writes as float32 (or bits, if the op gives bits), or None.
         bits: name of the value that holds the signs of its float result, or None.
+        more: names of what a Concat reads after ``source``.
     """
 
     op: Op
@@ -68,10 +70,12 @@ class Step:
     residual: str | None = None
     out: str | None = None
     bits: str | None = None
+    more: tuple[str, ...] = ()
 
     @property
     def reads(self) -> tuple[str, ...]:
-        return (self.source,) if self.residual is None else (self.source, self.residual)
+        added = () if self.residual is None else (self.residual,)
+        return (self.source, *added, *self.more)
 
     @property
     def writes(self) -> tuple[str, ...]:
@@ -108,6 +112,8 @@ def _first_steps(op: Op, types: dict[str, ValueType]) -> list[Step]:
         ]
     if isinstance(op, Sign):
         return [Step(op, source, bits=op.name)]
+    if isinstance(op, Concat):
+        return [Step(op, source, out=op.name, more=op.inputs[1:])]
     residual = op.inputs[1] if len(op.inputs) > 1 else None
     return [Step(op, source, residual, out=op.name)]
 

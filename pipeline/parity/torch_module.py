@@ -22,6 +22,7 @@ from frostbit.kernels.ir.program import (
     AvgPool,
     BinaryConv,
     Clip,
+    Concat,
     Conv,
     Dense,
     GlobalSum,
@@ -170,6 +171,8 @@ class _Twin(nn.Module):
                 return F.avg_pool2d(framed(x[0], op.window), op.window.kernel, op.window.stride)
             case Repeat():
                 return x[0].repeat(1, op.times, 1, 1)
+            case Concat():
+                return torch.cat(x, dim=1)
             case GlobalSum():
                 return x[0].mean(dim=(2, 3), keepdim=True)
             case Dense():

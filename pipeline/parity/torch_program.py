@@ -24,6 +24,7 @@ from frostbit.kernels.ir.program import (
     AvgPool,
     BinaryConv,
     Clip,
+    Concat,
     Conv,
     Dense,
     GlobalSum,
@@ -96,6 +97,8 @@ class TorchProgram:
                 return self._average(op.window, x[0])
             case Repeat():
                 return x[0].repeat(1, op.times, 1, 1)
+            case Concat():
+                return torch.cat(x, dim=1)
             case GlobalSum():
                 return x[0].sum(dim=(2, 3), keepdim=True)
             case Dense():

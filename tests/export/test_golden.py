@@ -14,7 +14,7 @@ from frostbit.export.onnx import qonnx as to_qonnx
 from frostbit.kernels.engine import Engine
 from frostbit.kernels.ir.file import dumps
 from frostbit.kernels.ir.program import Program
-from tests.nets import every_op, images
+from tests.nets import images, toy
 
 WRITERS: dict[str, tuple[Callable[[Program], bytes], str]] = {
     "bnn": (dumps, "f7fc4ed47b14ac94"),
@@ -34,9 +34,9 @@ LOGITS = [
 @pytest.mark.parametrize("name", WRITERS)
 def test_the_bytes_are_known(name: str) -> None:
     convert, expected = WRITERS[name]
-    assert hashlib.sha256(convert(every_op())).hexdigest()[:16] == expected
+    assert hashlib.sha256(convert(toy())).hexdigest()[:16] == expected
 
 
 def test_the_logits_are_known() -> None:
-    program = every_op()
+    program = toy()
     assert np.array_equal(Engine(program).run(images(program, 2)), np.array(LOGITS, np.float32))

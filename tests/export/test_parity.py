@@ -54,7 +54,7 @@ def test_equal_runtimes_pass(program: Program) -> None:
     assert report.passed
     assert [each.correct for each in report.comparisons] == [9, 9]
     signs, _ = expected_values(program, images(program, 9))
-    channels = {"sign": 9, "conv0": 33, "conv1": 9, "sign2": 18, "most": 18}
+    channels = {"sign": 9, "conv0": 33, "conv1": 9, "sign2": 18, "most": 18, "both": 36}
     total = sum(words[..., 0].size * channels[name] for name, words in signs.items())
     assert {each.sign_bits_compared for each in report.comparisons} == {total}
 

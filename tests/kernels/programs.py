@@ -22,6 +22,7 @@ from frostbit.kernels.ir.program import (
     AvgPool,
     BinaryConv,
     Clip,
+    Concat,
     Conv,
     Dense,
     GlobalSum,
@@ -137,6 +138,13 @@ class Builder:
         op = Repeat(self._name("repeat"), (source,), times)
         return self._append(op, "f32", (height, width, channels * times))
 
+    def concat(self, *sources: str) -> str:
+        """Channels of several maps side by side."""
+        kind, (height, width, _) = self.types[sources[0]].kind, self.types[sources[0]].shape
+        channels = sum(self.types[source].shape[2] for source in sources)
+        op = Concat(self._name("concat"), sources)
+        return self._append(op, kind, (height, width, channels))
+
     def global_sum(self, source: str) -> str:
         """Sum over the map."""
         op = GlobalSum(self._name("sum"), (source,))
@@ -230,12 +238,24 @@ def _block(draw: st.DrawFn, b: Builder, x: str, other: str) -> str:
     return b.add(y, other)
 
 
+def _concat(draw: st.DrawFn, b: Builder, x: str) -> str:
+    """Append ``x`` joined with up to three maps of its kind and size, itself perhaps."""
+    kind, size = b.types[x].kind, b.types[x].shape[:2]
+    if draw(st.booleans()):
+        signs = x if kind == "bits" else b.sign(x)
+        b.binary_conv(signs, draw(CHANNELS), Window((1, 1)), affine=kind == "f32")
+    like = [n for n, v in b.types.items() if v.kind == kind and v.shape[:2] == size]
+    others = draw(st.lists(st.sampled_from(like), min_size=1, max_size=3))
+    return b.concat(*draw(st.permutations([x, *others])))
+
+
 def _next_from_floats(draw: st.DrawFn, b: Builder, x: str) -> str:
     """Append a random op that reads the float map ``x``."""
     value = b.types[x].shape
     size = value[:2]
     same = [n for n, v in b.types.items() if v.kind == "f32" and v.shape == value]
-    ops = ["block", "block", "sign", "sign", "add", "max", "avg", "repeat", "conv", "clip", "real"]
+    ops = ["block", "block", "sign", "sign", "add", "max", "avg", "repeat", "concat", "conv"]
+    ops += ["clip", "real"]
     match draw(st.sampled_from(ops)):
         case "block":
             return _block(draw, b, x, draw(st.sampled_from(same)))
@@ -249,6 +269,8 @@ def _next_from_floats(draw: st.DrawFn, b: Builder, x: str) -> str:
             return b.avg_pool(x, draw(pool_windows(size)))
         case "repeat" if value[2] <= 70:
             return b.repeat(x, draw(st.integers(1, 3)))
+        case "concat" if value[2] <= 100:
+            return _concat(draw, b, x)
         case "conv" if value[2] <= 40:
             return _conv(draw, b, x)
         case "clip":
@@ -284,11 +306,14 @@ def _binary_conv(draw: st.DrawFn, b: Builder, x: str) -> str:
 def _next_from_bits(draw: st.DrawFn, b: Builder, x: str) -> str:
     """Append a random op that reads the bits ``x``."""
     size, channels = b.types[x].shape[:2], b.types[x].shape[2]
-    match draw(st.sampled_from(["binary", "binary", "binary", "max", "float", "conv"])):
+    ops = ["binary", "binary", "binary", "max", "float", "conv", "concat"]
+    match draw(st.sampled_from(ops)):
         case "max":
             return b.max_pool(x, draw(pool_windows(size)))
         case "float":
             return b.to_float(x)
+        case "concat" if channels <= 100:
+            return _concat(draw, b, x)
         case "conv" if channels <= 70:
             return _conv(draw, b, x)
     return _binary_conv(draw, b, x)

@@ -123,6 +123,20 @@ def test_channels_of_any_number() -> None:
     assert_exact(b.finish(x))
 
 
+@pytest.mark.parametrize("kind", ["bits", "f32"])
+@pytest.mark.parametrize("channels", [(64, 32), (1, 31, 32), (33, 95, 3), (5,) * 20])
+def test_joined_maps(kind: str, channels: tuple[int, ...], tmp_path: Path) -> None:
+    """Under GCC's sanitizers."""
+    b = Builder((4, 3, 1), seed=len(channels))
+    parts = [b.conv(INPUT, count, SAME) for count in channels]
+    both = b.concat(*[b.sign(part) if kind == "bits" else part for part in parts])
+    y = b.binary_conv(both if kind == "bits" else b.sign(both), 9, SAME)
+    x = b.global_sum(y)
+    b.concat(b.dense(x, 3), b.dense(x, 2))
+    program, batch = b.program(), b.images(3)
+    assert_same(program, batch, run_on(TARGETS["sanitized"], program, batch, tmp_path))
+
+
 @pytest.mark.parametrize("source", ["u8", "bits", "f32", "dense"])
 def test_weights_that_need_more_than_16_bits_stay_floats(source: str) -> None:
     b = Builder((3, 4, 1))

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from frostbit.export.errors import ExportError
 from frostbit.export.lce import convert as to_lce
-from frostbit.export.lce import graph, padding
+from frostbit.export.lce import graph, padding, tflite_reader
 from frostbit.export.lce.runtime import LceRuntime
+from frostbit.export.lce.summary import summarise_tflite
 from frostbit.export.lce.worker import KERNELS
 from frostbit.kernels.ir import bits, reference
 from frostbit.kernels.ir.program import (
@@ -24,6 +25,7 @@ from frostbit.kernels.ir.program import (
     AvgPool,
     BinaryConv,
     Clip,
+    Concat,
     Dense,
     FormatError,
     GlobalSum,
@@ -185,6 +187,26 @@ def test_pools_keep_pads_out_of_the_maximum_and_in_the_average() -> None:
     check(net.program(), net.pixels(4))
 
 
+@pytest.mark.parametrize(
+    ("depths", "stays_packed"),
+    [((64, 32), True), ((32, 5), True), ((96, 1, 32), False), ((9, 64), False), ((7, 7, 7), False)],
+)
+def test_joined_bits(depths: tuple[int, ...], stays_packed: bool) -> None:
+    """As words where they end at whole words, else by way of floats; then read as bits."""
+    net = Net(len(depths), 5, 6)
+    source = net.stem(11)
+    parts = [net.binary(source, depth, Window(ONE), 1, to_bits=True) for depth in depths]
+    both = net.put(Concat, *parts)
+    net.watch(both)
+    net.watch(net.binary(both, 33, Window((3, 3), ONE, (1, 1, 1, 1)), 1, to_bits=True))
+    model = tflite_reader.read(to_lce.convert(net.program()))
+    (join,) = (each for each in model.operators if each.name == "CONCATENATION")
+    assert (model.tensors[join.outputs[0]].type == tflite_reader.INT32) == stays_packed
+    rows = {layer.name: layer for layer in summarise_tflite(to_lce.convert(net.program())).layers}
+    assert rows[both].output == (5, 6, sum(depths))
+    check(net.program(), net.pixels(4))
+
+
 def mixed() -> Net:
     """A net with every op type, float residuals and a dense layer before the end."""
     net = Net(6, 8, 8, channels=3)
@@ -195,6 +217,8 @@ def mixed() -> Net:
     x = net.put(Repeat, x, times=3)
     z = net.binary(net.put(Sign, x), 24, Window((3, 3), ONE, (1, 1, 1, 1)), 1, to_bits=True)
     x = net.put(Add, x, net.put(ToFloat, z))
+    both = net.put(Concat, z, net.put(Sign, x))
+    x = net.put(Add, x, net.binary(both, 24, Window(ONE), 1, to_bits=False))
     x = net.put(MaxPool, x, window=Window((2, 2), (2, 2)))
     x = net.put(Clip, net.put(Add, x, net.binary(x, 24, Window(ONE), 1, to_bits=False)))
     head = net.put(

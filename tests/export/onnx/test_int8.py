@@ -56,6 +56,18 @@ def test_bits_stay_integers_between_integer_convolutions() -> None:
     assert compare(program, [OrtRuntime(program, form="int8")], b.images(5)).passed
 
 
+def test_codes_are_joined_as_codes() -> None:
+    b = Builder((6, 5, 3))
+    x = b.sign(b.conv("input", 7, SAME))
+    y = b.binary_conv(x, 9, SAME, affine=False)
+    both = b.concat(y, x, b.max_pool(y, SAME))
+    program = b.finish(b.binary_conv(b.concat(both, x), 12, SAME, affine=False))
+    found = kinds(program)
+    assert found.count("Concat") == 2
+    assert found.count("DequantizeLinear") == 1
+    assert compare(program, [OrtRuntime(program, form="int8")], b.images(5)).passed
+
+
 def test_a_network_without_thresholds_has_no_integer_parts() -> None:
     b = Builder((8, 8, 3))
     x = b.conv("input", 16, SAME)

@@ -100,7 +100,7 @@ def test_every_truncation_is_refused(data: bytes) -> None:
     ("change", "into", "message"),
     [
         (r"\"format\":1", r"\"format\":2", "format version"),
-        (r"\"op\":\"Sign\"", r"\"op\":\"Sing\"", "unknown op"),
+        (r"\"op\":\"Sign\"", r"\"op\":\"Sing\"", "'sign': unknown op 'Sing': it may need a newer"),
         (r"\"groups\":1", r"\"groups\":2", "groups"),
         (r"\"groups\":1", r"\"groups\":true", "integers"),
         (r"\"window\":[3,3", r"\"window\":[3,4", "bytes a row|shape"),

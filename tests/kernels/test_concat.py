@@ -1,0 +1,197 @@
+"""Joined maps: every kernel's bits against the reference, at every place within a word."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from frostbit.kernels import op_table as t
+from frostbit.kernels.ir import exact, reference
+from frostbit.kernels.ir.program import INPUT, MAX_PARTS, FormatError, Program, Window
+from frostbit.kernels.ir.verify import verify
+from frostbit.kernels.plan import int16_streams
+from frostbit.kernels.plan.plan import make_plan
+from tests.kernels.loops.test_steps import SAME, check
+from tests.kernels.programs import CHANNELS, Builder
+
+POINT = Window((1, 1))
+PADS = st.tuples(*[st.integers(0, 2)] * 4)
+
+
+def part(b: Builder, kind: str, channels: int) -> str:
+    """A map of the input's size."""
+    x = b.conv(INPUT, channels, POINT)
+    return b.sign(x) if kind == "bits" else x
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    kind=st.sampled_from(["bits", "f32"]),
+    channels=st.lists(CHANNELS, min_size=2, max_size=4),
+    size=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    pads=st.tuples(PADS, PADS),
+    pad_value=st.sampled_from([0, 1]),
+)
+def test_any_channels(
+    kind: str,
+    channels: list[int],
+    size: tuple[int, int],
+    pads: tuple[tuple[int, int, int, int], tuple[int, int, int, int]],
+    pad_value: int,
+) -> None:
+    """Parts and whole have margins of their own where padded convolutions read them."""
+    b = Builder((*size, 1), seed=sum(channels))
+    parts = [part(b, kind, count) for count in channels]
+    both = b.concat(*parts)
+    signs = [both, parts[0]] if kind == "bits" else [b.sign(both), b.sign(parts[0])]
+    for source, pad in zip(signs, pads, strict=True):
+        y = b.binary_conv(source, 9, Window((1, 1), pads=pad), pad_value=pad_value)
+        b.global_sum(y)
+    check(b.finish(both, 3))
+
+
+@pytest.mark.parametrize("channels", [(64, 64), (32, 96, 5), (1, 31, 32), (33, 31, 64), (3,) * 40])
+def test_places_within_a_word(channels: tuple[int, ...]) -> None:
+    b = Builder((3, 4, 2), seed=len(channels))
+    both = b.concat(*[part(b, "bits", count) for count in channels])
+    check(b.finish(b.binary_conv(both, 70, SAME, affine=False)))
+
+
+def test_everything_that_reads_joined_bits() -> None:
+    b = Builder((6, 5, 2), seed=3)
+    x = b.conv(INPUT, 20, SAME)
+    s = b.concat(b.sign(x), part(b, "bits", 22), b.sign(x))
+    y = b.binary_conv(s, 62, SAME, groups=2, pad_value=0)
+    y = b.add(y, b.to_float(s))
+    b.global_sum(b.conv(s, 5, SAME))
+    b.global_sum(s)
+    z = b.concat(b.max_pool(s, SAME), b.sign(y), b.binary_conv(s, 7, SAME, affine=False))
+    check(b.finish(b.concat(z, z)))
+
+
+def test_a_map_beside_itself_is_a_repeat() -> None:
+    b = Builder((3, 3, 1), seed=4)
+    x = b.conv(INPUT, 21, SAME)
+    twice, same = b.concat(x, x), b.repeat(x, 2)
+    program = b.finish(b.concat(twice, same))
+    values = reference.trace(program, b.images(2))
+    np.testing.assert_array_equal(values[twice], values[same])
+    check(program)
+
+
+def test_spare_lanes_are_cleared() -> None:
+    """Their memory held negative floats of another value, whose signs must not leak."""
+    b = Builder((4, 4, 1), seed=1)
+    x = b.max_pool(b.conv(INPUT, 32, SAME), POINT)
+    both = b.concat(b.conv(x, 5, POINT), b.conv(x, 9, POINT))
+    check(b.finish(b.binary_conv(b.sign(both), 8, SAME)), 3)
+
+
+def test_logits_may_be_joined() -> None:
+    b = Builder((4, 4, 1), seed=2)
+    x = b.global_sum(b.sign(b.conv(INPUT, 8, SAME)))
+    b.concat(b.dense(x, 3), b.dense(x, 2))
+    check(b.program())
+
+
+def test_a_stream_that_is_joined_stays_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streams in 16 bits are for sums that convolutions alone read."""
+    monkeypatch.setattr(int16_streams, "SMALLEST_MAP", 0)
+    monkeypatch.setattr(int16_streams, "pays", lambda kernel: True)
+    b = Builder((5, 7, 1))
+    first = b.binary_conv(part(b, "bits", 33), 33, POINT)
+    second = b.add(b.binary_conv(b.sign(first), 33, POINT), first)
+    third = b.add(b.binary_conv(b.sign(second), 33, POINT), second)
+    program = b.finish(b.concat(third, second))
+    table = make_plan(program, "xnor").table
+    rows = table[(table[:, t.CODE] == t.CONVOLVE) & (table[:, t.MICRO] < t.FLOAT)]
+    assert rows[:, t.OUT_KIND].tolist() == [t.I16, t.F32, t.F32]
+    check(program)
+
+
+# ---------------------------------------------------------------- what is proved and refused
+
+
+def test_bounds_stand_in_the_order_of_the_inputs() -> None:
+    b = Builder((3, 3, 1))
+    fine, coarse = part(b, "f32", 3), b.to_float(part(b, "bits", 2))
+    program = b.finish(b.concat(coarse, fine))
+    found = exact.grids(program)
+    joined = found[program.ops[-3].name]
+    assert joined.exponent == found[fine].exponent > found[coarse].exponent == 0
+    np.testing.assert_array_equal(joined.bound, [1, 1, *found[fine].bound])
+    assert joined.exact
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_one_inexact_part_makes_the_whole_inexact(place: int) -> None:
+    b = Builder((3, 3, 1))
+    good, bad = part(b, "f32", 3), b.avg_pool(part(b, "f32", 2), Window((3, 3), pads=(1, 1, 1, 1)))
+    order = (bad, good) if place == 0 else (good, bad)
+    joined = b.concat(*order)
+    assert not exact.grids(b.finish(joined))[joined].exact
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_the_largest_part_counts_for_overflow(place: int) -> None:
+    b = Builder((3, 3, 1))
+    small, large = part(b, "f32", 3), part(b, "f32", 2)
+    order = (large, small) if place == 0 else (small, large)
+    last = b.conv(b.concat(*order), 2, POINT)
+    program = b.finish(last)
+    verify(program)
+    ops = tuple(
+        dataclasses.replace(op, weights=np.full_like(op.weights, 1e18))  # type: ignore[attr-defined]
+        if op.name in (large, last)
+        else op
+        for op in program.ops
+    )
+    with pytest.raises(FormatError, match=f"op '{last}': its values could overflow"):
+        verify(dataclasses.replace(program, ops=ops))
+
+
+def joined(*inputs: str) -> Program:
+    """A join of ``inputs``: two of bits, two of f32, one of another size."""
+    b = Builder((4, 4, 1))
+    x = b.conv(INPUT, 3, POINT)
+    names = {"f32": x, "bits": b.sign(x), "pooled": b.max_pool(x, Window((2, 2), (2, 2)))}
+    names |= {"pixels": INPUT, "nobody": "nobody"}
+    both = b.concat(names["f32"], names["f32"])
+    program = b.finish(both)
+    ops = tuple(
+        dataclasses.replace(op, inputs=tuple(names[name] for name in inputs))
+        if op.name == both
+        else op
+        for op in program.ops
+    )
+    return dataclasses.replace(program, ops=ops)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ((), "takes 2 to 256 inputs, has 0"),
+        (("f32",), "takes 2 to 256 inputs, has 1"),
+        (("f32",) * (MAX_PARTS + 1), "has 257"),
+        (("f32", "bits"), "joins f32 'conv0' and bits 'sign1'"),
+        (("bits", "f32"), "joins bits 'sign1' and f32 'conv0'"),
+        (("pixels", "pixels"), "'input' is u8"),
+        (("f32", "pooled"), r"'conv0' is \(4, 4\), 'max2' \(2, 2\)"),
+        (("f32", "nobody"), "'nobody' is not computed before"),
+    ],
+)
+def test_what_cannot_be_joined_is_refused_by_name(inputs: tuple[str, ...], message: str) -> None:
+    with pytest.raises(FormatError, match=message) as caught:
+        verify(joined(*inputs))
+    assert str(caught.value).startswith("op 'concat3' (Concat): ")
+
+
+def test_too_many_channels_are_refused() -> None:
+    b = Builder((1, 1, 1))
+    x = part(b, "f32", 300)
+    with pytest.raises(FormatError, match=r"output shape .* out of range"):
+        verify(b.finish(b.concat(*[x] * 256)))
