@@ -53,7 +53,7 @@ def loads(statement: str) -> set[str]:
 @pytest.mark.parametrize(
     ("statement", "kept_out"),
     [
-        ("from kernels import load", {"torch", "onnx", "onnxruntime", "sklearn", "rich"}),
+        ("from frostbit.kernels import load", {"torch", "onnx", "onnxruntime", "sklearn", "rich"}),
         (
             "import frostbit.kernels.ir.file, frostbit.kernels.ir.reference",
             {"numba", "torch", "onnx"},

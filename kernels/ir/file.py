@@ -20,7 +20,7 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from safetensors import SafetensorError
@@ -47,6 +47,8 @@ _AT_ONCE = 1 << 26
 """Bits that are widened to bytes at a time while weights are read."""
 _KEY = "frostbit"
 _BLANK = "0" * 64
+Source = str | os.PathLike[str] | os.PathLike[bytes] | bytes | bytearray | memoryview | BinaryIO
+"""Where a model can be read from."""
 _EPILOGUES = {"threshold": Threshold, "affine": Affine}
 
 
@@ -294,20 +296,48 @@ def save_program(program: Program, path: str | Path) -> bytes:
     return data
 
 
-def load_program(path: str | Path) -> Program:
-    """Read ``model.bnn``.
+def _stream_bytes(stream: BinaryIO) -> bytes:
+    """What is left in ``stream``, or the first byte too many."""
+    data = bytearray()
+    while len(data) <= MAX_FILE_BYTES:
+        part = stream.read(MAX_FILE_BYTES + 1 - len(data))  # a pipe gives what it has
+        if not isinstance(part, (bytes, bytearray)):
+            raise TypeError("the file is open as text: open it in binary mode, 'rb'")
+        if not part:
+            break
+        data += part
+    return bytes(data)
+
+
+def _source_bytes(source: Source) -> tuple[bytes, str]:
+    """The bytes of a model and what to call it in a message."""
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return bytes(source), "the bytes given"
+    if isinstance(source, (str, os.PathLike)):
+        path = os.fsdecode(source)
+        with open(path, "rb") as stream:
+            return _stream_bytes(stream), path
+    if not callable(getattr(source, "read", None)):
+        raise TypeError(
+            "a model is given as a path, as its bytes or as a file open in binary mode, "
+            f"not as {type(source).__name__}"
+        )
+    return _stream_bytes(source), str(getattr(source, "name", "the file given"))
+
+
+def load_program(source: Source) -> Program:
+    """Read ``model.bnn``: a path (text or path-like), its bytes, or a file open in binary mode.
 
     Raises:
-        FormatError: if the file is not an intact model; the message begins with the path.
+        FormatError: if that is not an intact model; the message begins with the path.
         OSError: if it cannot be read.
+        TypeError: if ``source`` is nothing of this.
     """
-    source = Path(path)
-    with source.open("rb") as stream:
-        data = stream.read(MAX_FILE_BYTES + 1)
+    data, what = _source_bytes(source)
     try:
         return loads(data)
     except FormatError as error:
-        raise FormatError(f"{source}: {error}") from error
+        raise FormatError(f"{what}: {error}") from error
 
 
 def program_hash(program: Program) -> str:

@@ -41,10 +41,19 @@ Array = NDArray[Any]
 
 
 def check_images(images: Array, shape: tuple[int, int, int]) -> None:
-    """Raise ValueError unless ``images`` is uint8 ``[N, *shape]`` with N >= 1."""
+    """Raise ValueError unless ``images`` is uint8 ``[N, *shape]`` with N >= 1.
+
+    A subclass of an array can mean more than its pixels (a mask, a unit), which would be lost:
+    all but NumPy's memory map are refused.
+    """
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
         got = getattr(images, "dtype", type(images).__name__)
         raise ValueError(f"images must be a uint8 array [N, H, W, C] of pixels 0..255, got {got}")
+    if type(images) not in (np.ndarray, np.memmap):
+        raise ValueError(
+            f"images must be a plain array, and a {type(images).__name__} can mean more: pass "
+            "numpy.asarray(images) if the pixels are all it means, or fill its masked ones first"
+        )
     if images.ndim != 4 or images.shape[1:] != tuple(shape) or images.shape[0] < 1:
         height, width, channels = shape
         raise ValueError(

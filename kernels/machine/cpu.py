@@ -17,6 +17,7 @@ from typing import Literal
 import llvmlite.binding as llvm
 
 from frostbit.kernels.machine.jit import config
+from frostbit.kernels.machine.settings import SettingError
 
 KERNELS = ("xnor", "lookup", "portable")
 VARIABLE = "FROSTBIT_KERNEL"
@@ -70,12 +71,12 @@ def chosen_kernel(name: str = "") -> str:
     """Micro-kernel to use: ``name``, else ``FROSTBIT_KERNEL``, else the best one.
 
     Raises:
-        ValueError: if that is not a known name, or not for this CPU.
+        SettingError: (a ValueError) if that is not a known name, or not for this CPU.
     """
     best = available()
     chosen = name or os.environ.get(VARIABLE, "") or best[0]
     if chosen not in best:
         what = f"micro-kernel {name!r}" if name else f"{VARIABLE}={chosen!r}"
         reason = "needs AVX2" if chosen in KERNELS else "is unknown"
-        raise ValueError(f"{what} {reason}: use one of {', '.join(best)}")
+        raise SettingError(f"{what} {reason}: use one of {', '.join(best)}")
     return chosen

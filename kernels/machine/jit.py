@@ -7,8 +7,8 @@ kernel. Both release the GIL and divide as NumPy does.
 Numba's disk cache is pickle, which runs what it reads. So its folder is ours alone (mode 0700,
 owned by this user, no symbolic link, in a folder that nobody else can write); any other folder
 is refused and code is then compiled in memory. Numba watches only the file of the cached
-function, while we inline across files: the folder's name therefore holds a hash of all kernel
-sources, and stale code cannot be found.
+function, while we inline across files: the folder's name therefore holds a hash of all sources
+of ``kernels``, in whatever sub-folder, and stale code cannot be found.
 ``FROSTBIT_CACHE`` names another folder; a read-only home only costs the compilation.
 """
 # mypy: disable-error-code="no-untyped-call"
@@ -22,18 +22,43 @@ import importlib
 import logging
 import os
 import stat
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numba
-from numba.core.caching import CompileResultCacheImpl, FunctionCache, NullCache
-from numba.core.runtime.nrt import rtsys
+from frostbit.kernels.machine.settings import SettingError, blaming_numba_settings
+
+with (
+    blaming_numba_settings("Numba cannot be used", ValueError, RuntimeWarning, ImportError),
+    warnings.catch_warnings(),
+):
+    # a value that Numba cannot read: it would warn, with a traceback, and drop it
+    warnings.filterwarnings("error", "Environment variable", RuntimeWarning)
+    import numba
+    from numba.core.caching import CompileResultCacheImpl, FunctionCache, NullCache
+    from numba.core.runtime.nrt import rtsys
 
 _LOG = logging.getLogger("frostbit.kernels")
 COMPILING = "compiling the engine for this CPU, once for each version (about 15 s)"
 config: Any = importlib.import_module("numba.core.config")  # its names are made at run time
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+
+
+def _check_settings() -> None:
+    """Refuse settings of Numba that it takes, and with which nothing can be compiled."""
+    if config.DISABLE_JIT:
+        raise SettingError(
+            "NUMBA_DISABLE_JIT turns off the engine's compiler: unset it or set it to 0"
+        )
+    unsigned = [f for f in (config.CPU_FEATURES or "").split(",") if f and f[0] not in "+-"]
+    if unsigned:  # LLVM would end the process
+        raise SettingError(
+            f"NUMBA_CPU_FEATURES: write +{unsigned[0]!a:.40} or -, not without a sign"
+        )
+
+
+_check_settings()
 
 
 KERNELS = Path(__file__).parents[1]

@@ -29,7 +29,7 @@ STOLEN = 0.01
 COLD_START = """
 import json, sys
 import numpy as np
-from kernels import load
+from frostbit.kernels import load
 engine = load(sys.argv[1])
 engine.run(np.zeros((1, *engine.input_shape), np.uint8))
 try:

@@ -71,8 +71,10 @@ def _is_ours(error: Exception) -> bool:
     """Whether ``error`` is a library error with a clear text (a bug keeps its traceback)."""
     from frostbit.export.errors import ExportError, LceError, ParityError, UnknownNetwork
     from frostbit.kernels.ir.program import FormatError
+    from frostbit.kernels.machine.settings import SettingError
 
-    return isinstance(error, (ExportError, LceError, ParityError, UnknownNetwork, FormatError))
+    ours = (ExportError, LceError, ParityError, UnknownNetwork, FormatError, SettingError)
+    return isinstance(error, ours)
 
 
 @click.group(cls=_Commands)

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import io
+import os
+import pickle
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from frostbit.kernels import engine as engine_module
 from frostbit.kernels.engine import Engine, load
 from frostbit.kernels.ir import bits, reference
 from frostbit.kernels.ir import file as model_file
@@ -199,6 +207,187 @@ def test_load(tmp_path: Path) -> None:
     assert engine.input_shape == (13, 11, 3)
     assert engine.classes == program.classes
     assert isinstance(engine.program.ops[-1], Dense)
+
+
+class Place(os.PathLike[str]):
+    """A path-like that is neither text nor a ``Path``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+
+class BytesPlace(os.PathLike[bytes]):
+    """A path-like of bytes, as ``os.scandir(b".")`` gives."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __fspath__(self) -> bytes:
+        return os.fsencode(self.path)
+
+
+class Drop:
+    """A stream that gives a byte at a time, as a pipe may."""
+
+    def __init__(self, data: bytes) -> None:
+        self.rest = io.BytesIO(data)
+
+    def read(self, size: int) -> bytes:
+        return self.rest.read(min(size, 1))
+
+
+SOURCES: dict[str, Callable[[Path], Any]] = {
+    "text": str,
+    "path-like": Place,
+    "path-like of bytes": BytesPlace,
+    "bytes": Path.read_bytes,
+    "bytearray": lambda path: bytearray(path.read_bytes()),
+    "memoryview": lambda path: memoryview(path.read_bytes()),
+    "file": lambda path: path.open("rb"),
+    "bytes in memory": lambda path: io.BytesIO(path.read_bytes()),
+    "slow stream": lambda path: Drop(path.read_bytes()),
+}
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_load_takes_paths_bytes_and_files(kind: str, tmp_path: Path) -> None:
+    program = edge_net()
+    model_file.save_program(program, tmp_path / "model.bnn")
+    source = SOURCES[kind](tmp_path / "model.bnn")
+    with source if isinstance(source, io.IOBase) else contextlib.nullcontext():
+        assert model_file.dumps(load(source).program) == model_file.dumps(program)
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "message"),
+    [
+        (b"model.bnn", FormatError, "the bytes given: the file is "),
+        (io.BytesIO(b"x" * 100), FormatError, "the file given: the file is truncated"),
+        (io.StringIO("text"), TypeError, "open it in binary mode"),
+        (3, TypeError, "not as int"),
+        (None, TypeError, "not as NoneType"),
+    ],
+)
+def test_load_says_what_it_takes(source: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        load(source)
+
+
+@pytest.mark.parametrize(
+    "clone", [copy.copy, copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))]
+)
+def test_a_copy_computes_the_same(clone: Callable[[Engine], Engine]) -> None:
+    program = edge_net()
+    images = random_images(program, 5)
+    engine = Engine(program, threads=2, keep=True, kernel="portable", narrow=False)
+    other = clone(engine)
+    assert other is not engine
+    assert (other.kernel, other.peak_bytes) == ("portable", engine.peak_bytes)
+    np.testing.assert_array_equal(other.run(images), engine.run(images))
+    assert other.signs(images).keys() == engine.signs(images).keys()
+
+
+def test_a_memory_map_is_an_array_and_other_subclasses_are_refused(tmp_path: Path) -> None:
+    program = edge_net()
+    engine = make(program)
+    images = random_images(program, 4)
+    images.tofile(tmp_path / "images")
+    mapped = np.memmap(tmp_path / "images", np.uint8, "r", shape=images.shape)
+    np.testing.assert_array_equal(engine.run(mapped), engine.run(images))
+    masked = np.ma.masked_array(images, images > 200)
+    for bad in (masked, images.view(np.recarray)):
+        for call in (engine.run, lambda x: engine.time_steps(0, 1, x)):
+            with pytest.raises(ValueError, match=type(bad).__name__):
+                call(bad)
+        with pytest.raises(ValueError, match=type(bad).__name__):
+            reference.run(program, bad)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("seconds", [1e-9, 1e-4])
+def test_slices_change_nothing(
+    threads: int, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch in many compiled calls, of images in any memory order, and in one call."""
+    program = edge_net()
+    images = random_images(program, 50)
+    want = reference.run(program, images)
+    monkeypatch.setattr("frostbit.kernels.engine.SLICE_SECONDS", seconds)
+    engine = make(program, threads=threads)
+    frozen = images.copy()
+    frozen.flags.writeable = False
+    for each in (images, np.asfortranarray(images), frozen, images[::-1][::-1]):
+        np.testing.assert_array_equal(engine.run(each), want)
+    steps = len(engine.steps)
+    assert engine.time_steps(0, steps, images) > engine.time_steps(0, steps, images[:1]) > 0
+
+
+def test_an_error_in_a_thread_comes_out_of_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = edge_net()
+    images = random_images(program, 40)
+    engine = make(program, threads=3)
+    want = engine.run(images)
+    compiled, main = engine_module.run_plan, threading.get_ident()
+    failed = threading.Event()
+
+    def broken(*arguments: Any) -> None:
+        if threading.get_ident() != main:
+            failed.set()
+            raise MemoryError("in a thread")
+        failed.wait(60)
+        compiled(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine_module, "run_plan", broken)
+        with pytest.raises(MemoryError, match="in a thread"):
+            engine.run(images)
+    np.testing.assert_array_equal(engine.run(images), want)
+
+
+def test_where_no_thread_can_start_the_caller_does_it_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    program = edge_net()
+    images = random_images(program, 9)
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    np.testing.assert_array_equal(make(program, threads=3).run(images), make(program).run(images))
+
+
+def test_threads_end_with_their_engine() -> None:
+    program = edge_net()
+    before = threading.active_count()
+    engine = make(program, threads=4)
+    engine.run(random_images(program, 8))
+    assert threading.active_count() == before + 3
+    del engine
+    end = time.monotonic() + 60
+    while threading.active_count() > before and time.monotonic() < end:
+        time.sleep(0.01)
+    assert threading.active_count() == before
+
+
+def test_a_signal_handler_may_run_the_engine_that_it_interrupts() -> None:
+    """Here a handler's place is taken by the call of a slice: same thread, lock held."""
+    program = edge_net()
+    images = random_images(program, 30)
+    engine = make(program, threads=2)
+    want = engine.run(images)
+    inner: list[Any] = []
+    compute = engine._call_timed
+
+    def nested(*arguments: Any) -> None:
+        if not inner and threading.current_thread() is threading.main_thread():
+            inner.append(None)
+            inner[0] = engine.run(images)
+        compute(*arguments)
+
+    engine._call_timed = nested  # type: ignore[method-assign]
+    np.testing.assert_array_equal(engine.run(images), want)
+    np.testing.assert_array_equal(inner[0], want)
 
 
 @pytest.mark.parametrize(

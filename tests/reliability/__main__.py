@@ -16,7 +16,7 @@ import click
 from frostbit.pipeline import machine
 from frostbit.pipeline.run.folder import write_bytes
 from tests import ROOT
-from tests.reliability import engines, fuzz, guard, kills
+from tests.reliability import engines, fuzz, guard, interrupts, kills
 
 HEAD = """# Behaviour under fault
 
@@ -48,6 +48,11 @@ had (RLIMIT_AS); one that needs more, or raises anything but our error of one li
 **Together.** Processes start on an empty shared cache folder, so that all compile at once; in
 each, half of the threads share one engine and half have their own.
 
+**Exceptions in the middle of a call.** A timer's handler raises at random moments of `run` (a
+batch, one image), `time_steps` and `signs`, half of the time once more while the first exception
+is on its way; then one image and a part of the batch are compared with the right logits. The time
+from signal to exception is that of a batch of {large:,} images, which would take a minute.
+
 **One engine.** A machine whose clock changes within the run moves the first of the two ratios; the
 second compares with a fresh engine in turns, so both meet the same clock.
 
@@ -59,7 +64,8 @@ one, and a killed worker of `torchrun` is restarted and goes on from the checkpo
 """
 
 
-PARTS = ("models", "recipes", "pictures", "runs", "kills", "together", "fork", "long")
+THREADS = (1, 2, 4)
+PARTS = ("models", "recipes", "pictures", "runs", "kills", "together", "interrupts", "fork", "long")
 PAGE, RECORD = ROOT / "docs" / "reliability.md", ROOT / "docs" / "reliability.json"
 
 
@@ -72,6 +78,7 @@ class Sizes:
     runs: int
     kills: int
     seconds: float
+    interrupts: int
     inferences: int
     seed: int
 
@@ -107,6 +114,12 @@ def parts(sizes: Sizes, place: Path) -> dict[str, tuple[str, str, Callable[[], s
             lambda: _killed(place, sizes.kills, seed),
         ),
         "together": (crowd, f"{sizes.seconds:.0f} s", lambda: _crowd(place, sizes.seconds)),
+        "interrupts": (
+            "exceptions raised in the middle of a call, "
+            f"{', '.join(map(str, THREADS[:-1]))} and {THREADS[-1]} threads",
+            f"{sizes.interrupts:,} calls each",
+            lambda: _interrupted(sizes.interrupts, seed),
+        ),
         "fork": ("fork after use, 1 and 2 threads", "2", _forked),
         "long": (
             "one engine, one image at a time",
@@ -122,6 +135,7 @@ def parts(sizes: Sizes, place: Path) -> dict[str, tuple[str, str, Callable[[], s
 @click.option("--others", default=2_000, show_default=True, help="Mutated recipes, and pictures.")
 @click.option("--runs", default=500, show_default=True, help="Mutated run folders.")
 @click.option("--seconds", default=60.0, show_default=True, help="Of many engines at once.")
+@click.option("--interrupts", default=10_000, show_default=True, help="Calls, per threads.")
 @click.option("--inferences", default=1_000_000, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--only", multiple=True, type=click.Choice(PARTS), help="Renew these rows [all].")
@@ -151,7 +165,7 @@ def _write(name: str, row: str) -> None:
     head = HEAD.format(
         cpu=machine.cpu_model(), system=platform.machine(), python=platform.python_version()
     )
-    tail = TAIL.format(seconds=guard.SECONDS, megabytes=guard.MEGABYTES)
+    tail = TAIL.format(seconds=guard.SECONDS, megabytes=guard.MEGABYTES, large=interrupts.LARGE)
     lines = [rows[each] for each in PARTS if each in rows]
     write_bytes(PAGE, (head + "\n".join(lines) + "\n" + tail).encode())
 
@@ -178,6 +192,18 @@ def _crowd(place: Path, seconds: float) -> str:
     found = engines.together(place / "cache", seconds)
     assert found.answers == 1, found
     return f"{found.inferences:,} inferences, one answer, no thread left over"
+
+
+def _interrupted(calls: int, seed: int) -> str:
+    found = [interrupts.interrupts(threads, calls, seed) for threads in THREADS]
+    assert not any(each.wrong for each in found), found
+    assert all(each.hit > calls / 4 for each in found), found
+    slowest = max(max(each.waits) for each in found)
+    return (
+        f"{sum(each.hit for each in found):,} calls interrupted; of "
+        f"{sum(each.answers for each in found):,} answers afterwards 0 wrong; the exception came "
+        f"{1000 * slowest:.0f} ms after the signal at most"
+    )
 
 
 def _forked() -> str:

@@ -159,3 +159,32 @@ def after_fork() -> str:
         [sys.executable, "-c", FORK], cwd=ROOT, capture_output=True, text=True, timeout=120
     )
     return done.stdout.strip() or done.stderr.strip().splitlines()[-1]
+
+
+LATE = """
+import atexit
+import threading
+from frostbit.kernels.engine import Engine
+from tests import nets
+program = nets.every_op()
+images = nets.images(program, 9)
+fresh, used = Engine(program, threads=2), Engine(program, threads=2)
+expected = used.run(images)
+def late():
+    for engine in (fresh, used, Engine(program, threads=2)):
+        assert (engine.run(images) == expected).all()
+    print("equal")
+def outlive():
+    threading.main_thread().join()
+    late()
+atexit.register(late)
+threading.Thread(target=outlive).start()
+"""
+
+
+def after_main() -> str:
+    """``equal equal`` if a thread that outlives the main one and an exit handler can compute."""
+    done = subprocess.run(
+        [sys.executable, "-c", LATE], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    return " ".join(done.stdout.split()) + done.stderr

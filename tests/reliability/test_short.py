@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from frostbit.pipeline.errors import UserError
-from tests.reliability import engines, fuzz, guard, kills
+from tests.reliability import engines, fuzz, guard, interrupts, kills
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::UserWarning")
@@ -86,3 +86,15 @@ def test_a_forked_child_can_go_on() -> None:
 def test_memory_stays_flat() -> None:
     found = engines.long_run(50_000)
     assert found.leak_mb < 1.0
+
+
+def test_used_by_an_exit_handler_and_a_thread_that_outlives_main() -> None:
+    assert engines.after_main() == "equal equal"
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_after_an_interrupted_call_every_answer_is_right(threads: int) -> None:
+    found = interrupts.interrupts(threads, 400, seed=threads)
+    assert found.hit > 20
+    assert found.wrong == 0
+    assert max(found.waits) < 5.0  # of a batch that takes a minute; a twentieth on idle cores
