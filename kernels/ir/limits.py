@@ -11,6 +11,7 @@ import math
 import re
 from typing import Any
 
+from frostbit.kernels.ir.foreign import remedy
 from frostbit.kernels.ir.program import MAX_OPS, FormatError, Program
 
 MAX_FILE_BYTES = 1 << 30
@@ -38,6 +39,9 @@ def read_header(data: bytes) -> dict[str, Any]:
     """
     if len(data) < 8:
         raise FormatError("the file is too short to be a model")
+    found = remedy(data)
+    if found is not None:
+        raise FormatError(found)
     if len(data) > MAX_FILE_BYTES:
         raise FormatError(f"larger than {MAX_FILE_BYTES} bytes")
     length = int.from_bytes(data[:8], "little")

@@ -16,6 +16,17 @@ if TYPE_CHECKING:
     from frostbit.pipeline.parity.export import Choices
 
 
+def _prefix(asked: str | None, formats: tuple[str, ...]) -> str:
+    """How names in C begin; UserError if a person asked for it and for no C."""
+    from frostbit.export.c.header import PREFIX, check_prefix
+
+    if asked is not None and "c" not in formats:
+        raise UserError("--prefix is about names in C: add --format c, or leave it out")
+    prefix = PREFIX if asked is None else asked
+    check_prefix(prefix)
+    return prefix
+
+
 def export_model(
     model: Path,
     formats: tuple[str, ...] = (),
@@ -25,6 +36,7 @@ def export_model(
     no_check: bool = False,
     float_input: bool = False,
     licence: str = "",
+    prefix: str | None = None,
 ) -> None:
     """Export a packed model, check the files and say what was written."""
     from frostbit.kernels.ir.file import load_program
@@ -32,7 +44,8 @@ def export_model(
 
     names = format_names(formats)
     program = load_program(model)
-    choices = Choices(float_input, licence, test_accuracy(model.parent, program))
+    accuracy = test_accuracy(model.parent, program)
+    choices = Choices(float_input, licence, accuracy, _prefix(prefix, names))
     _export(program, names, out or model.parent, choices, force=force, checked=not no_check)
 
 
@@ -45,6 +58,7 @@ def export_synthetic(
     no_check: bool,
     float_input: bool = False,
     licence: str = "",
+    prefix: str | None = None,
 ) -> None:
     """Write a standard network with random weights: model.bnn and the named formats."""
     from frostbit.export.synthetic.networks import synthetic
@@ -56,12 +70,13 @@ def export_synthetic(
     program = synthetic(name)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-    for file in ("model.bnn", *(FORMATS[each].file for each in names)):
+    choices = Choices(float_input, licence, prefix=_prefix(prefix, names))
+    files = [file for each in names for file in FORMATS[each].files(choices)]
+    for file in ("model.bnn", *files):
         refuse_existing(out / file, force)
     data = dumps(program)
     write_bytes(out / "model.bnn", data)
     terminal().print(f"wrote {out / 'model.bnn'} ({len(data):,} bytes)")
-    choices = Choices(float_input, licence)
     _export(program, names, out, choices, force=force, checked=not no_check)
 
 
@@ -99,6 +114,7 @@ def _export(
 @click.option("--synthetic", help="Instead of MODEL: random weights, e.g. resnet18@224.")
 @click.option("--float-input", is_flag=True, help="ONNX input float32 NCHW, not uint8 NHWC.")
 @click.option("--licence", default="", help="Licence of the weights, for ONNX metadata.")
+@click.option("--prefix", help="How names in the C file begin [default: frostbit].")
 @click.option("--no-check", is_flag=True, help="Do not run the files in their runtimes.")
 @force_option
 def export_command(

@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
-
-if TYPE_CHECKING:
-    pass
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
 EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+class _RunFolder(click.Path):
+    """A folder that exists; what a file in its place needs is said."""
+
+    def convert(
+        self, value: str | os.PathLike[str], param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> str | bytes | os.PathLike[str]:  # fmt: skip
+        if Path(value).is_file():
+            self.fail(
+                f"'{value}' is a file, and the folder of a run is needed: what 'pipeline train' "
+                "wrote, e.g. runs/digits",
+                param,
+                ctx,
+            )
+        return super().convert(value, param, ctx)
+
+
+EXISTING_FOLDER = _RunFolder(exists=True, file_okay=False, path_type=Path)
 
 
 def options(*chosen: Callable[..., Any]) -> Callable[..., Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
+from frostbit.export.c.header import PREFIX, check_prefix, header
 from frostbit.export.errors import RuntimeMissing
 from frostbit.export.parity import ParityReport, compare
 from frostbit.export.runtimes import Runtime
@@ -33,21 +34,39 @@ class Choices:
         float_input: ONNX files take float32 NCHW pixels instead of uint8 NHWC.
         licence: of the weights, written into ONNX metadata.
         accuracy: share of the test set, 0..1, written into ONNX metadata; None leaves it out.
+        prefix: how the names in the C file begin, and what it is called if that is not the usual.
     """
 
     float_input: bool = False
     licence: str = ""
     accuracy: float | None = None
+    prefix: str = PREFIX
 
 
 @dataclass(frozen=True)
 class Format:
-    """One export format: file name, converter, how to make its real runtime, and what to say."""
+    """One export format.
+
+    Attributes:
+        file: its name.
+        convert: writes the bytes.
+        runtime: makes its real runtime.
+        remark: what to say of it.
+        declare: writes declarations for other files, where the format has them.
+    """
 
     file: str
     convert: Callable[[Program, Choices], bytes]
     runtime: Callable[[Program, bytes], Runtime]
     remark: Callable[[Program], str] = lambda program: ""
+    declare: Callable[[Program, Choices], bytes] | None = None
+
+    def files(self, choices: Choices) -> tuple[str, ...]:
+        """Names of what is written."""
+        if self.declare is None:
+            return (self.file,)
+        stem = Path(self.file).stem if choices.prefix == PREFIX else choices.prefix
+        return f"{stem}{Path(self.file).suffix}", f"{stem}.h"
 
 
 @dataclass(frozen=True)
@@ -102,7 +121,11 @@ def _lce(program: Program, data: bytes) -> Runtime:
 def _c(program: Program, choices: Choices) -> bytes:
     from frostbit.export.c.convert import convert
 
-    return convert(program)
+    return convert(program, choices.prefix)
+
+
+def _declared(program: Program, choices: Choices) -> bytes:
+    return header(program, choices.prefix)
 
 
 def _compiled(program: Program, data: bytes) -> Runtime:
@@ -128,7 +151,7 @@ FORMATS = {
     "onnx-int8": Format("model.int8.onnx", _onnx("int8"), _ort("int8")),
     "onnx-float": Format("model.float.onnx", _onnx("float"), _ort("float")),
     "qonnx": Format("model.qonnx", _onnx("qonnx"), _ort("qonnx")),
-    "c": Format("model.c", _c, _compiled),
+    "c": Format("model.c", _c, _compiled, declare=_declared),
 }
 DEFAULT = ("onnx", "lce")
 
@@ -209,18 +232,24 @@ def export(
     Raises:
         UserError: a package is missing, a file exists, the folder cannot be written, or the
             runtime disagrees (the file is then not kept).
-        ExportError: an op that the format cannot express, named.
+        ExportError: an op that the format cannot express, named, or a prefix that is none.
     """
+    check_prefix(choices.prefix)
     forms = [FORMATS[name] for name in names]
     for form in forms:
-        refuse_existing(out / form.file, force)
+        for file in form.files(choices):
+            refuse_existing(out / file, force)
     run_folder.require_writable(out)
     for form in forms:
         data = _converted(form, program, choices)
         note = check(form, program, data) if checked else "not run"
-        run_folder.write_bytes(out / form.file, data)
+        path, *others = (out / file for file in form.files(choices))
+        run_folder.write_bytes(path, data)
+        if form.declare is not None:
+            run_folder.write_bytes(others[0], form.declare(program, choices))
+            note = f"{note}; declared in {others[0].name}"
         spent = bits_per_weight(form.file, data, program)
-        yield Exported(out / form.file, len(data), spent, note + form.remark(program))
+        yield Exported(path, len(data), spent, note + form.remark(program))
 
 
 def size_table(program: Program, written: Sequence[Exported]) -> Table:

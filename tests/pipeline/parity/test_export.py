@@ -15,6 +15,7 @@ import onnx
 import pytest
 from click.testing import CliRunner, Result
 
+from frostbit.export.c.header import header
 from frostbit.export.errors import RuntimeMissing
 from frostbit.export.lce import convert as to_lce
 from frostbit.export.sizes import bits_per_weight
@@ -152,6 +153,7 @@ def test_bytes_are_the_same_in_other_processes_and_folders(tmp_path: Path) -> No
     here = {"model.bnn": hashlib.sha256(dumps(program)).hexdigest()}
     for file, convert in writers.items():
         here[file] = hashlib.sha256(convert(program, Choices())).hexdigest()
+    here["model.h"] = hashlib.sha256(header(program)).hexdigest()
     assert found == [here, here]
 
 
@@ -231,6 +233,36 @@ def test_no_file_is_overwritten_unasked_not_even_the_last_of_many(model: Path) -
     assert {path.name for path in model.parent.iterdir()} == names
     assert invoke("export", model, "--format", "c", "--no-check", "--force").exit_code == 0
     assert last.read_text() != "mine"
+
+
+def test_a_c_file_with_a_prefix_is_named_so_and_declared(tmp_path: Path) -> None:
+    require_tools(["cc"])
+    path = tmp_path / "model.bnn"
+    save_program(every_op(), path)
+    result = invoke("export", path, "--format", "c", "--prefix", "gesture")
+    assert result.exit_code == 0, result.output
+    assert "ran in c" in " ".join(result.output.split())
+    assert {each.name for each in tmp_path.iterdir()} == {"model.bnn", "gesture.c", "gesture.h"}
+    assert b"void gesture_run(" in (tmp_path / "gesture.c").read_bytes()
+    assert invoke("export", path, "--format", "c", "--no-check").exit_code == 0
+    assert b"frostbit_run" in (tmp_path / "model.h").read_bytes()
+    again = invoke("export", path, "--format", "c", "--prefix", "gesture")
+    refused(again, "gesture.c' exists", "--force")
+    refused(invoke("export", path, "--prefix", "gesture", "--force"), "--format c")
+
+
+@pytest.mark.parametrize("source", ["model", "synthetic"])
+def test_a_prefix_that_is_none_is_refused_before_anything_is_written(
+    tmp_path: Path, source: str
+) -> None:
+    save_program(every_op(), tmp_path / "model.bnn")
+    named = [tmp_path / "model.bnn"] if source == "model" else ["--synthetic", "vgg11_bn@32"]
+    for prefix in ("../up", "1st", "a b", ""):
+        out = tmp_path / "out"
+        out.mkdir(exist_ok=True)
+        arguments = [*named, "--format", "onnx,c", "--prefix", prefix, "-o", out]
+        refused(invoke("export", *arguments), "cannot begin names in C")
+        assert not list(out.iterdir())
 
 
 def test_a_synthetic_export_refuses_before_it_writes(tmp_path: Path) -> None:
