@@ -23,6 +23,7 @@ from frostbit.export.c.steps import words_for
 from frostbit.export.errors import ExportError, RuntimeMissing
 from frostbit.export.runtimes import Images, Logits, Milliseconds, time_calls
 from frostbit.kernels.ir.bits import Words
+from frostbit.kernels.ir.output import write_file
 from frostbit.kernels.ir.program import Program
 from frostbit.kernels.ir.reference import check_images
 
@@ -60,7 +61,7 @@ class Library:
 def _compiled(source: bytes, compiler: str, options: tuple[str, ...], folder: str) -> str:
     """Compile ``source`` into a shared library in ``folder``; returns its path."""
     code, library = Path(folder, "model.c"), Path(folder, "model.so")
-    code.write_bytes(source)
+    write_file(code, source)
     command = [compiler, *options, "-shared", "-fPIC", "-o", str(library), str(code)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -24,6 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from frostbit.export.errors import RuntimeMissing
+from frostbit.kernels.ir.output import write_file
 
 VARIABLE = "FROSTBIT_LCE"
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
@@ -145,7 +146,7 @@ def _build_and_move(root: Path, base: str) -> None:
     try:
         built = draft / "env"  # inside, so that it gets the usual permissions
         _build(built, base)
-        (built / MARKER).write_text(requirements_hash() + "\n")
+        write_file(built / MARKER, f"{requirements_hash()}\n".encode())
         if (root / MARKER).exists():  # ours, of older pins
             shutil.rmtree(root)
         built.rename(root)

@@ -20,6 +20,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from frostbit.export.onnx.float_twin import onnx_twin
 from frostbit.export.onnx.runtime import session, time_session
 from frostbit.export.runtimes import Images, Milliseconds
+from frostbit.kernels.ir.output import write_file
 from frostbit.kernels.ir.program import INPUT, Program
 
 CALIBRATION_IMAGES = 8
@@ -55,7 +56,7 @@ def int8_twin(program: Program) -> bytes:
     """ONNX bytes of the statically quantized twin: input float32 ``[1, C, H, W]``."""
     with tempfile.TemporaryDirectory() as folder, _quiet():
         source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
-        source.write_bytes(onnx_twin(program))
+        write_file(source, onnx_twin(program))
         quantize_static(
             source,
             target,

@@ -13,12 +13,9 @@ Nothing in it depends on time, machine or folder: the same Program gives the sam
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -29,6 +26,7 @@ from safetensors.numpy import save as save_tensors
 
 from frostbit.kernels.ir import bits, limits
 from frostbit.kernels.ir.limits import MAX_FILE_BYTES, check_name, check_names, read_header
+from frostbit.kernels.ir.output import write_file
 from frostbit.kernels.ir.program import (
     MAX_DIM,
     OP_TYPES,
@@ -50,43 +48,6 @@ _BLANK = "0" * 64
 Source = str | os.PathLike[str] | os.PathLike[bytes] | bytes | bytearray | memoryview | BinaryIO
 """Where a model can be read from."""
 _EPILOGUES = {"threshold": Threshold, "affine": Affine}
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write ``data`` to a temporary file beside ``path``, fsync, rename it, fsync the folder.
-
-    After a power cut there is the old file or the new one, whole.
-
-    Raises:
-        OSError: if the folder is missing or read-only or the disk is full; ``path`` is then
-            untouched and the temporary file removed.
-    """
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in ``folder`` last, where the file system can."""
-    if os.name != "posix":
-        return
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _rows_of_bits(op: BinaryConv) -> Any:
@@ -290,9 +251,9 @@ def loads(data: bytes) -> Program:
 
 
 def save_program(program: Program, path: str | Path) -> bytes:
-    """Write ``program`` to ``path`` atomically and return the bytes; OSError if it cannot."""
+    """Write ``program`` to ``path`` (:func:`write_file`) and return the bytes."""
     data = dumps(program)
-    write_atomically(Path(path), data)
+    write_file(Path(path), data)
     return data
 
 

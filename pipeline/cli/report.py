@@ -33,5 +33,6 @@ def report_command(run: Path, out: Path | None, data_dir: Path | None) -> None:
         raise UserError(f"report needs {error.name}: pip install 'frostbit[train]'") from error
     with terminal().status("writing the report"):
         page = report.gather(run, data_dir)
-        run_folder.write_bytes(path, report.render(f"report{kind}", page=page).encode())
-    terminal().print(f"wrote {path} ({path.stat().st_size:,} bytes)")
+        data = report.render(f"report{kind}", page=page).encode()
+        run_folder.write_bytes(path, data)
+    terminal().print(f"wrote {path} ({len(data):,} bytes)")

@@ -38,7 +38,7 @@ def _verify(
 
     names = verifying.check_formats(formats)
     if json_file is not None:
-        run_folder.require_writable(json_file.parent)
+        run_folder.require_writable(json_file)
     program = network(str(synthetic)) if model is None else load_program(model)
     inputs = verifying.choose_inputs(program, where, data_dir, images, seed)
     folder = None if model is None else model.parent

@@ -11,8 +11,6 @@ the crop size, centre crop. For training it is a random resized crop, mirrored b
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -24,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms import v2
 
+from frostbit.kernels.ir.output import replacing
 from frostbit.pipeline.data import pictures
 from frostbit.pipeline.data.splits import (
     Dataset,
@@ -256,20 +255,14 @@ def _cached(split: FolderSplit) -> FolderSplit:
     file = cache_folder() / "decoded" / f"{digest.hexdigest()}.npy"
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=file.parent, suffix=".npy")
-        os.close(handle)
-        try:
+        with replacing(file) as temporary:
             shape = (len(split), side, side, 3)
-            made = np.lib.format.open_memmap(name, mode="w+", dtype=np.uint8, shape=shape)
+            made = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
             with ThreadPoolExecutor() as pool:
                 squares = pool.map(lambda path: _square_of(path, side), split.paths)
                 for index, square in enumerate(squares):
                     made[index] = square
             made.flush()
-            Path(name).replace(file)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
     return replace(split, decoded=np.load(file, mmap_mode="r", allow_pickle=False))
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from frostbit.kernels.ir.output import write_file
 from frostbit.pipeline.errors import UserError
 
 _TARGET = re.compile(r"([A-Za-z0-9_][A-Za-z0-9._-]*@)?[A-Za-z0-9_][A-Za-z0-9._-]*")
@@ -104,7 +105,7 @@ def _bench(
 ) -> tuple[dict[str, Any], str]:
     with tempfile.TemporaryDirectory() as here:
         archive, result = Path(here) / "bundle.zip", Path(here) / "result.json"
-        archive.write_bytes(bundle)
+        write_file(archive, bundle)
         remote.copy(str(archive), remote.at(f"{folder}/bundle.zip"))
         remote.run(remote.python, "-m", "zipfile", "-e", f"{folder}/bundle.zip", folder)
         python, path = _environment(remote, folder)

@@ -239,7 +239,7 @@ def export(
     for form in forms:
         for file in form.files(choices):
             refuse_existing(out / file, force)
-    run_folder.require_writable(out)
+            run_folder.require_writable(out / file)
     for form in forms:
         data = _converted(form, program, choices)
         note = check(form, program, data) if checked else "not run"
@@ -268,8 +268,8 @@ def size_table(program: Program, written: Sequence[Exported]) -> Table:
 
 
 def refuse_existing(path: Path, force: bool) -> None:
-    """UserError if ``path`` exists and may not be overwritten, or its folder is missing."""
+    """UserError if a file ``path`` may not be overwritten, or its folder is missing."""
     if not path.parent.is_dir():
         raise UserError(f"there is no folder '{path.parent}'; make it or choose another --out")
-    if path.exists() and not force:
+    if path.is_file() and not force:
         raise UserError(f"'{path}' exists; overwrite it with --force or choose another --out")

@@ -18,13 +18,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from frostbit.kernels.ir.file import write_atomically
+from frostbit.kernels.ir.output import check_writable, remove_file, write_file
 from frostbit.pipeline.errors import UserError
 from frostbit.pipeline.run import checks as run_checks
 from frostbit.pipeline.run import recipe as recipes
@@ -100,19 +99,19 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write ``path`` atomically: a temporary file beside it, then a rename.
+    """Write ``path`` as :func:`frostbit.kernels.ir.output.write_file` does.
 
     Raises:
-        UserError: full disk, read-only folder and the like; ``path`` is then untouched.
+        UserError: full disk, read-only folder and the like; a regular file is then untouched.
     """
     with writing(path):
-        write_atomically(path, data)
+        write_file(path, data)
 
 
-def require_writable(folder: Path) -> None:
-    """UserError now, before the work is done, unless files can be written into ``folder``."""
-    with writing(folder), tempfile.TemporaryFile(dir=folder):
-        pass
+def require_writable(path: Path) -> None:
+    """UserError now, before the work is done, unless the file ``path`` can be written."""
+    with writing(path):
+        check_writable(path)
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -141,13 +140,11 @@ def prepare(out: Path, force: bool, resume: bool = False) -> RunFolder:
                 f"folder '{out}' is not empty; overwrite it with --force or choose another --out"
             )
         for artifact in () if resume else folder.artifacts:
-            artifact.unlink(missing_ok=True)
+            remove_file(artifact)
         for artifact in folder.artifacts:  # what a process left that was killed while it wrote
             for left in out.glob(f".{artifact.name}.*"):
                 left.unlink(missing_ok=True)
-    probe = out / ".probe"
-    write_bytes(probe, b"")
-    probe.unlink()
+    require_writable(folder.run)
     return folder
 
 
