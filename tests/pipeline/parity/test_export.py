@@ -221,7 +221,7 @@ def test_an_unknown_format_is_answered_with_the_nearest(model: Path) -> None:
 def test_folders_that_cannot_take_files(model: Path, tmp_path: Path) -> None:
     refused(invoke("export", model, "-o", tmp_path / "none"), "no folder", "--out")
     blocked = "/proc"  # takes no files, not even root's
-    refused(invoke("export", model, "-o", blocked), "cannot write '/proc'", "--out")
+    refused(invoke("export", model, "-o", blocked), "cannot write '/proc/model.onnx'", "--out")
 
 
 def test_no_file_is_overwritten_unasked_not_even_the_last_of_many(model: Path) -> None:
