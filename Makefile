@@ -5,6 +5,7 @@
 # make reliability  kills, fuzzing, concurrency at full length; make fuzz  ten times the mutations
 # make mutations  do the tests notice changed constants and comparisons?
 # make test-sweeps  the Ray Tune example in a Ray of its own
+# make records  lists the programs that make the records and pictures
 # make audit  known vulnerabilities; make licences  of all dependencies; make sbom  CycloneDX, in dist/
 # make setup  only install; make system (as root) adds Debian's packages; make lock renews the locks
 
@@ -17,7 +18,7 @@ TREE := .cache/tree
 LOCK_FLAGS := --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --no-header --no-annotate --constraint requirements/constraints.txt -q
 
-.PHONY: demo test test-arm docker-test reliability fuzz mutations audit licences sbom test-sweeps setup lint system lock clean
+.PHONY: demo test test-arm docker-test reliability fuzz mutations audit licences sbom test-sweeps records setup lint system lock clean
 
 demo: setup
 	$(BIN)/pipeline run --recipe digits --out runs/digits --force
@@ -49,6 +50,9 @@ fuzz: setup
 
 mutations: setup
 	$(BIN)/python -W ignore -m tests.reliability.mutations
+
+records: setup
+	@$(BIN)/python -m tests.figures
 
 test-sweeps: setup
 	rm -rf .cache/sweep

@@ -1,46 +1,143 @@
-"""Who may import whom, and what each stage may load."""
+"""The rooms: who may import whom, how full a room may be, and what each stage may load."""
 
-import ast
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from frostbit import export, kernels, pipeline
 from tests import ROOT
+from tests.rooms import PACKAGES, arrows, imports, modules, purpose, room_of
 
+MOST_MODULES = 16
 ALLOWED = {
-    "kernels": {"kernels"},
-    "export": {"kernels", "export"},
-    "pipeline": {"kernels", "export", "pipeline"},
+    "pipeline.cli": (
+        "pipeline.device pipeline.report pipeline.bench pipeline.experiments pipeline.parity "
+        "pipeline.training pipeline.lowering pipeline.run pipeline.console pipeline.errors "
+        "export.c export.summary export.synthetic export.errors kernels kernels.engine "
+        "kernels.machine kernels.ir"
+    ),
+    "pipeline.device": (
+        "pipeline.bench pipeline.data pipeline.run pipeline.console pipeline.machine "
+        "pipeline.errors export.parity kernels.engine kernels.machine kernels.ir"
+    ),
+    "pipeline.report": (
+        "pipeline.bench pipeline.training pipeline.lowering pipeline.data pipeline.run "
+        "pipeline.machine pipeline.errors export.bounded export.lce export.summary "
+        "export.errors kernels.engine kernels.machine kernels.ir"
+    ),
+    "pipeline.bench": (
+        "pipeline.parity pipeline.data pipeline.run pipeline.console pipeline.machine "
+        "pipeline.errors export.parity export.lce export.runtimes export.synthetic "
+        "kernels.profile kernels.engine kernels.micro kernels.machine kernels.ir"
+    ),
+    "pipeline.experiments": (
+        "pipeline.training pipeline.lowering pipeline.data pipeline.run pipeline.errors"
+    ),
+    "pipeline.parity": (
+        "pipeline.lowering pipeline.data pipeline.run pipeline.console pipeline.errors "
+        "export.sizes export.parity export.c export.lce export.onnx export.runtimes "
+        "export.summary export.errors kernels.machine kernels.ir"
+    ),
+    "pipeline.training": (
+        "pipeline.lowering pipeline.method pipeline.network pipeline.data pipeline.run "
+        "pipeline.machine pipeline.errors"
+    ),
+    "pipeline.lowering": "pipeline.network pipeline.run pipeline.errors kernels.ir",
+    "pipeline.method": "pipeline.network pipeline.errors",
+    "pipeline.network": "pipeline.run pipeline.errors",
+    "pipeline.data": "pipeline.errors kernels.ir",
+    "pipeline.run": "pipeline.errors kernels.ir",
+    "pipeline.console": "",
+    "pipeline.machine": "",
+    "pipeline.errors": "",
+    "pipeline": "",
+    "export.sizes": "export.lce export.onnx export.errors kernels.ir",
+    "export.parity": "export.runtimes export.errors kernels.ir",
+    "export.c": "export.runtimes export.errors kernels.plan kernels.ir",
+    "export.bounded": "export.lce export.onnx export.summary export.errors",
+    "export.lce": "export.summary export.version export.errors kernels.ir",
+    "export.onnx": "export.runtimes export.summary export.version export.errors kernels.ir",
+    "export.runtimes": "kernels.engine kernels.ir",
+    "export.summary": "kernels.ir",
+    "export.synthetic": "export.errors kernels.ir",
+    "export.version": "",
+    "export.errors": "",
+    "export": "",
+    "kernels": "kernels.engine kernels.ir",
+    "kernels.profile": "kernels.engine kernels.ir",
+    "kernels.engine": "kernels.loops kernels.plan kernels.micro kernels.machine kernels.ir",
+    "kernels.loops": "kernels.micro kernels.machine kernels.op_table",
+    "kernels.plan": "kernels.micro kernels.op_table kernels.ir",
+    "kernels.micro": "kernels.machine kernels.op_table kernels.ir",
+    "kernels.machine": "",
+    "kernels.op_table": "",
+    "kernels.ir": "",
 }
+"""Each room, topmost first, and the rooms below it from which it may import."""
 LOADED = "import sys; print(*sorted(m for m in sys.modules if '.' not in m))"
 
 
-def imported(path: Path) -> set[str]:
-    """Top-level names of all imports in a file, function bodies included."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            names.add(node.module.split(".")[0])
-    return names
+def allowed() -> dict[str, set[str]]:
+    return {room: set(below.split()) for room, below in ALLOWED.items()}
 
 
-@pytest.mark.parametrize("package", ALLOWED)
-def test_imports_go_in_one_direction(package: str) -> None:
-    files = list((ROOT / package).rglob("*.py"))
-    assert files
-    for path in files:
-        ours = imported(path) & set(ALLOWED)
-        assert ours <= ALLOWED[package], path
+def test_rooms_import_from_those_that_are_named_and_no_others() -> None:
+    assert arrows() == allowed()
+
+
+def test_every_arrow_points_down() -> None:
+    order = list(ALLOWED)
+    for room, below in allowed().items():
+        assert all(order.index(other) > order.index(room) for other in below), room
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("kernels/ir/bits.py", "from frostbit.kernels.micro import vector"),
+        ("kernels/engine.py", "    from frostbit.export import parity"),
+        ("export/summary.py", "import frostbit.export.onnx.reader"),
+        ("pipeline/run/recipe.py", "from frostbit.pipeline.training.train import train"),
+    ],
+)
+def test_an_added_arrow_is_noticed(file: str, line: str, tmp_path: Path) -> None:
+    for package in PACKAGES:
+        shutil.copytree(
+            ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("records")
+        )
+    assert arrows(tmp_path) == allowed()
+    body = f"def late() -> None:\n{line}\n" if line.startswith(" ") else f"{line}\n"
+    with (tmp_path / file).open("a") as changed:
+        changed.write(body)
+    assert arrows(tmp_path) != allowed()
+
+
+def test_imports_are_absolute_and_by_the_installed_name() -> None:
+    known = modules()
+    for path in known.values():
+        tops = {name.partition(".")[0] for name in imports(path)}
+        assert not tops & {"", *PACKAGES}, path
+
+
+def test_rooms_are_small_and_say_what_they_are_for() -> None:
+    known = modules()
+    rooms = {room_of(module, known) for module in known}
+    for room in rooms:
+        assert purpose(room, known), room
+    for folder in {path.parent for path in known.values()}:
+        assert len(list(folder.glob("*.py"))) <= MOST_MODULES, folder
+    for folder in (ROOT / "tests").rglob("*"):
+        assert len(list(folder.glob("*.py"))) <= MOST_MODULES, folder
 
 
 def test_the_packages_are_ours() -> None:
-    for module in (kernels, export, pipeline):
-        assert Path(str(module.__file__)).parent.parent == ROOT
+    known = modules()
+    code = "\n".join(f"import frostbit.{package}" for package in PACKAGES)
+    code += "\nprint(*(getattr(frostbit, name).__file__ for name in " + repr(PACKAGES) + "))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(known[package]) for package in PACKAGES]
 
 
 def loads(statement: str) -> set[str]:

@@ -1,0 +1,1 @@
+"""Standard networks with random weights, made without torch."""

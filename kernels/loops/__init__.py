@@ -1,0 +1,1 @@
+"""Compiled steps of the op table: loops over tiles around the micro-kernels."""

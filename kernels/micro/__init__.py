@@ -1,0 +1,1 @@
+"""Micro-kernels: the innermost products, counts and epilogues on registers."""

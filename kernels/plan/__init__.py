@@ -1,0 +1,1 @@
+"""Program -> op table: schedule and fusion, layouts of weights and maps, places in the arena."""

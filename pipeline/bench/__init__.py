@@ -1,0 +1,1 @@
+"""Latency beside peers: timing, conditions, profile, bench.json, baseline."""

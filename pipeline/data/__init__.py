@@ -1,0 +1,1 @@
+"""Data sets, pictures, splits, and the images on which runtimes are compared."""

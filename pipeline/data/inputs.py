@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from frostbit.export.runtimes import Images
 from frostbit.kernels.ir.program import Program
 from frostbit.pipeline.data import datasets
 from frostbit.pipeline.errors import UserError
@@ -28,13 +27,13 @@ class Inputs:
         remedy: for random images, why the data set is not used and what to do.
     """
 
-    images: Images
+    images: NDArray[np.uint8]
     labels: NDArray[np.int64] | None
     dataset: str
     remedy: str = ""
 
 
-def random_images(program: Program, seed: int, count: int) -> Images:
+def random_images(program: Program, seed: int, count: int) -> NDArray[np.uint8]:
     """Seeded random images uint8 ``[count, H, W, C]`` of the program's input shape."""
     rng = np.random.default_rng(seed)
     return rng.integers(0, 256, (count, *program.input_shape), dtype=np.uint8)

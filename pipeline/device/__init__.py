@@ -1,0 +1,1 @@
+"""A board: bundle, its check, remote benchmark, naming pictures."""

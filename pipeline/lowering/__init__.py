@@ -1,0 +1,1 @@
+"""Trained network -> Program: fold BatchNorm, settle on the grid, lower, pack."""

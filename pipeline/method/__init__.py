@@ -1,0 +1,1 @@
+"""StoMPP: which entries are frozen at which step, and the freezer that sets the masks."""

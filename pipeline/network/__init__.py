@@ -1,0 +1,1 @@
+"""Networks with binary layers: our own, torchvision's, and any module, converted."""

@@ -1,0 +1,1 @@
+"""Every runtime of a model compared: the list of runtimes, verify, exports checked."""
