@@ -14,6 +14,13 @@ if TYPE_CHECKING:
 
 Progress: TypeAlias = Callable[[Iterable[int]], Iterable[int]]
 """Wraps the iterable of a loop's steps, to show how far it is."""
+Bars: TypeAlias = Callable[[str], Progress]
+"""Progress bars by label."""
+
+
+def silent(label: str) -> Progress:
+    """No progress bar."""
+    return iter
 
 
 def terminal() -> Console:
@@ -42,7 +49,7 @@ def log_to_terminal() -> None:
         log.setLevel(logging.INFO)
 
 
-def progress() -> Callable[[str], Progress]:
+def progress() -> Bars:
     """Progress bars by label, on standard error, gone when done."""
     from rich.console import Console
     from rich.progress import track

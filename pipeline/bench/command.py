@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from frostbit.kernels.ir.program import Program
     from frostbit.pipeline.bench.measure import Bench, Model
     from frostbit.pipeline.bench.profiling import Profile
+    from frostbit.pipeline.data.inputs import Place
     from frostbit.pipeline.parity.runtimes import Missing
 
 
@@ -39,6 +40,7 @@ class Wishes:
     batch: int = 1
     seed: int = 0
     data_dir: Path | None = None
+    skip_corrupt: bool = False
     pin: int | None = None
     json_file: Path | None = None
     markdown: Path | None = None
@@ -46,6 +48,12 @@ class Wishes:
     estimates: bool = False
     baseline: Path | None = None
     allowed: float = 5.0
+
+    def place(self, model: Path) -> Place:
+        """Where the data of ``model`` is."""
+        from frostbit.pipeline.data.inputs import Place
+
+        return Place(self.data_dir, self.skip_corrupt, self.run or model.parent)
 
 
 def bench_models(files: Sequence[Path], wishes: Wishes) -> tuple[Bench, bool]:
@@ -121,9 +129,11 @@ def _model(
     from frostbit.pipeline.data.inputs import inputs_for
     from frostbit.pipeline.parity import runtimes
 
-    inputs = inputs_for(program, wishes.data_dir, wishes.seed)
+    inputs = inputs_for(program, wishes.place(path), wishes.seed, bars=progress())
     if inputs.labels is None:
         terminal().print(f"accuracy: not measured, random images; {inputs.remedy}")
+    for note in inputs.notes:
+        terminal().print(note)
     source = runtimes.Source(program, path.parent, wishes.run or path.parent, wishes.threads)
     made, absent = runtimes.make(names, source, asked=bool(wishes.names))
     missing += [each for each in absent if each not in missing]

@@ -15,7 +15,7 @@ from frostbit.pipeline.cli.options import (
     FILE,
     FOLDER,
     bench_options,
-    data_option,
+    data_options,
     remote_options,
 )
 from frostbit.pipeline.console import progress, terminal
@@ -45,14 +45,17 @@ def _bench_remote(
     """Measure a model's bundle on another machine, bring the JSON back; whether all is well."""
     from frostbit.kernels.ir.file import load_program
     from frostbit.pipeline.bench.file import labels
+    from frostbit.pipeline.data.inputs import inputs_for
     from frostbit.pipeline.device import bundle, remote
     from frostbit.pipeline.run import folder as run_folder
 
     machine = remote.Remote(target, python, config)
     console = terminal()
-    data = bundle.build(
-        load_program(model), labels([model])[0], wishes.data_dir, wishes.seed, progress()("bundle")
-    )
+    program = load_program(model)
+    inputs = inputs_for(program, wishes.place(model), wishes.seed, bundle.IMAGES, progress())
+    for line in inputs.told():
+        console.print(line)
+    data = bundle.build(program, labels([model])[0], inputs, progress()("bundle"))
     arguments = ["--rounds", str(wishes.rounds)]
     arguments += [] if wishes.pin is None else ["--pin", str(wishes.pin)]
     with console.status(f"measuring on {target}"):
@@ -74,7 +77,7 @@ def _bench_remote(
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--pin", type=click.IntRange(0), metavar="CPU", help="Stay on this CPU.")
-@data_option
+@data_options
 @click.option("--json", "json_file", type=FILE, help="[default: bench.json beside the model]")
 @click.option("--markdown", type=FILE, help="Also write the table as Markdown.")
 @click.option("--baseline", type=FILE, help="Compare with this earlier bench.json.")

@@ -6,18 +6,25 @@ from pathlib import Path
 
 import click
 
-from frostbit.pipeline.cli.options import EXISTING_FILE, FILE, data_option, force_option
+from frostbit.pipeline.cli.options import EXISTING_FILE, FILE, FOLDER, data_options, force_option
 from frostbit.pipeline.console import progress, terminal
 
 
 @click.command(name="bundle")
 @click.argument("model", type=EXISTING_FILE)
 @click.option("-o", "--out", type=FILE, help="Zip file [default: MODEL with the ending .zip].")
+@click.option("--run", type=FOLDER, help="Run folder of the model [default: the model's].")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Of the images without data set.")
-@data_option
+@data_options
 @force_option
 def bundle_command(
-    model: Path, out: Path | None, seed: int, data_dir: Path | None, force: bool
+    model: Path,
+    out: Path | None,
+    seed: int,
+    run: Path | None,
+    data_dir: Path | None,
+    skip_corrupt: bool,
+    force: bool,
 ) -> None:
     """Write a zip with which a board proves that it computes the same, and measures itself.
 
@@ -25,6 +32,7 @@ def bundle_command(
     """
     from frostbit.kernels.ir.file import load_program
     from frostbit.pipeline.bench.file import labels
+    from frostbit.pipeline.data.inputs import Place, inputs_for
     from frostbit.pipeline.device import bundle
     from frostbit.pipeline.parity.export import refuse_existing
     from frostbit.pipeline.run import folder as run_folder
@@ -32,6 +40,11 @@ def bundle_command(
     path = out or model.with_suffix(".zip")
     refuse_existing(path, force)
     program = load_program(model)
-    data = bundle.build(program, labels([model])[0], data_dir, seed, progress()("expected logits"))
+    place = Place(data_dir, skip_corrupt, run or model.parent)
+    inputs = inputs_for(program, place, seed, bundle.IMAGES, progress())
+    data = bundle.build(program, labels([model])[0], inputs, progress()("expected logits"))
     run_folder.write_bytes(path, data)
-    terminal().print(f"wrote {path} ({len(data):,} bytes); its README.md says what to type")
+    console = terminal()
+    for line in inputs.told():
+        console.print(line)
+    console.print(f"wrote {path} ({len(data):,} bytes); its README.md says what to type")

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import click
 
-from frostbit.pipeline.cli.options import FOLDER, data_option
+from frostbit.pipeline.cli.options import FOLDER, data_options
 from frostbit.pipeline.console import terminal
 from frostbit.pipeline.errors import UserError
 
 
-def _experiment(name: str, out: Path | None, jobs: int | None, data_dir: Path | None) -> None:
+def _experiment(
+    name: str, out: Path | None, jobs: int | None, data_dir: Path | None, skip_corrupt: bool
+) -> None:
     """Run a grid and print its means."""
     try:
         from frostbit.pipeline.experiments import grid as grids
@@ -23,7 +25,7 @@ def _experiment(name: str, out: Path | None, jobs: int | None, data_dir: Path | 
     grid = grids.load(name)
     folder = out or Path("runs") / "experiments" / grid.name
     console = terminal()
-    record = grids.run(grid, folder, jobs or thread_count(), data_dir, console)
+    record = grids.run(grid, folder, jobs or thread_count(), data_dir, console, skip_corrupt)
     console.print(grids.table(record))
     console.print(f"wrote {folder / grid.name}.json and .png")
 
@@ -32,9 +34,9 @@ def _experiment(name: str, out: Path | None, jobs: int | None, data_dir: Path | 
 @click.argument("name")
 @click.option("-o", "--out", type=FOLDER, help="[default: runs/experiments/NAME]")
 @click.option("--jobs", type=click.IntRange(1), help="Runs at a time [default: one a core].")
-@data_option
+@data_options
 def experiment_command(
-    name: str, out: Path | None, jobs: int | None, data_dir: Path | None
+    name: str, out: Path | None, jobs: int | None, data_dir: Path | None, skip_corrupt: bool
 ) -> None:
     """Train a grid of recipes with seeds; write a record (JSON) and a picture.
 
@@ -42,4 +44,4 @@ def experiment_command(
 
     Example: pipeline experiment smoke
     """
-    _experiment(name, out, jobs, data_dir)
+    _experiment(name, out, jobs, data_dir, skip_corrupt)

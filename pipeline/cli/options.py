@@ -49,6 +49,10 @@ force_option = click.option("--force", is_flag=True, help="Overwrite what is the
 data_option = click.option(
     "--data-dir", type=FOLDER, help="Folder of the data set's files (see README, Data)."
 )
+skip_option = click.option(
+    "--skip-corrupt", is_flag=True, help="Leave out pictures that cannot be decoded."
+)
+data_options = options(data_option, skip_option)
 seed_option = click.option("--seed", type=click.IntRange(0), help="Seed of everything random.")
 training_options = options(
     click.option("--recipe", help="Name (digits, fashion-small, paper, ...) or a .toml file."),
@@ -76,7 +80,6 @@ training_options = options(
     click.option("--teacher", type=EXISTING_FOLDER, help="Run folder of a net to distil from."),
     click.option("--compile", "compiled", is_flag=True, help="Use torch.compile."),
     click.option("--workers", type=click.IntRange(0), default=0, help="Image decoding processes."),
-    click.option("--skip-corrupt", is_flag=True, help="Leave out pictures that cannot be decoded."),
     click.option("--cache", is_flag=True, help="Keep decoded pictures in the cache folder."),
     click.option(
         "--checkpoint-every",
@@ -93,7 +96,7 @@ training_options = options(
     click.option("--detect-anomaly", is_flag=True, help="Name where a NaN appears first; slow."),
     click.option("-o", "--out", type=FOLDER, help="Run folder [default: runs/RECIPE]."),
     force_option,
-    data_option,
+    data_options,
 )
 _RECIPE_FIELDS = ("method", "binarize", "model", "dataset", "epochs", "seed")
 _HOW = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -13,16 +14,18 @@ from frostbit.pipeline.errors import UserError
 
 @click.command(name="predict")
 @click.argument("model", type=EXISTING_FILE)
-@click.argument("images", type=EXISTING_FILE, nargs=-1, required=True)
+@click.argument("images", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Classes shown.")
 @click.option("--json", "json_file", type=FILE, help="Also write the result here.")
+@click.option("--skip-corrupt", is_flag=True, help="Exit status 0 though some cannot be read.")
 def predict_command(
-    model: Path, images: tuple[Path, ...], top: int, json_file: Path | None
+    model: Path, images: tuple[Path, ...], top: int, json_file: Path | None, skip_corrupt: bool
 ) -> None:
     """Name the likeliest classes of pictures (JPEG, PNG, ...), run by the engine.
 
     Pictures are brought to the model's size as in training. Models of digits and Fashion-MNIST
-    were trained on white on black.
+    were trained on white on black. A picture that cannot be read is named, the others are answered
+    and the exit status is 1; if none can be read it is 2.
 
     Example: pipeline predict runs/digits/model.bnn seven.png
     """
@@ -37,3 +40,10 @@ def predict_command(
     terminal().print(predict.prediction_table(found))
     if json_file is not None:
         run_folder.write_bytes(json_file, predict.to_json(found).encode())
+    errors = [each.error for each in found if each.error]
+    for line in errors:
+        click.echo(f"Error: {line}", err=True)
+    if len(errors) == len(found):
+        sys.exit(2)
+    if errors and not skip_corrupt:
+        sys.exit(1)

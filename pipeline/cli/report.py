@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from frostbit.pipeline.cli.options import EXISTING_FOLDER, FILE, data_option
+from frostbit.pipeline.cli.options import EXISTING_FOLDER, FILE, data_options
 from frostbit.pipeline.console import terminal
 from frostbit.pipeline.errors import UserError
 
@@ -14,8 +14,8 @@ from frostbit.pipeline.errors import UserError
 @click.command(name="report")
 @click.argument("run", type=EXISTING_FOLDER)
 @click.option("-o", "--out", type=FILE, help="A .html or .md file [default: RUN/report.html].")
-@data_option
-def report_command(run: Path, out: Path | None, data_dir: Path | None) -> None:
+@data_options
+def report_command(run: Path, out: Path | None, data_dir: Path | None, skip_corrupt: bool) -> None:
     """Write one page on a packed run: figures, training, runtimes, layers, mistakes.
 
     The .html file needs no network and can be sent around; .md is for pasting into an issue.
@@ -27,12 +27,16 @@ def report_command(run: Path, out: Path | None, data_dir: Path | None) -> None:
     if kind not in (".html", ".md"):
         raise UserError(f"a report ends in .html or .md, not '{path.name}'")
     try:
+        from frostbit.pipeline.data.inputs import Place
         from frostbit.pipeline.report import page as report
         from frostbit.pipeline.run import folder as run_folder
     except ImportError as error:
         raise UserError(f"report needs {error.name}: pip install 'frostbit[train]'") from error
     with terminal().status("writing the report"):
-        page = report.gather(run, data_dir)
+        page = report.gather(run, Place(data_dir, skip_corrupt, run))
+        page = report.gather(run, Place(data_dir, skip_corrupt, run))
         data = report.render(f"report{kind}", page=page).encode()
         run_folder.write_bytes(path, data)
     terminal().print(f"wrote {path} ({len(data):,} bytes)")
+    for line in (*page.notes, *(f"not in it: {each}" for each in page.missing)):
+        terminal().print(line)

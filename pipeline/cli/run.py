@@ -63,7 +63,7 @@ def run_command(rounds: int, threads: int, **options: Any) -> None:
 
     wishes = bench_command.Wishes(
         rounds=rounds, threads=threads, seed=options["seed"] or 0, data_dir=options["data_dir"],
-        profile=True,
+        skip_corrupt=options["skip_corrupt"], profile=True,
     )  # fmt: skip
     folder = train_run(**split_training(options))
     model = pack_run(folder, None, force=True)

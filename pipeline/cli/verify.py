@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from frostbit.pipeline.cli.options import EXISTING_FILE, FILE, FOLDER, data_option
+from frostbit.pipeline.cli.options import EXISTING_FILE, FILE, FOLDER, data_options
 from frostbit.pipeline.console import progress, terminal
 from frostbit.pipeline.errors import UserError
 
@@ -20,6 +20,7 @@ def _verify(
     run: Path | None,
     where: str | None,
     data_dir: Path | None,
+    skip_corrupt: bool,
     images: int | None,
     seed: int,
     json_file: Path | None,
@@ -28,10 +29,12 @@ def _verify(
 
     Args:
         model, synthetic: one of both: a packed model, or the name of a standard network.
-        formats, run, where, data_dir, images, seed, json_file: as given on the command line.
+        formats, run, where, data_dir, skip_corrupt, images, seed, json_file: as given on the
+            command line.
     """
     from frostbit.export.synthetic.networks import synthetic as network
     from frostbit.kernels.ir.file import load_program
+    from frostbit.pipeline.data.inputs import Place
     from frostbit.pipeline.parity import runtimes
     from frostbit.pipeline.parity import verify as verifying
     from frostbit.pipeline.run import folder as run_folder
@@ -40,8 +43,11 @@ def _verify(
     if json_file is not None:
         run_folder.require_writable(json_file)
     program = network(str(synthetic)) if model is None else load_program(model)
-    inputs = verifying.choose_inputs(program, where, data_dir, images, seed)
     folder = None if model is None else model.parent
+    place = Place(data_dir, skip_corrupt, run or folder)
+    inputs = verifying.choose_inputs(program, where, place, images, seed, progress())
+    for note in inputs.notes:
+        terminal().print(note)
     source = runtimes.Source(program, folder, run or folder)
     asked = bool(formats) or run is not None
     found = verifying.verify(source, names, inputs, progress()("parity"), asked=asked)
@@ -72,7 +78,7 @@ def _verify(
     help="random, a data set's name, or a folder of the model's data set "
     "[default: its data set, else random].",
 )
-@data_option
+@data_options
 @click.option("--images", type=click.IntRange(2), help="How many [default: all; 64 random ones].")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Of random images.")
 @click.option("--json", "json_file", type=FILE, help="Also write the figures here.")

@@ -11,10 +11,11 @@ data set                train    validation  test    source
 ``cifar10``,            45,000       5,000  10,000   the binary version of the archives
 ``cifar100`` (32x32x3)
 ``imagenet``            9 in 10   1 in 10   "val"    a folder with train/WNID and val/WNID
-``folder``              8 in 10   1 in 10   1 in 10  a folder per class; see data_folder
+``folder``              8 in 10   1 in 10   1 in 10  a folder per class; see folders
 ======================  =======  ==========  ======  =====================================
 
-Splits follow a fixed shuffle of the image numbers. Settings are chosen on the validation split;
+Splits follow a fixed shuffle of the image numbers; pictures on disk are split by their contents, so
+that shares are about those. Settings are chosen on the validation split;
 the test split is looked at once, when a run is finished.
 
 Loading what fits in memory needs neither torch nor, but for ``digits``, scikit-learn.
@@ -23,15 +24,18 @@ Loading what fits in memory needs neither torch nor, but for ``digits``, scikit-
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from frostbit.pipeline.console import Bars, silent
+from frostbit.pipeline.data import folders
 from frostbit.pipeline.data.cifar import cifar10, cifar100
 from frostbit.pipeline.data.fashion import fashion, fashion_small
+from frostbit.pipeline.data.folders import Photographs
+from frostbit.pipeline.data.pictures import PREPROCESSING
 from frostbit.pipeline.data.splits import (
     DATA_VARIABLE,
     AnySplit,
@@ -55,23 +59,9 @@ __all__ = [
     "Split",
     "as_json",
     "load",
+    "load_test",
     "shuffled",
 ]
-
-
-@dataclass(frozen=True)
-class Photographs:
-    """How pictures on disk are read (``folder`` and ``imagenet``).
-
-    Attributes:
-        size: height and width after resizing and cropping; 0 means 224.
-        skip_corrupt: leave out files that cannot be decoded, and say which.
-        cache: keep decoded pictures in one file, so that a second epoch need not decode.
-    """
-
-    size: int = 0
-    skip_corrupt: bool = False
-    cache: bool = False
 
 
 def _digits(data_dir: Path | None, download: bool) -> Dataset:
@@ -97,18 +87,6 @@ def _digits(data_dir: Path | None, download: bool) -> Dataset:
     )
 
 
-def _folder(data_dir: Path | None, photographs: Photographs) -> Dataset:
-    from frostbit.pipeline.data.folders import folder
-
-    return folder(data_dir, photographs.size, photographs.skip_corrupt, photographs.cache)
-
-
-def _imagenet(data_dir: Path | None, photographs: Photographs) -> Dataset:
-    from frostbit.pipeline.data.folders import imagenet
-
-    return imagenet(data_dir, photographs.size, photographs.skip_corrupt, photographs.cache)
-
-
 _LOADERS: dict[str, Callable[[Path | None, bool], Dataset]] = {
     "digits": _digits,
     "fashion-mnist": fashion,
@@ -116,11 +94,9 @@ _LOADERS: dict[str, Callable[[Path | None, bool], Dataset]] = {
     "cifar10": cifar10,
     "cifar100": cifar100,
 }
-_ON_DISK: dict[str, Callable[[Path | None, Photographs], Dataset]] = {
-    "imagenet": _imagenet,
-    "folder": _folder,
-}
-NAMES = (*_LOADERS, *_ON_DISK)
+ON_DISK = ("imagenet", "folder")
+"""Pictures in folders; the others fit in memory."""
+NAMES = (*_LOADERS, *ON_DISK)
 
 
 def load(
@@ -129,6 +105,7 @@ def load(
     *,
     download: bool = False,
     photographs: Photographs | None = None,
+    bars: Bars = silent,
 ) -> Dataset:
     """Load a data set.
 
@@ -138,17 +115,40 @@ def load(
             the folder of Debian's package, then the user's cache.
         download: whether a missing set may be downloaded to the user's cache.
         photographs: for sets on disk.
+        bars: progress bars by label, for sets on disk.
 
     Raises:
         UserError: unknown name, missing or corrupt file; with the remedy.
     """
     place = None if data_dir is None else Path(data_dir)
-    if name in _ON_DISK:
-        return _ON_DISK[name](place, photographs or Photographs())
+    if name in ON_DISK:
+        return folders.load(name, place, photographs or Photographs(), bars)
     if name not in _LOADERS:
         near = difflib.get_close_matches(name, NAMES, n=1, cutoff=0)
         raise UserError(f"unknown data set '{name}'; did you mean '{near[0]}'?")
     return _LOADERS[name](place, download)
+
+
+def load_test(
+    name: str,
+    data_dir: Path | None,
+    photographs: Photographs,
+    classes: Sequence[str],
+    bars: Bars = silent,
+) -> tuple[AnySplit, tuple[str, ...]]:
+    """The test images for a trained model, and notes for its user.
+
+    Args:
+        name, data_dir, bars: as for :func:`load`.
+        photographs: for sets on disk; ``known``: the pictures of the model's run.
+        classes: of the model: a folder may have got others since.
+
+    Raises:
+        UserError: as :func:`load`, or there is nothing that was not trained on.
+    """
+    if name in ON_DISK:
+        return folders.tested(data_dir, photographs, classes, bars)
+    return load(name, data_dir).test, ()
 
 
 def as_json(dataset: Dataset) -> dict[str, Any]:
@@ -159,6 +159,7 @@ def as_json(dataset: Dataset) -> dict[str, Any]:
         "classes": list(dataset.classes),
         "mean": list(dataset.mean),
         "std": list(dataset.std),
+        **({"preprocessing": PREPROCESSING} if dataset.name in ON_DISK else {}),
         "splits": {
             "train": len(dataset.train),
             "validation": len(dataset.validation),

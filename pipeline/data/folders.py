@@ -1,45 +1,64 @@
-"""Pictures in folders, one folder per class, decoded when they are needed.
+"""Pictures in folders, one folder per class, decoded when they are needed; torch is not.
 
 Layouts: ``D/train/CLASS/*`` with ``D/test`` and/or ``D/val`` beside it (with both, ``val`` is the
 validation split; with one, that is the test split and a tenth of ``train`` is held out), or plain
-``D/CLASS/*``, of which a fixed shuffle keeps 8 in 10 for training, 1 for validation, 1 for test.
+``D/CLASS/*``. What is held out is decided by content (:mod:`frostbit.pipeline.data.contents`); a
+picture that stands in two of the folders stays in the one that is tested.
 
-A picture is evaluated as usual for ImageNet: converted to RGB, shorter side resized to 256/224 of
-the crop size, centre crop. For training it is a random resized crop, mirrored by chance.
+How a picture is decoded, resized and cropped says :mod:`frostbit.pipeline.data.pictures`.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
-from torchvision.transforms import v2
 
-from frostbit.kernels.ir.output import replacing
-from frostbit.pipeline.data import pictures
-from frostbit.pipeline.data.splits import (
-    Dataset,
-    Images,
-    Labels,
-    asked_folder,
-    cache_folder,
-    require,
-    shuffled,
-    statistics,
-)
+from frostbit.pipeline.console import Bars
+from frostbit.pipeline.data import contents, pictures
+from frostbit.pipeline.data.contents import Picture
+from frostbit.pipeline.data.picture_cache import decoded_once
+from frostbit.pipeline.data.pictures import Pixels, Size
+from frostbit.pipeline.data.splits import Dataset, Images, Labels, asked_folder, require, statistics
 from frostbit.pipeline.errors import UserError
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
-USUAL_SIZE = 224
+ENDINGS = (
+    ".jpg", ".jpeg", ".png", ".apng", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".pbm", ".pnm",
+    ".tif", ".tiff",
+)  # fmt: skip
+PARTS_OF = {"train": "train", "val": "validation", "test": "test"}
+"""Folders that divide a data set themselves."""
+USUAL_SIZE = (224, 224)
 MEASURED = 2000
 """Training images from which mean and standard deviation are measured."""
+AT_ONCE = 50
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """How pictures on disk are read (``folder`` and ``imagenet``).
+
+    Attributes:
+        size: height and width after resizing and cropping.
+        channels: 3 for RGB, 1 for grey.
+        skip_corrupt: leave out files that cannot be decoded, and say which.
+        cache: keep decoded pictures in one file, so that a second epoch need not decode.
+        known: the list of a run: of one that goes on, or of the model that is tested.
+    """
+
+    size: Size = USUAL_SIZE
+    channels: int = 3
+    skip_corrupt: bool = False
+    cache: bool = False
+    known: tuple[Picture, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """``(H, W, C)``."""
+        return *self.size, self.channels
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,222 +68,304 @@ class FolderSplit:
     Attributes:
         paths: one picture each.
         labels: int64 ``[N]``.
-        size: height and width of what :meth:`take` gives.
-        decoded: uint8 ``[N, R, R, 3]`` if pictures are cached, R the size before the crop.
+        image_shape: ``(H, W, C)`` of what :meth:`take` gives.
+        decoded: uint8 ``[N, h, w, C]`` with the margin of evaluated pictures, if they are cached.
     """
 
     paths: tuple[Path, ...]
     labels: Labels
-    size: int
-    decoded: NDArray[np.uint8] | None = None
+    image_shape: tuple[int, int, int]
+    decoded: Pixels | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """``(H, W, 3)``."""
-        return self.size, self.size, 3
-
-    def pixels(self, index: int) -> Tensor:
-        """One picture, uint8 ``[3, h, w]``: as in its file, or the cached square.
+    def pixels(self, index: int) -> Pixels:
+        """One picture to be cropped for training, uint8 ``[h, w, C]``: whole, or as cached.
 
         Raises:
             UserError: naming a file that cannot be decoded.
         """
         if self.decoded is not None:
-            return torch.from_numpy(self.decoded[index].copy()).permute(2, 0, 1)
-        return decode(self.paths[index])
+            found: Pixels = self.decoded[index]
+            return found
+        picture = pictures.open_picture(self.paths[index], self.image_shape[2])
+        return pictures.pixels_of(picture)
 
-    def evaluated(self, index: int) -> Tensor:
-        """Picture ``index`` resized and cropped in the centre, uint8 ``[H, W, 3]``."""
+    def evaluated(self, index: int) -> Pixels:
+        """Picture ``index`` resized and cropped in the centre, uint8 ``[H, W, C]``."""
         if self.decoded is None:
-            found = pictures.evaluated(self.paths[index], self.size)
-        else:
-            found = pictures.centre(self.decoded[index], (self.size, self.size))
-        return torch.from_numpy(found.copy())
+            return pictures.evaluated(self.paths[index], self.image_shape)
+        return pictures.centre(self.decoded[index], self.image_shape[:2])
 
     def take(self, indices: Sequence[int]) -> Images:
-        """Pictures by number, uint8 ``[n, H, W, 3]``."""
-        return torch.stack([self.evaluated(int(index)) for index in indices]).numpy()
+        """Pictures by number, uint8 ``[n, H, W, C]``."""
+        return np.stack([self.evaluated(int(index)) for index in indices])
 
     def first(self, count: int) -> FolderSplit:
         """The first ``count`` pictures, all for 0; UserError if there are fewer."""
         require(count, len(self))
+        if count == 0:
+            return self
         kept = None if self.decoded is None else self.decoded[:count]
-        return (
-            FolderSplit(self.paths[:count], self.labels[:count], self.size, kept) if count else self
-        )
-
-
-class Augmented(torch.utils.data.Dataset[Tensor | UserError]):
-    """Training pictures by ``(epoch, index)``: what comes is a function of those and the seed.
-
-    A picture that cannot be decoded comes as its error, for the main process to raise.
-    """
-
-    def __init__(self, split: FolderSplit, seed: int, flip: bool) -> None:
-        self.split, self.seed = split, seed
-        steps: list[torch.nn.Module] = [v2.RandomResizedCrop(split.size, antialias=True)]
-        self.transform = v2.Compose([*steps, v2.RandomHorizontalFlip()] if flip else steps)
-
-    def __getitem__(self, key: tuple[int, int]) -> Tensor | UserError:
-        epoch, index = key
-        number = np.random.SeedSequence([self.seed, epoch, index]).generate_state(1, np.uint64)[0]
-        try:
-            pixels = self.split.pixels(index)
-        except UserError as error:
-            return error
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(number))
-            moved: Tensor = self.transform(pixels)
-        return moved.permute(1, 2, 0).contiguous()
-
-
-def decode(path: Path) -> Tensor:
-    """A picture as uint8 ``[3, h, w]``; UserError naming it if it cannot be decoded."""
-    picture = pictures.open_picture(path)
-    pixels: Tensor = v2.functional.pil_to_tensor(picture)
-    return pixels
-
-
-def _listed(root: Path, classes: tuple[str, ...] | None) -> tuple[list[Path], Labels, list[str]]:
-    """Pictures under ``root`` in the order of their names, their labels, and the classes."""
-    found = sorted(f.name for f in root.iterdir() if f.is_dir() and not f.name.startswith("."))
-    if len(found) < 2 and classes is None:
-        raise UserError(f"'{root}' needs a folder for each of at least 2 classes, has {len(found)}")
-    names = found if classes is None else list(classes)
-    unknown = sorted(set(found) - set(names))
-    if unknown:
-        raise UserError(f"'{root / unknown[0]}' is no class of the training folder; remove it")
-    paths: list[Path] = []
-    labels: list[int] = []
-    for name in found:
-        files = sorted(f for f in (root / name).iterdir() if f.suffix.lower() in ENDINGS)
-        if not files:
-            raise UserError(
-                f"class folder '{root / name}' has no picture ({', '.join(ENDINGS)}); add some "
-                "or remove the folder"
-            )
-        paths += files
-        labels += [names.index(name)] * len(files)
-    return paths, np.array(labels, np.int64), names
-
-
-def _checked(paths: list[Path], labels: Labels) -> tuple[list[Path], Labels, list[str]]:
-    """Without the pictures that cannot be decoded, and a note for each of those."""
-
-    def problem(path: Path) -> str:
-        try:
-            decode(path)
-        except UserError:
-            return f"skipped corrupt image '{path}'"
-        return ""
-
-    with ThreadPoolExecutor() as pool:
-        notes = list(pool.map(problem, paths))
-    good = [i for i, note in enumerate(notes) if not note]
-    return [paths[i] for i in good], labels[good], [note for note in notes if note]
+        return replace(self, paths=self.paths[:count], labels=self.labels[:count], decoded=kept)
 
 
 @dataclass(frozen=True)
-class _Source:
-    """A root folder read: pictures, labels, classes, notes."""
+class _Entry:
+    """A file of a data folder: path relative to it, class, part of the folder it is in or ""."""
 
-    paths: list[Path]
-    labels: Labels
-    classes: list[str]
+    path: str
+    label: int
+    given: str
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """What lies in a data folder, nothing of it opened yet."""
+
+    root: Path
+    entries: list[_Entry]
+    classes: tuple[str, ...]
     notes: list[str]
 
-    def part(self, order: NDArray[np.int64], size: int) -> FolderSplit:
-        """The pictures in ``order`` as a split."""
-        if len(order) == 0:
-            raise UserError("too few pictures to split them for training and testing; add some")
-        return FolderSplit(tuple(self.paths[i] for i in order), self.labels[order], size)
+    def split(
+        self, listed: Sequence[Picture], part: str, shape: tuple[int, int, int]
+    ) -> FolderSplit:
+        """The pictures of ``part``, in the order of their hashes: shuffled, and always the same."""
+        labels = {each.path: each.label for each in self.entries}
+        chosen = [each for each in listed if each.part == part]
+        chosen.sort(key=lambda each: (each.stamp.sha256, each.path))
+        paths = tuple(self.root / each.path for each in chosen)
+        return FolderSplit(paths, np.array([labels[e.path] for e in chosen], np.int64), shape)
 
 
-def _read(root: Path, skip_corrupt: bool, classes: tuple[str, ...] | None = None) -> _Source:
-    paths, labels, names = _listed(root, classes)
-    notes: list[str] = []
-    if skip_corrupt:
-        found = set(labels)
-        paths, labels, notes = _checked(paths, labels)
-        for number in sorted(found - set(labels)):
-            raise UserError(
-                f"class folder '{root / names[number]}' has no picture that can be decoded; add "
-                "some or remove the folder"
-            )
-    return _Source(paths, labels, names, notes)
+def _scan(place: Path | None, classes: Sequence[str]) -> _Scan:
+    """The pictures in ``place``; ``classes``: those of a model or of a run that goes on.
 
-
-def folder(data_dir: Path | None, size: int, skip_corrupt: bool, cache: bool) -> Dataset:
-    """Any folder of class folders; see the module's text for layouts and splits."""
-    return _load("folder", data_dir, size or USUAL_SIZE, skip_corrupt, cache)
-
-
-def imagenet(data_dir: Path | None, size: int, skip_corrupt: bool, cache: bool) -> Dataset:
-    """ImageNet as ``D/train/WNID/*`` and ``D/val/WNID/*``: ``val`` is the test split."""
-    place = asked_folder(data_dir)
-    if place is None or not all((place / name).is_dir() for name in ("train", "val")):
-        raise UserError("imagenet needs --data-dir with folders train and val, one folder a class")
-    return _load("imagenet", place, size or USUAL_SIZE, skip_corrupt, cache)
-
-
-def _load(name: str, data_dir: Path | None, size: int, skip_corrupt: bool, cache: bool) -> Dataset:
-    place = asked_folder(data_dir)
+    Raises:
+        UserError: no folder, or no layout that is known.
+    """
     if place is None or not place.is_dir():
         raise UserError(f"no folder '{place}'; name the folder of the classes with --data-dir")
-    inner = {each: place / each for each in ("train", "val", "test") if (place / each).is_dir()}
-    source = _read(inner.get("train", place), skip_corrupt)
-    notes, order = source.notes, shuffled(len(source.paths))
-    tenth = len(order) // 10
-    if "train" not in inner:
-        parts = np.split(order, [tenth, 2 * tenth])
-        test, validation, train = (source.part(part, size) for part in parts)
-    else:
-        others = [
-            _read(inner[each], skip_corrupt, tuple(source.classes))
-            for each in ("val", "test")
-            if each in inner
-        ]
-        if not others:
-            raise UserError(f"'{place}' has train but neither test nor val; add one of them")
-        notes = [note for each in (source, *others) for note in each.notes]
-        held = 0 if len(others) == 2 else tenth
-        whole = [each.part(np.arange(len(each.paths)), size) for each in others]
-        train, test = source.part(order[held:], size), whole[-1]
-        validation = whole[0] if len(others) == 2 else source.part(order[:held], size)
-    if cache:
-        train, validation, test = (_cached(each) for each in (train, validation, test))
-    mean, std = statistics(train.take(range(min(MEASURED, len(train)))))
-    return Dataset(name, train, validation, test, tuple(source.classes), mean, std, tuple(notes))
+    try:
+        layout = _layout(place, classes)
+        names = tuple(classes) or _folders(place / next(iter(layout)))
+        if len(names) < 2 and not classes:
+            raise UserError(
+                f"'{place}' needs a folder for each of at least 2 classes, has {len(names)}"
+            )
+        scan = _Scan(place, [], names, [])
+        for folder, part in layout.items():
+            _list(scan, folder, part, strict=not classes)
+    except OSError as error:
+        raise UserError(f"cannot read folder '{place}' ({error.strerror}); check it") from error
+    return scan
 
 
-def _cached(split: FolderSplit) -> FolderSplit:
-    """``split`` with its pictures decoded once into a file of the user's cache folder.
+def _layout(place: Path, classes: Sequence[str]) -> dict[str, str]:
+    """Folders to look into and the parts they stand for; ``{"": ""}`` if content decides."""
+    inner = [each for each in PARTS_OF if (place / each).is_dir() and each not in classes]
+    if "train" not in inner and not (classes and inner):
+        return {"": ""}
+    if inner == ["train"]:
+        raise UserError(f"'{place}' has train but neither test nor val; add one of them")
+    layout = {each: PARTS_OF[each] for each in inner}
+    return layout if "test" in layout else {**layout, "val": "test"}
 
-    They are kept as squares of 256/224 of the crop size, so that training crops come from the
-    middle of a picture and not from its edges; the file has 3 * R * R bytes a picture. It is
-    named by a hash of the files' names, sizes and times.
+
+def _folders(root: Path) -> tuple[str, ...]:
+    return tuple(
+        sorted(f.name for f in root.iterdir() if f.is_dir() and not f.name.startswith("."))
+    )
+
+
+def _list(scan: _Scan, folder: str, part: str, strict: bool) -> None:
+    """Add the pictures in the class folders of ``folder`` to ``scan``."""
+    left_out: list[Path] = []
+    for name in _folders(scan.root / folder):
+        place = scan.root / folder / name
+        if name not in scan.classes:
+            if strict:
+                raise UserError(f"'{place}' is no class of the training folder; remove it")
+            scan.notes.append(f"'{place}' is no class that was trained: left out")
+            continue
+        files = sorted(f for f in place.iterdir() if not f.name.startswith("."))
+        found = [f for f in files if f.suffix.lower() in ENDINGS]
+        left_out += [f for f in files if f not in found]
+        if not found and strict:
+            raise UserError(
+                f"class folder '{place}' has no picture ({', '.join(ENDINGS)}); add some or "
+                "remove the folder"
+            )
+        label = scan.classes.index(name)
+        prefix = PurePosixPath(folder, name)
+        scan.entries.extend(_Entry(str(prefix / f.name), label, part) for f in found)
+    if left_out and strict:
+        scan.notes.append(
+            f"left out for their names, no picture's: {len(left_out)}, e.g. '{left_out[0]}'"
+        )
+
+
+def _stamped(scan: _Scan, photographs: Photographs, bad: set[str], bars: Bars) -> list[Picture]:
+    """The pictures of ``scan`` with the parts that layout and content give; ``bad`` ones unused."""
+    known = {each.path: each.stamp for each in photographs.known}
+    paths = [each.path for each in scan.entries]
+    stamps = contents.stamps(scan.root, paths, known, bars("reading pictures"))
+    hashes: dict[str, set[str]] = {part: set() for part in ("", *contents.PARTS)}
+    for entry, stamp in zip(scan.entries, stamps, strict=True):
+        hashes["unused" if entry.path in bad else entry.given].add(stamp.sha256)
+    held_out = hashes["test"] | hashes["validation"]
+    free = ("validation",) if hashes["test"] and not hashes["validation"] else ()
+    divided = contents.divided(
+        (hashes[""] | hashes["train"]) - held_out, ("test", "validation") if hashes[""] else free
+    )
+    found = []
+    for entry, stamp in zip(scan.entries, stamps, strict=True):
+        part = entry.given if entry.given in ("test", "validation") else divided.get(stamp.sha256)
+        if entry.path in bad or (part == "validation" and stamp.sha256 in hashes["test"]):
+            part = "unused"
+        found.append(Picture(entry.path, part or "unused", stamp))
+    return found
+
+
+def _undecodable(
+    scan: _Scan, paths: Sequence[str], photographs: Photographs, bars: Bars
+) -> set[str]:
+    """Those of ``paths`` that cannot be decoded, each noted, if they may be skipped."""
+    if not photographs.skip_corrupt:
+        return set()
+
+    def problem(path: str) -> str:
+        try:
+            pictures.open_picture(scan.root / path, photographs.channels, "it is left out")
+        except UserError as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor() as pool:
+        problems = pool.map(problem, paths)
+        reasons = [next(problems) for _ in bars("checking pictures")(range(len(paths)))]
+    scan.notes.extend(filter(None, reasons))
+    return {path for path, reason in zip(paths, reasons, strict=True) if reason}
+
+
+def _duplicates(scan: _Scan, found: Sequence[Picture], bad: set[str]) -> list[str]:
+    """A note on pictures that stand in two parts, and one on those that stand in two classes."""
+    notes = []
+    twice = [each.path for each in found if each.part == "unused" and each.path not in bad]
+    if twice:
+        notes.append(
+            f"{len(twice)} pictures stand in a folder for testing too, byte for byte, and are left "
+            f"out here, e.g. '{scan.root / twice[0]}'"
+        )
+    first: dict[str, _Entry] = {}
+    for entry, each in zip(scan.entries, found, strict=True):
+        other = first.setdefault(each.stamp.sha256, entry)
+        if other.label != entry.label:
+            notes.append(f"'{entry.path}' and '{other.path}' are one picture in two classes")
+    return notes
+
+
+def load(name: str, data_dir: Path | None, photographs: Photographs, bars: Bars) -> Dataset:
+    """A folder of class folders to train on.
+
+    Args:
+        name: ``folder``, or ``imagenet``: a folder with ``train/WNID`` and ``val/WNID``.
+        data_dir: the folder; default ``$FROSTBIT_DATA``.
+        photographs: how pictures are read; with ``known``, a run that goes on takes the very
+            pictures that it began with.
+        bars: progress bars by label.
+
+    Raises:
+        UserError: no such folder or layout, too few pictures, or not those of the list.
     """
-    side = pictures.side_for(split.size)
-    digest = hashlib.sha256(f"{side}".encode())
-    for path in split.paths:
-        state = path.stat()
-        digest.update(f"{path}:{state.st_size}:{state.st_mtime_ns};".encode())
-    file = cache_folder() / "decoded" / f"{digest.hexdigest()}.npy"
-    if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(file) as temporary:
-            shape = (len(split), side, side, 3)
-            made = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-            with ThreadPoolExecutor() as pool:
-                squares = pool.map(lambda path: _square_of(path, side), split.paths)
-                for index, square in enumerate(squares):
-                    made[index] = square
-            made.flush()
-    return replace(split, decoded=np.load(file, mmap_mode="r", allow_pickle=False))
+    place = asked_folder(data_dir)
+    if name == "imagenet" and not all((Path(place or ".") / e).is_dir() for e in ("train", "val")):
+        raise UserError("imagenet needs --data-dir with folders train and val, one folder a class")
+    classes = sorted({PurePosixPath(each.path).parent.name for each in photographs.known})
+    scan = _scan(place, classes)
+    if photographs.known:
+        found = _as_listed(scan, photographs, bars)
+    else:
+        bad = _undecodable(scan, [each.path for each in scan.entries], photographs, bars)
+        found = _stamped(scan, photographs, bad, bars)
+        scan.notes.extend(_duplicates(scan, found, bad))
+    splits = {part: scan.split(found, part, photographs.shape) for part in contents.PARTS[:3]}
+    _require_enough(scan, splits)
+    if photographs.cache:
+        splits = {
+            part: replace(each, decoded=decoded_once(each.paths, each.image_shape, bars))
+            for part, each in splits.items()
+        }
+    mean, std = statistics(_measured(splits["train"], bars))
+    return Dataset(
+        name=name,
+        **splits,
+        classes=scan.classes,
+        mean=mean,
+        std=std,
+        notes=tuple(scan.notes),
+        pictures=tuple(found),
+    )
 
 
-def _square_of(path: Path, side: int) -> Images:
-    return pictures.centre(pictures.resized(pictures.open_picture(path), side, path), (side, side))
+def _as_listed(scan: _Scan, photographs: Photographs, bars: Bars) -> list[Picture]:
+    now = {each.path: each.stamp.sha256 for each in _stamped(scan, photographs, set(), bars)}
+    used = [each for each in photographs.known if each.part != "unused"]
+    lost = [each.path for each in used if now.get(each.path) != each.stamp.sha256]
+    if lost:
+        raise UserError(
+            f"{len(lost)} pictures that this run began with were changed or removed, e.g. "
+            f"'{scan.root / lost[0]}'; put them back, or start a new run"
+        )
+    return list(photographs.known)
+
+
+def _require_enough(scan: _Scan, splits: dict[str, FolderSplit]) -> None:
+    if not all(len(split) for split in splits.values()):
+        raise UserError("too few pictures to split them for training and testing; add some")
+    trained = set(splits["train"].labels.tolist())
+    for label, name in enumerate(scan.classes):
+        if label not in trained:
+            raise UserError(
+                f"class '{name}' in '{scan.root}' has no picture that can be trained on; add some "
+                "or remove the folder"
+            )
+
+
+def _measured(split: FolderSplit, bars: Bars) -> Images:
+    """The first training pictures as they are evaluated."""
+    count = min(MEASURED, len(split))
+    starts = bars("measuring pixels")(range(0, count, AT_ONCE))
+    return np.concatenate([split.take(range(i, min(i + AT_ONCE, count))) for i in starts])
+
+
+def tested(
+    data_dir: Path | None, photographs: Photographs, classes: Sequence[str], bars: Bars
+) -> tuple[FolderSplit, tuple[str, ...]]:
+    """The test pictures for a trained model, and what a user should know of them.
+
+    Args:
+        data_dir: the folder; default ``$FROSTBIT_DATA``. Only ``test`` or ``val`` will do.
+        photographs: how pictures are read; ``known`` is the list of the model's run: nothing that
+            it trained on is tested.
+        classes: of the model.
+        bars: progress bars by label.
+
+    Raises:
+        UserError: no such folder or layout, or nothing in it to test on.
+    """
+    scan = _scan(asked_folder(data_dir), classes)
+    if not photographs.known:  # of train nothing need be read
+        scan = replace(scan, entries=[e for e in scan.entries if e.given in ("", "test")])
+    found = _stamped(scan, photographs, set(), bars)
+    if photographs.known:
+        found, changes = contents.compared(found, photographs.known)
+        if str(changes):
+            scan.notes.append(f"'{scan.root}' since the training: {changes}")
+    bad = _undecodable(scan, [e.path for e in found if e.part == "test"], photographs, bars)
+    split = scan.split([e for e in found if e.path not in bad], "test", photographs.shape)
+    if not len(split):
+        raise UserError("; ".join([f"'{scan.root}' has no picture to test on", *scan.notes]))
+    return split, tuple(scan.notes)

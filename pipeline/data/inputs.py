@@ -9,11 +9,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frostbit.kernels.ir.program import Program
-from frostbit.pipeline.data import datasets
+from frostbit.pipeline.console import Bars, Progress, silent
+from frostbit.pipeline.data import contents, datasets
+from frostbit.pipeline.data.contents import Picture
 from frostbit.pipeline.errors import UserError
+from frostbit.pipeline.run.folder import RunFolder, read_run
 
 PICTURES = 2000
 """Pictures on disk that are compared at most (sets in memory are compared whole)."""
+AT_ONCE = 50
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a model's data is, and how it is read.
+
+    Attributes:
+        data_dir: folder of the data set's files.
+        skip_corrupt: leave out pictures that cannot be decoded, and say which.
+        run: run folder that says which pictures the model trained on, if it is the model's.
+    """
+
+    data_dir: Path | None = None
+    skip_corrupt: bool = False
+    run: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -25,12 +44,19 @@ class Inputs:
         labels: int64 ``[N]``, or None for random images.
         dataset: name of the data set ("" for random images).
         remedy: for random images, why the data set is not used and what to do.
+        notes: what a user should know of the images, e.g. how a folder changed.
     """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64] | None
     dataset: str
     remedy: str = ""
+    notes: tuple[str, ...] = ()
+
+    def told(self) -> list[str]:
+        """Lines for the user: why the images are random ones, and the notes."""
+        why = [f"random images; {self.remedy}"] if self.remedy else []
+        return [*why, *self.notes]
 
 
 def random_images(program: Program, seed: int, count: int) -> NDArray[np.uint8]:
@@ -39,18 +65,57 @@ def random_images(program: Program, seed: int, count: int) -> NDArray[np.uint8]:
     return rng.integers(0, 256, (count, *program.input_shape), dtype=np.uint8)
 
 
-def inputs_for(program: Program, data_dir: Path | None, seed: int, randoms: int = 64) -> Inputs:
-    """The test split of the data set that ``program`` was trained on, else random images."""
+def inputs_for(
+    program: Program, place: Place, seed: int, randoms: int = 64, bars: Bars = silent
+) -> Inputs:
+    """The test split of the data set that ``program`` was trained on, else random images.
+
+    Raises:
+        UserError: naming a picture that cannot be decoded.
+    """
     remedy = "the model names no data set"
     if program.dataset:
         try:
-            photographs = datasets.Photographs(program.input_shape[0])
-            test = datasets.load(program.dataset, data_dir, photographs=photographs).test
+            test, notes = _test_split(program, place, bars)
         except UserError as error:
             remedy = str(error)
         else:
             if test.image_shape == program.input_shape:
-                count = len(test) if isinstance(test, datasets.Split) else min(len(test), PICTURES)
-                return Inputs(test.take(range(count)), test.labels[:count], program.dataset)
+                images = _images(test, bars("decoding pictures"))
+                labels = test.labels[: len(images)]
+                return Inputs(images, labels, program.dataset, notes=notes)
             remedy = f"the images of {program.dataset} do not fit the model's {program.input_shape}"
     return Inputs(random_images(program, seed, randoms), None, "", remedy)
+
+
+def _test_split(
+    program: Program, place: Place, bars: Bars
+) -> tuple[datasets.AnySplit, tuple[str, ...]]:
+    height, width, channels = program.input_shape
+    known = _trained_on(program, place.run) if program.dataset in datasets.ON_DISK else ()
+    photographs = datasets.Photographs((height, width), channels, place.skip_corrupt, known=known)
+    return datasets.load_test(program.dataset, place.data_dir, photographs, program.classes, bars)
+
+
+def _trained_on(program: Program, run: Path | None) -> tuple[Picture, ...]:
+    """The pictures of the run that ``program`` came from; none where that is not in ``run``."""
+    if run is None or not RunFolder(run).run.is_file():
+        return ()
+    found = read_run(run)
+    if found.facts.get("settled_hash") != program.settled_hash:
+        return ()
+    known = contents.read_lines(found.folder.pictures)
+    if not known:
+        raise UserError(
+            f"'{run}' has no list of the pictures that it trained on, so none can be tested; "
+            "train it again"
+        )
+    return known
+
+
+def _images(test: datasets.AnySplit, bar: Progress) -> Images:
+    if isinstance(test, datasets.Split):
+        return test.images
+    count = min(len(test), PICTURES)
+    starts = range(0, count, AT_ONCE)
+    return np.concatenate([test.take(range(i, min(i + AT_ONCE, count))) for i in bar(starts)])

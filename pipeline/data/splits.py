@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from frostbit.pipeline.data.contents import Picture
 from frostbit.pipeline.errors import UserError
 
 Images = NDArray[np.uint8]
@@ -86,6 +87,7 @@ class Dataset:
         classes: one name per label.
         mean, std: per channel, of pixels / 255 over the training split.
         notes: what a user should know, e.g. which files were skipped.
+        pictures: of a set on disk: its files, and the part of each.
     """
 
     name: str
@@ -96,6 +98,7 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     notes: tuple[str, ...] = ()
+    pictures: tuple[Picture, ...] = ()
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -18,7 +18,6 @@ import hashlib
 import io
 import json
 import zipfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,7 +30,7 @@ from frostbit.kernels.ir.file import dumps, program_hash
 from frostbit.kernels.ir.program import Program
 from frostbit.pipeline import machine
 from frostbit.pipeline.console import Progress
-from frostbit.pipeline.data.inputs import inputs_for
+from frostbit.pipeline.data.inputs import Inputs
 from frostbit.pipeline.device import wheel
 
 IMAGES = 256
@@ -67,19 +66,15 @@ def tolerance_of(program: Program) -> float:
     return LOGITS_TOLERANCE if verdict.has_signs else REAL_TOLERANCE
 
 
-def build(
-    program: Program, label: str, data_dir: Path | None, seed: int, progress: Progress = iter
-) -> bytes:
+def build(program: Program, label: str, inputs: Inputs, progress: Progress = iter) -> bytes:
     """The zip for ``program``, whose ``label`` is its name in tables.
 
     Args:
         program: any Program.
         label: name in the README.
-        data_dir: where its data set is.
-        seed: of random images, where there is no data set.
+        inputs: images, with labels if they are those of its data set.
         progress: wraps the iterable of batches.
     """
-    inputs = inputs_for(program, data_dir, seed, IMAGES)
     count = min(IMAGES, len(inputs.images), max(1, MOST_BYTES // inputs.images[0].size))
     images = np.ascontiguousarray(inputs.images[:count])
     logits = [

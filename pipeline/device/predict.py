@@ -13,9 +13,9 @@ from rich.table import Table
 from frostbit.kernels.engine import Engine
 from frostbit.pipeline.console import Progress
 from frostbit.pipeline.data import pictures
+from frostbit.pipeline.data.datasets import ON_DISK
+from frostbit.pipeline.errors import UserError
 
-PHOTOGRAPHS = ("folder", "imagenet")
-"""Data sets whose pictures are evaluated with a margin; see :mod:`..data.pictures`."""
 TOP = 5
 
 
@@ -36,32 +36,35 @@ class Guess:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The likeliest classes of one picture, best first."""
+    """The likeliest classes of one picture, best first; or none, and the error that says why."""
 
     image: str
     guesses: tuple[Guess, ...]
+    error: str = ""
 
 
 def predict(
     engine: Engine, paths: Sequence[Path], top: int = TOP, progress: Progress = iter
 ) -> list[Prediction]:
-    """Run pictures, one at a time.
+    """Run pictures, one at a time; one that cannot be decoded is named in its answer.
 
     Raises:
-        UserError: a picture cannot be decoded, or the model wants neither grey nor RGB.
+        UserError: the model wants neither grey nor RGB.
     """
-    found = []
-    height, width, _ = engine.input_shape
-    photographs = engine.program.dataset in PHOTOGRAPHS and height == width
-    for index in progress(range(len(paths))):
-        path = paths[index]
-        if photographs:
-            pixels = pictures.evaluated(path, height, pictures.PREDICTING)
+    pictures.require_channels(engine.input_shape[2])
+    return [_answer(engine, paths[index], top) for index in progress(range(len(paths)))]
+
+
+def _answer(engine: Engine, path: Path, top: int) -> Prediction:
+    try:
+        if engine.program.dataset in ON_DISK:
+            pixels = pictures.evaluated(path, engine.input_shape, pictures.PREDICTING)
         else:
             pixels = pictures.fitted(path, engine.input_shape)
-        logits = engine.run(pixels[None])[0]
-        found.append(Prediction(str(path), _best(logits.astype(np.float64), engine.classes, top)))
-    return found
+    except UserError as error:
+        return Prediction(str(path), (), str(error))
+    logits = engine.run(pixels[None])[0]
+    return Prediction(str(path), _best(logits.astype(np.float64), engine.classes, top))
 
 
 def _best(logits: np.ndarray, classes: Sequence[str], top: int) -> tuple[Guess, ...]:
@@ -85,5 +88,7 @@ def prediction_table(predictions: Sequence[Prediction]) -> Table:
         for place, guess in enumerate(each.guesses):
             score = f"{100 * guess.score:.1f} %"
             table.add_row("" if place else each.image, guess.name, score, f"{guess.logit:.4g}")
+        if each.error:
+            table.add_row(each.image, "not read", "", "")
         table.add_section()
     return table

@@ -120,7 +120,7 @@ def slug(run: Fields) -> str:
     return "".join(c if c.isalnum() or c in "=,.-_" else "_" for c in text)
 
 
-def measure(recipe: Recipe, data_dir: str | None) -> Fields:
+def measure(recipe: Recipe, data_dir: str | None, skip_corrupt: bool) -> Fields:
     """Train one recipe on the CPU; returns its accuracies (percent) and seconds."""
     import torch
 
@@ -128,11 +128,11 @@ def measure(recipe: Recipe, data_dir: str | None) -> Fields:
     from frostbit.pipeline.lowering.settle import reestimate_batchnorm
     from frostbit.pipeline.training.loop import Setting, Trainer
     from frostbit.pipeline.training.reproducibility import reproducible
-    from frostbit.pipeline.training.train import accuracy, settling_pixels
+    from frostbit.pipeline.training.train import accuracy, photographs, settling_pixels
 
     cpu = torch.device("cpu")
-    photographs = datasets.Photographs(recipe.image_size)
-    dataset = datasets.load(recipe.dataset, data_dir, photographs=photographs)
+    chosen = photographs(recipe, skip_corrupt)
+    dataset = datasets.load(recipe.dataset, data_dir, photographs=chosen)
     with reproducible(recipe.seed):
         trainer = Trainer(recipe, dataset, Setting(cpu))
         start = time.perf_counter()
@@ -157,7 +157,12 @@ def _one_thread() -> None:
 
 
 def run(
-    experiment: Experiment, out: Path, jobs: int, data_dir: Path | None, console: Console | None
+    experiment: Experiment,
+    out: Path,
+    jobs: int,
+    data_dir: Path | None,
+    console: Console | None,
+    skip_corrupt: bool = False,
 ) -> dict[str, Any]:
     """Do what is missing of ``experiment``, then write record and picture into ``out``.
 
@@ -167,6 +172,7 @@ def run(
         jobs: runs at a time, each on one thread.
         data_dir: folder of the data set's files.
         console: where the progress bar goes; None for silence.
+        skip_corrupt: leave out pictures that cannot be decoded.
 
     Returns:
         The record, as written to ``NAME.json``.
@@ -191,7 +197,7 @@ def run(
         place = None if data_dir is None else str(data_dir)
         with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_one_thread) as pool:
             waiting = {
-                pool.submit(measure, experiment.settings(each), place): (path, each)
+                pool.submit(measure, experiment.settings(each), place, skip_corrupt): (path, each)
                 for path, each in todo.items()
             }
             for future in _as_they_end(waiting, pool):

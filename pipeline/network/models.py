@@ -78,15 +78,25 @@ class ChannelRepeat(nn.Module):
         return torch.cat([x] * self.times, dim=1)
 
 
-def _halve(size: int) -> nn.AvgPool2d:
-    """Halve a map of ``size``: average of 2x2, or every second pixel where the size is odd.
+Size = tuple[int, int]
+"""Height and width of a map."""
 
-    A 3x3 convolution with stride 2 and padding 1 gives ceil(size / 2), as both do.
+
+def _halve(size: Size) -> nn.AvgPool2d:
+    """Halve a map of ``size``: average of 2x2, or every second pixel where a side is odd.
+
+    A 3x3 convolution with stride 2 and padding 1 gives ceil(side / 2), as both do.
     """
-    return nn.AvgPool2d(2) if size % 2 == 0 else nn.AvgPool2d(1, stride=2)
+    even = size[0] % 2 == 0 and size[1] % 2 == 0
+    return nn.AvgPool2d(2) if even else nn.AvgPool2d(1, stride=2)
 
 
-def _shortcut(size: int, channels: int, out: int, stride: int) -> nn.Module:
+def _reduced(size: Size, stride: int) -> Size:
+    """The map that a 3x3 convolution with padding 1 leaves."""
+    return (size[0] - 1) // stride + 1, (size[1] - 1) // stride + 1
+
+
+def _shortcut(size: Size, channels: int, out: int, stride: int) -> nn.Module:
     steps: list[nn.Module] = [] if stride == 1 else [_halve(size)]
     if out != channels:
         steps.append(ChannelRepeat(out // channels))
@@ -96,7 +106,7 @@ def _shortcut(size: int, channels: int, out: int, stride: int) -> nn.Module:
 class BiRealLayer(nn.Module):
     """sign -> binary convolution -> BatchNorm, plus a real shortcut."""
 
-    def __init__(self, size: int, channels: int, out: int, stride: int) -> None:
+    def __init__(self, size: Size, channels: int, out: int, stride: int) -> None:
         super().__init__()
         self.activation = BinaryActivation()
         self.conv = BinaryConv2d(channels, out, stride=(stride, stride), pad_value=1)
@@ -112,7 +122,7 @@ class BiRealLayer(nn.Module):
 class PlainBlock(nn.Module):
     """Two binary convolutions around which a +-1 map is added; the sum is binarized."""
 
-    def __init__(self, size: int, channels: int, out: int, stride: int) -> None:
+    def __init__(self, size: Size, channels: int, out: int, stride: int) -> None:
         super().__init__()
         self.conv1 = BinaryConv2d(channels, out, stride=(stride, stride), pad_value=0)
         self.norm1 = nn.BatchNorm2d(out)
@@ -147,7 +157,7 @@ class MlpBlock(nn.Module):
 
 
 def _stages(
-    units: int, size: int, width: int, unit: Callable[[int, int, int, int], nn.Module]
+    units: int, size: Size, width: int, unit: Callable[[Size, int, int, int], nn.Module]
 ) -> tuple[nn.Sequential, int]:
     """``units`` units, the second half with twice the channels; returns them and the channels."""
     layers: list[nn.Module] = []
@@ -155,20 +165,19 @@ def _stages(
     for index in range(units):
         halving = units > 1 and index == units // 2
         out = 2 * channels if halving else channels
-        layers.append(unit(size, channels, out, 2 if halving else 1))
-        size, channels = (size + 1) // 2 if halving else size, out
+        stride = 2 if halving else 1
+        layers.append(unit(size, channels, out, stride))
+        size, channels = _reduced(size, stride), out
     return nn.Sequential(*layers), channels
 
 
 def _conv_net(depth: int, shape: Shape, options: Options, plain: bool) -> nn.Sequential:
     height, width, channels = shape.image
-    if height != width:
-        raise UserError(f"images of {height}x{width}: these networks need square ones; crop them")
     stride = options.stem_stride
     stem = StemConv2d(
         channels, options.width, stride=(stride, stride), mean=shape.mean, std=shape.std
     )
-    size = (height - 1) // stride + 1
+    size = _reduced((height, width), stride)
     if plain:
         body, out = _stages(depth // 2, size, options.width, PlainBlock)
     else:

@@ -17,9 +17,9 @@ from frostbit.kernels.ir.bits import Words
 from frostbit.kernels.ir.file import program_hash
 from frostbit.kernels.ir.program import Program
 from frostbit.kernels.machine import cpu
-from frostbit.pipeline.console import Progress
+from frostbit.pipeline.console import Bars, Progress, silent
 from frostbit.pipeline.data import datasets
-from frostbit.pipeline.data.inputs import Inputs, inputs_for, random_images
+from frostbit.pipeline.data.inputs import Inputs, Place, inputs_for, random_images
 from frostbit.pipeline.errors import UserError
 from frostbit.pipeline.parity import runtimes
 from frostbit.pipeline.parity.runtimes import Missing, Source
@@ -116,7 +116,12 @@ def check_formats(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def choose_inputs(
-    program: Program, where: str | None, data_dir: Path | None, count: int | None, seed: int
+    program: Program,
+    where: str | None,
+    place: Place,
+    count: int | None,
+    seed: int,
+    bars: Bars = silent,
 ) -> Inputs:
     """The images that a person asked for.
 
@@ -124,9 +129,10 @@ def choose_inputs(
         program: the model.
         where: ``random``, the name of a data set, a folder of the model's data set, or None: the
             model's data set where it is found, else random images.
-        data_dir: folder of the data set's files.
+        place: where the data set is.
         count: how many images; None: the whole test split, or ``RANDOMS`` random ones.
         seed: of random images.
+        bars: progress bars by label.
 
     Raises:
         UserError: the data set that was asked for is unknown, absent, or does not fit the model.
@@ -138,7 +144,7 @@ def choose_inputs(
         if where in datasets.NAMES:
             program = replace(program, dataset=where)
         elif Path(where).is_dir():
-            data_dir = Path(where)
+            place = replace(place, data_dir=Path(where))
         else:
             known = ("random", *datasets.NAMES)
             near = difflib.get_close_matches(where, known, n=1)
@@ -146,8 +152,8 @@ def choose_inputs(
             raise UserError(
                 f"--data '{where}' is no folder and no data set{hint} (known: {', '.join(known)})"
             )
-    found = inputs_for(program, data_dir, seed, randoms)
-    if found.labels is None and (where is not None or data_dir is not None):
+    found = inputs_for(program, place, seed, randoms, bars)
+    if found.labels is None and (where is not None or place.data_dir is not None):
         raise UserError(f"--data: {found.remedy}")
     if found.labels is None or count is None:
         return found

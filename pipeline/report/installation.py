@@ -18,6 +18,7 @@ from frostbit.pipeline.bench import conditions, static_estimate
 from frostbit.pipeline.data import datasets
 from frostbit.pipeline.errors import UserError
 
+ON_DISK = "name their folder with --data-dir or $FROSTBIT_DATA"
 EXTRAS = {
     **dict.fromkeys(("torch", "torchvision", "scikit-learn", "matplotlib", "jinja2"), "train"),
     **dict.fromkeys(("onnx", "onnxruntime", "flatbuffers"), "export"),
@@ -137,7 +138,8 @@ def findings() -> list[Finding]:
         _cuda(),
         _lce(),
         _mca(),
-        *(_dataset(name) for name in datasets.NAMES if name != "folder"),
+        *(_dataset(name) for name in datasets.NAMES if name not in datasets.ON_DISK),
+        *(Finding(f"data {name}", "pictures on disk", ON_DISK) for name in datasets.ON_DISK),
     ]
 
 

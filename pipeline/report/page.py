@@ -26,7 +26,7 @@ from frostbit.kernels.ir.file import load_program, program_hash
 from frostbit.kernels.ir.program import Program
 from frostbit.pipeline.bench import file as bench_file
 from frostbit.pipeline.bench.table import markdown_cell
-from frostbit.pipeline.data.inputs import Inputs, inputs_for
+from frostbit.pipeline.data.inputs import Inputs, Place, inputs_for
 from frostbit.pipeline.errors import UserError
 from frostbit.pipeline.report import plots
 from frostbit.pipeline.report.summary import exactness_line
@@ -36,6 +36,7 @@ from frostbit.pipeline.run import metrics
 from frostbit.pipeline.run.folder import Run
 from frostbit.pipeline.training import freeze_plot
 
+ANSWERS = "confusion matrix and mistakes"
 MISTAKES = 12
 WORST_PAIRS = 10
 PEERS = (
@@ -58,7 +59,9 @@ class Mistake:
 
 @dataclass
 class Page:
-    """What the templates show; ``figures`` are SVG, ``missing`` says how to get the rest."""
+    """What the templates show; ``figures`` are SVG, ``missing`` says how to get the rest,
+    ``notes`` what is special about the test images.
+    """
 
     title: str
     run: Run
@@ -77,9 +80,10 @@ class Page:
     mistakes: list[Mistake] = field(default_factory=list)
     figures: dict[str, Markup] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
-def gather(folder: Path, data_dir: Path | None) -> Page:
+def gather(folder: Path, place: Place) -> Page:
     """Everything that a page on the run in ``folder`` shows.
 
     Raises:
@@ -106,7 +110,10 @@ def gather(folder: Path, data_dir: Path | None) -> Page:
     )
     _training(page)
     _benchmark(page)
-    _answers(page, inputs_for(program, data_dir, 0))
+    try:
+        _answers(page, inputs_for(program, place, 0))
+    except UserError as error:
+        page.missing.append(f"{ANSWERS}: {error}")
     return page
 
 
@@ -172,8 +179,9 @@ def _benchmark(page: Page) -> None:
 def _answers(page: Page, inputs: Inputs) -> None:
     """Accuracy, confusion and mistakes over the test set, by the engine."""
     if inputs.labels is None:
-        page.missing.append(f"confusion matrix and mistakes: {inputs.remedy}")
+        page.missing.append(f"{ANSWERS}: {inputs.remedy}")
         return
+    page.notes.extend(inputs.notes)
     answers = Engine(page.program).run(inputs.images).argmax(axis=1)
     wrong = np.flatnonzero(answers != inputs.labels)
     page.accuracy = 100 * (1 - len(wrong) / len(answers))

@@ -7,6 +7,7 @@
 ``settled.safetensors``   the exact network (absent if training ended not binary)
 ``metrics.jsonl``         one line per measured interval
 ``training.png``          loss, accuracy and frozen share over time
+``pictures.jsonl``        of a data set on disk: every picture, its hash and its part
 ``checkpoints/``          state of an unfinished run (:mod:`frostbit.pipeline.run.checkpoint`)
 ========================  =======================================================
 
@@ -67,6 +68,10 @@ class RunFolder:
         return self.path / "training.png"
 
     @property
+    def pictures(self) -> Path:
+        return self.path / "pictures.jsonl"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
@@ -74,7 +79,7 @@ class RunFolder:
     def artifacts(self) -> tuple[Path, ...]:
         """Every file that a run or a later stage writes here."""
         own = (self.run, self.recipe, self.model, self.settled, self.metrics, self.picture)
-        return own + tuple(self.path / name for name in LATER_FILES)
+        return (*own, self.pictures, *(self.path / name for name in LATER_FILES))
 
 
 @dataclass(frozen=True)
@@ -150,7 +155,7 @@ def prepare(out: Path, force: bool, resume: bool = False) -> RunFolder:
 
 def write_run(folder: RunFolder, facts: dict[str, Any]) -> None:
     """Write run.json, last of all files, with the checksums of the others."""
-    files = (folder.recipe, folder.model, folder.settled, folder.metrics)
+    files = (folder.recipe, folder.model, folder.settled, folder.metrics, folder.pictures)
     sums = {path.name: _sha256(path) for path in files if path.exists()}
     content = {"format_version": FORMAT_VERSION, **facts, "sha256": sums}
     write_bytes(folder.run, (json.dumps(content, indent=2) + "\n").encode())

@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import json
 import os
+import re
 import sys
 from dataclasses import dataclass
 from importlib import resources
@@ -42,11 +43,12 @@ MOST: dict[str, int] = {
     "accumulate": 1 << 20,
     "train_images": 10**9,
     "lr_warmup_steps": 10**9,
-    "image_size": 1 << 12,
     "shift": 1 << 10,
     "seed": 2**32 - 1,
 }
 """Largest values: a recipe may come from a stranger, and sizes are multiplied with each other."""
+MOST_SIDE = 1 << 12
+"""Pixels of an image's height and width."""
 MAX_TEXT = 1000
 MAX_BYTES = 1 << 20
 TRUST_VARIABLE = "FROSTBIT_TRUST_CODE"
@@ -56,30 +58,38 @@ TRUST_VARIABLE = "FROSTBIT_TRUST_CODE"
 class Recipe:
     """Settings of a training run; with the data they determine the weights.
 
-    Attributes: name: of the recipe it started from. dataset: see
-        :data:`frostbit.pipeline.data.datasets.NAMES`. train_images: train on the first so many
-        images of the (shuffled) split; 0 means all. model: e.g. ``bireal-8``
-        (:mod:`frostbit.pipeline.network.models`); width and stem_stride belong to it. final_sign:
-        whether a sign stands before the global pool (bireal only). cifar_stem: for torchvision's
-        networks on small images: 3x3 stem, no early halving. keep: name patterns, separated by
-        commas, of layers that stay in full precision. method: key of
-        :data:`frostbit.pipeline.method.stompp.METHODS`. binarize: ``both`` weights and activations,
-        or ``weights``. epochs, batch: passes over the training split, images per step. optimizer:
-        ``adam`` or ``sgd`` (momentum 0.9); no weight decay. lr_binary, lr_other: learning rates of
-        the binary weights and of all other parameters. lr_schedule: ``constant``, ``cosine``, or
-        ``flat-cosine`` (constant until lr_flat). lr_flat: part of training, in [0, 1), before a
-        flat-cosine falls. lr_warmup_steps: steps over which the learning rate rises linearly at the
-        start. ramp, warmup, settle, overlap: see :class:`frostbit.pipeline.method.stompp.Schedule`.
-        refresh: share of the masks that is drawn again each step, in [0, 1]. accumulate: parts of a
-        batch that pass through the network one after another. clip_norm: upper limit of the
-        gradient's norm; 0 means none. label_smoothing: share of the target spread over all classes,
-        in [0, 1). distil: weight in [0, 1] of matching a teacher's answers in the loss (with
-        ``--teacher``). temperature: of the softmax of student and teacher while distilling.
+    Attributes:
+        name: of the recipe it started from.
+        dataset: see :data:`frostbit.pipeline.data.datasets.NAMES`.
+        train_images: train on the first so many images of the (shuffled) split; 0 means all.
+        model: e.g. ``bireal-8`` (:mod:`frostbit.pipeline.network.models`); width and stem_stride
+            belong to it.
+        final_sign: whether a sign stands before the global pool (bireal only).
+        cifar_stem: for torchvision's networks on small images: 3x3 stem, no early halving.
+        keep: name patterns, separated by commas, of layers that stay in full precision.
+        method: key of :data:`frostbit.pipeline.method.stompp.METHODS`.
+        binarize: ``both`` weights and activations, or ``weights``.
+        epochs, batch: passes over the training split, images per step.
+        optimizer: ``adam`` or ``sgd`` (momentum 0.9); no weight decay.
+        lr_binary, lr_other: learning rates of the binary weights and of all other parameters.
+        lr_schedule: ``constant``, ``cosine``, or ``flat-cosine`` (constant until lr_flat).
+        lr_flat: part of training, in [0, 1), before a flat-cosine falls.
+        lr_warmup_steps: steps over which the learning rate rises linearly at the start.
+        ramp, warmup, settle, overlap: see :class:`frostbit.pipeline.method.stompp.Schedule`.
+        refresh: share of the masks that is drawn again each step, in [0, 1].
+        accumulate: parts of a batch that pass through the network one after another.
+        clip_norm: upper limit of the gradient's norm; 0 means none.
+        label_smoothing: share of the target spread over all classes, in [0, 1).
+        distil: weight in [0, 1] of matching a teacher's answers in the loss (with ``--teacher``).
+        temperature: of the softmax of student and teacher while distilling.
         precision: ``fp32``, or ``bf16``: autocast with float32 masters, masks and BatchNorm.
-        sync_batchnorm: with several ranks: batch statistics over all of them. image_size: height
-        and width that photographs are cropped to; 0: as they are. shift: training images move by up
-        to this many pixels each way. flip: whether training images are mirrored left to right at
-        random. seed: of weights, masks, order and augmentation.
+        sync_batchnorm: with several ranks: batch statistics over all of them.
+        image_size: what pictures on disk are cropped to: one number, or height and width as in
+            ``"48x96"``; 0: 224.
+        image_channels: of pictures on disk: 3 for RGB, 1 for grey.
+        shift: training images move by up to this many pixels each way.
+        flip: whether training images are mirrored left to right at random.
+        seed: of weights, masks, order and augmentation.
     """
 
     name: str = "custom"
@@ -113,7 +123,8 @@ class Recipe:
     temperature: float = 1.0
     precision: str = "fp32"
     sync_batchnorm: bool = False
-    image_size: int = 0
+    image_size: int | str = 0
+    image_channels: int = 3
     shift: int = 0
     flip: bool = False
     seed: int = 0
@@ -132,7 +143,6 @@ class Recipe:
             "shift",
             "seed",
             "train_images",
-            "image_size",
             "clip_norm",
         ):
             _require(self, field, getattr(self, field) >= 0, "at least 0")
@@ -149,6 +159,21 @@ class Recipe:
         for field in ("refresh", "distil"):
             _require(self, field, 0 <= getattr(self, field) <= 1, "in [0, 1]")
         _require(self, "overlap", 1 <= self.overlap < float("inf"), "at least 1")
+        _require(self, "image_channels", self.image_channels in (1, 3), "1 (grey) or 3 (RGB)")
+        sides = self.image_sides
+        sensible = self.image_size == 0 or 1 <= min(sides) <= max(sides) <= MOST_SIDE
+        _require(self, "image_size", sensible, f"from 1 to {MOST_SIDE:,} a side, or 0")
+
+    @property
+    def image_sides(self) -> tuple[int, int]:
+        """Height and width of ``image_size``; 0 and 0 for images as they are."""
+        match = re.fullmatch(r"([0-9]{1,9})(?:x([0-9]{1,9}))?", str(self.image_size))
+        if match is None:
+            raise UserError(
+                f"image_size takes a number or height and width, e.g. 64 or '48x96', not "
+                f"{_shown(self.image_size)}"
+            )
+        return int(match[1]), int(match[2] or match[1])
 
 
 def _require(recipe: Recipe, field: str, holds: bool, what: str) -> None:
@@ -254,7 +279,8 @@ def override(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
         if field not in types:
             near = nearest(field, tuple(types))
             raise UserError(f"unknown recipe field {_shown(field)}; did you mean '{near}'?")
-        checked[field] = _convert(field, value, types[field])
+        sized = field == "image_size" and isinstance(value, str) and not value.isdecimal()
+        checked[field] = value if sized else _convert(field, value, types[field])
     return dataclasses.replace(recipe, **checked)
 
 

@@ -133,7 +133,7 @@ class _Disk:
         import torch
         from torch.utils.data import DataLoader
 
-        from frostbit.pipeline.data.folders import Augmented
+        from frostbit.pipeline.training.augmentation import Augmented
 
         self.order = _Order()
         self.loader: DataLoader[Any] = DataLoader(

@@ -8,7 +8,7 @@ orderly end on a signal, and what follows the last step: settling
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
-from frostbit.pipeline.data import datasets
+from frostbit.pipeline.data import contents, datasets
 from frostbit.pipeline.data.datasets import AnySplit, Dataset, Photographs
+from frostbit.pipeline.data.folders import USUAL_SIZE
 from frostbit.pipeline.errors import Diverged, UserError
 from frostbit.pipeline.network.binary import unfrozen_layers
 from frostbit.pipeline.run import checkpoint
@@ -105,11 +106,10 @@ def settling_pixels(dataset: Dataset) -> Tensor:
 
 
 def _bars(console: Console | None) -> Callable[[str], Bar]:
-    """Progress bars by label; they vanish when their loop ends, and without a console."""
+    """Progress bars by label; they vanish when their loop ends, and without a terminal."""
+    off = console is None or not console.is_terminal
     return lambda label: (
-        lambda numbers: track(
-            numbers, label, console=console, transient=True, disable=console is None
-        )
+        lambda numbers: track(numbers, label, console=console, transient=True, disable=off)
     )
 
 
@@ -152,9 +152,12 @@ def train(
     folder = RunFolder(Path(out))
     if options.resume and folder.run.exists():
         return _finished(folder, console)
-    photographs = Photographs(recipe.image_size, options.skip_corrupt, options.cache)
     dataset = datasets.load(
-        recipe.dataset, options.data_dir, download=True, photographs=photographs
+        recipe.dataset,
+        options.data_dir,
+        download=True,
+        photographs=_photographs(recipe, options, folder),
+        bars=_bars(console),
     )
     teacher = _teacher(options.teacher, dataset, device)
     with joined(device) as ranks, reproducible(recipe.seed):
@@ -169,11 +172,33 @@ def train(
         trainer = Trainer(recipe, dataset, setting)
         if ranks.first:
             run_folder.write_bytes(folder.recipe, to_toml(recipe).encode())
+            if dataset.pictures:
+                run_folder.write_bytes(folder.pictures, contents.to_lines(dataset.pictures))
         warnings = [*dataset.notes, *filter(None, [trainer.warning()])]
         if warnings and console is not None:
             console.print(*(f"warning: {each}" for each in warnings), sep="\n", style="yellow")
         seconds = _loop(trainer, folder, options, console)
         return _finish(trainer, dataset, folder, seconds, console) if ranks.first else None
+
+
+def photographs(recipe: Recipe, skip_corrupt: bool) -> Photographs:
+    """How a recipe reads pictures on disk; UserError if it sizes images that come as they are."""
+    if recipe.dataset in datasets.ON_DISK:
+        size = recipe.image_sides if recipe.image_size else USUAL_SIZE
+        return Photographs(size, recipe.image_channels, skip_corrupt)
+    for field in ("image_size", "image_channels"):
+        if getattr(recipe, field) != getattr(Recipe, field):
+            raise UserError(
+                f"{field} is for pictures on disk, {recipe.dataset} has images of its own; leave "
+                f"it out (--set {field}={getattr(Recipe, field)})"
+            )
+    return Photographs()
+
+
+def _photographs(recipe: Recipe, options: Options, folder: RunFolder) -> Photographs:
+    """The same for a run, which goes on with the pictures that it began with."""
+    known = contents.read_lines(folder.pictures) if options.resume else ()
+    return replace(photographs(recipe, options.skip_corrupt), cache=options.cache, known=known)
 
 
 def _loop(trainer: Trainer, folder: RunFolder, options: Options, console: Console | None) -> float:

@@ -21,6 +21,7 @@ from frostbit.kernels.ir import bits, reference
 from frostbit.kernels.ir.file import load_program, save_program
 from frostbit.kernels.ir.program import Program
 from frostbit.kernels.machine import cpu
+from frostbit.pipeline.data.inputs import Place, inputs_for
 from frostbit.pipeline.device import bundle
 from tests import RECORDS, nets
 from tests.kernels.programs import exact_programs, random_images
@@ -58,7 +59,8 @@ def write_case(folder: Path, name: str, program: Program) -> None:
 
 def write_bundle(folder: Path, program: Program) -> None:
     """What a board gets, unpacked, its wheel in ``lib`` (there is no pip under emulation)."""
-    with zipfile.ZipFile(io.BytesIO(bundle.build(program, "fashion-best", None, 0))) as archive:
+    inputs = inputs_for(program, Place(), 0, bundle.IMAGES)
+    with zipfile.ZipFile(io.BytesIO(bundle.build(program, "fashion-best", inputs))) as archive:
         archive.extractall(folder)
     with zipfile.ZipFile(next(folder.glob("*.whl"))) as archive:
         archive.extractall(folder / "lib")

@@ -5,7 +5,7 @@ import json
 from frostbit.kernels import load
 from frostbit.kernels.ir.file import load_program, program_hash
 from frostbit.kernels.ir.verify import infer_types
-from frostbit.pipeline.data.inputs import inputs_for
+from frostbit.pipeline.data.inputs import Place, inputs_for
 from tests import ROOT
 
 RECORDS = ROOT / "pipeline" / "records"
@@ -17,7 +17,7 @@ def test_the_shipped_model_reaches_the_accuracy_of_its_record() -> None:
     engine = load(MODEL)
     assert MODEL.stat().st_size == RECORD["bytes"] < 200_000
     assert program_hash(engine.program) == RECORD["program_sha256"]
-    inputs = inputs_for(engine.program, None, 0)
+    inputs = inputs_for(engine.program, Place(), 0)
     assert inputs.labels is not None, inputs.remedy
     right = (engine.run(inputs.images).argmax(axis=1) == inputs.labels).mean()
     best = next(run for run in RECORD["runs"] if run["method"] == "stompp-ste")

@@ -18,7 +18,7 @@ from frostbit.pipeline.bench import measure as bench
 from frostbit.pipeline.bench.static_estimate import BOARDS
 from frostbit.pipeline.bench.table import bench_markdown, bench_table
 from frostbit.pipeline.cli.main import main
-from frostbit.pipeline.data.inputs import inputs_for
+from frostbit.pipeline.data.inputs import Place, inputs_for
 from frostbit.pipeline.parity.torch_module import TorchTwin
 from tests.nets import every_op, images
 
@@ -96,10 +96,10 @@ def test_a_cold_start_is_a_process_of_its_own(tmp_path: Path) -> None:
 
 def test_random_images_stand_in_for_a_missing_data_set() -> None:
     program: Program = every_op()
-    inputs = inputs_for(program, None, seed=3)
+    inputs = inputs_for(program, Place(), seed=3)
     assert inputs.labels is None
     assert "unknown data set 'toy'" in inputs.remedy
-    again = inputs_for(program, None, seed=3)
+    again = inputs_for(program, Place(), seed=3)
     assert np.array_equal(inputs.images, again.images)
 
 

@@ -17,6 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from frostbit.pipeline.cli.main import main
+from frostbit.pipeline.data.inputs import Place, inputs_for
 from frostbit.pipeline.device import bundle
 from frostbit.pipeline.errors import UserError
 from frostbit.pipeline.network.models import Options, Shape, build
@@ -155,7 +156,8 @@ def test_forged_metrics_are_refused(trained: Path, tmp_path: Path, text: str) ->
 def test_no_name_in_a_bundle_leads_out_of_its_folder() -> None:
     """Whatever label and classes say; the wheel inside is a zip too."""
     program = dataclasses.replace(every_op(), dataset="", classes=("../../evil", *"bcde"))
-    with zipfile.ZipFile(io.BytesIO(bundle.build(program, "../../evil", None, 0))) as archive:
+    inputs = inputs_for(program, Place(), 0)
+    with zipfile.ZipFile(io.BytesIO(bundle.build(program, "../../evil", inputs))) as archive:
         names = archive.namelist()
         assert all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) for name in names)
         (wheel,) = (name for name in names if name.endswith(".whl"))

@@ -1,14 +1,18 @@
 """Folders of pictures: layouts, decoding, augmentation, cache, and what is refused."""
 
+import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from frostbit.pipeline.console import silent
 from frostbit.pipeline.data import datasets
-from frostbit.pipeline.data.datasets import Photographs
+from frostbit.pipeline.data.datasets import AnySplit, Photographs
 from frostbit.pipeline.data.folders import FolderSplit
+from frostbit.pipeline.data.picture_cache import decoded_once
 from frostbit.pipeline.errors import UserError
 from frostbit.pipeline.run import recipe
 from frostbit.pipeline.training.batches import Batches
@@ -16,7 +20,7 @@ from frostbit.pipeline.training.parallel import Ranks
 from frostbit.pipeline.training.train import Options, train
 
 CLASSES = ("apple", "pear")
-SMALL = Photographs(size=16)
+SMALL = Photographs((16, 16))
 
 
 def picture(path: Path, shade: int, size: tuple[int, int] = (40, 30)) -> None:
@@ -30,43 +34,51 @@ def picture(path: Path, shade: int, size: tuple[int, int] = (40, 30)) -> None:
     Image.fromarray(pixels).save(path)
 
 
-def fill(root: Path, each: int = 10) -> Path:
+def fill(root: Path, each: int = 10, shade: int = 0) -> Path:
     for number, name in enumerate(CLASSES):
         for index in range(each):
             ending = "jpg" if index % 2 else "png"
-            picture(root / name / f"{index:03d}.{ending}", 50 + 150 * number, (40 + index, 30))
+            path = root / name / f"{index:03d}.{ending}"
+            picture(path, 50 + shade + 150 * number, (40 + index, 30))
     (root / CLASSES[0] / "notes.txt").write_text("not a picture")
     return root
 
 
-def test_plain_class_folders_are_split_by_the_fixed_shuffle(tmp_path: Path) -> None:
-    found = datasets.load("folder", fill(tmp_path), photographs=SMALL)
+def pixels_of(split: AnySplit) -> np.ndarray:
+    return split.take(range(len(split)))
+
+
+def test_plain_class_folders_are_split_by_content(tmp_path: Path) -> None:
+    found = datasets.load("folder", fill(tmp_path, 100), photographs=SMALL)
     assert found.classes == CLASSES
     assert found.image_shape == (16, 16, 3)
     splits = (found.train, found.validation, found.test)
-    assert [len(split) for split in splits] == [16, 2, 2]
     paths = [path for split in splits for path in split.paths]  # type: ignore[attr-defined]
-    assert len(set(paths)) == 20
-    images = found.train.take(range(16))
-    assert images.shape == (16, 16, 16, 3)
+    assert len(paths) == len(set(paths)) == 200
+    assert [15 <= len(split) <= 25 or len(split) >= 150 for split in splits] == [True] * 3
+    images = pixels_of(found.train)
+    assert images.shape == (len(found.train), 16, 16, 3)
     assert images.dtype == np.uint8
     is_pear = images[..., 0].mean(axis=(1, 2)) > 125
     assert np.array_equal(is_pear, found.train.labels == 1)
+    for each in found.pictures:
+        assert each.stamp.sha256 == hashlib.sha256((tmp_path / each.path).read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize(
-    ("parts", "sizes"),
-    [
-        (("train", "val", "test"), [20, 4, 6]),
-        (("train", "test"), [18, 2, 6]),
-        (("train", "val"), [18, 2, 4]),
-    ],
+    ("parts", "test"),
+    [(("train", "val", "test"), 6), (("train", "test"), 6), (("train", "val"), 4)],
 )
-def test_given_splits_are_kept(tmp_path: Path, parts: tuple[str, ...], sizes: list[int]) -> None:
-    for part in parts:
-        fill(tmp_path / part, {"train": 10, "val": 2, "test": 3}[part])
+def test_given_splits_are_kept(tmp_path: Path, parts: tuple[str, ...], test: int) -> None:
+    for number, part in enumerate(parts):  # other shades: no picture is in two parts
+        fill(tmp_path / part, {"train": 50, "val": 2, "test": 3}[part], 7 * number)
     found = datasets.load("folder", tmp_path, photographs=SMALL)
-    assert [len(s) for s in (found.train, found.validation, found.test)] == sizes
+    assert len(found.test) == test
+    if len(parts) == 3:
+        assert (len(found.train), len(found.validation)) == (100, 4)
+    else:
+        assert len(found.train) + len(found.validation) == 100
+        assert 4 <= len(found.validation) <= 16
     if parts == ("train", "val"):
         again = datasets.load("imagenet", tmp_path, photographs=Photographs())
         assert again.image_shape == (224, 224, 3)
@@ -75,7 +87,7 @@ def test_given_splits_are_kept(tmp_path: Path, parts: tuple[str, ...], sizes: li
 
 def test_evaluation_resizes_the_shorter_side_and_crops_the_centre(tmp_path: Path) -> None:
     picture(tmp_path / "a.png", 9, (300, 150))
-    split = FolderSplit((tmp_path / "a.png",), np.zeros(1, np.int64), 56)
+    split = FolderSplit((tmp_path / "a.png",), np.zeros(1, np.int64), (56, 56, 3))
     image = split.take([0])[0]
     # shorter side 150 -> 64; the crop shows the middle 56 of 128 columns and of 64 rows
     columns, rows = image[28, :, 1].astype(int), image[:, 28, 2].astype(int)
@@ -119,16 +131,19 @@ def test_an_epoch_can_be_entered_in_the_middle(tmp_path: Path) -> None:
 def test_the_cache_decodes_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     root = fill(tmp_path / "set")
-    chosen = Photographs(size=16, cache=True)
+    chosen = Photographs((16, 16), cache=True)
     first = datasets.load("folder", root, photographs=chosen)
     kept = sorted((tmp_path / "cache").rglob("*.npy"))
     assert len(kept) == 3
-    monkeypatch.setattr("frostbit.pipeline.data.folders.decode", None)  # decoding again would fail
+    # decoding again would fail
+    monkeypatch.setattr("frostbit.pipeline.data.pictures.open_picture", None)
     second = datasets.load("folder", root, photographs=chosen)
-    assert np.array_equal(first.train.take(range(16)), second.train.take(range(16)))
+    assert np.array_equal(pixels_of(first.train), pixels_of(second.train))
     monkeypatch.undo()
-    plain = datasets.load("folder", root, photographs=SMALL)
-    assert np.array_equal(first.test.take(range(2)), plain.test.take(range(2)))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (root / "apple" / "000.png").touch()  # another time: it may be another picture
+    datasets.load("folder", root, photographs=chosen)
+    assert len(sorted((tmp_path / "cache").rglob("*.npy"))) == 4
     made = Batches(second.train, 8, 0)
     assert next(made.epoch(0))[0].shape == (8, 16, 16, 3)
 
@@ -144,6 +159,28 @@ def test_a_run_on_pictures(tmp_path: Path) -> None:
     result = train(chosen, tmp_path / "run", Options(skip_corrupt=True, **place))
     assert result is not None
     assert result.test_after is not None
+
+
+def test_the_cache_changes_no_pixel_of_any_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sizes 8 to 256, square and not, on pictures that leave half a pixel over on either side."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    rng = np.random.default_rng(0)
+    paths = []
+    for index, (height, width) in enumerate([(60, 91), (90, 61)]):
+        pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        paths.append(tmp_path / f"{index}.png")
+        Image.fromarray(pixels).save(paths[-1])
+    for size in range(8, 257):
+        shapes = [(size, size, 1)]
+        shapes += [(size, int(rng.integers(8, 257)), 1)] if size % 4 == 0 else []
+        for shape in shapes:
+            plain = FolderSplit(tuple(paths), np.zeros(2, np.int64), shape)
+            cached = replace(plain, decoded=decoded_once(paths, shape, silent))
+            assert np.array_equal(pixels_of(plain), pixels_of(cached)), shape
+        for file in (tmp_path / "cache").rglob("*.npy"):
+            file.unlink()
 
 
 # ---------------------------------------------------------------- refusals
@@ -171,7 +208,7 @@ def test_what_cannot_be_used_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
     refused(tmp_path / "split", "neither test nor val")
     picture(tmp_path / "split" / "test" / "plum" / "1.png", 3)
     refused(tmp_path / "split", "plum", "no class")
-    fill(tmp_path / "few", 2)
+    fill(tmp_path / "few", 1)
     refused(tmp_path / "few", "too few pictures")
 
 
@@ -180,9 +217,9 @@ def test_a_corrupt_picture_is_named_and_skipped_by_flag(tmp_path: Path) -> None:
     bad = tmp_path / "apple" / "000.png"
     bad.write_bytes(bad.read_bytes()[:60])
     refused(tmp_path, "cannot decode image", "000.png", "--skip-corrupt")
-    found = datasets.load("folder", tmp_path, photographs=Photographs(16, skip_corrupt=True))
-    assert len(found.notes) == 1
-    assert "000.png" in found.notes[0]
+    found = datasets.load("folder", tmp_path, photographs=Photographs((16, 16), skip_corrupt=True))
+    assert ["000.png" in note for note in found.notes] == [False, True]
+    assert "notes.txt" in found.notes[0]
     assert len(found.train) + len(found.validation) + len(found.test) == 19
 
 
@@ -190,5 +227,5 @@ def test_a_class_whose_pictures_are_all_corrupt_is_refused(tmp_path: Path) -> No
     fill(tmp_path)
     for path in (tmp_path / "pear").iterdir():
         path.write_bytes(b"no picture")
-    with pytest.raises(UserError, match=r"pear' has no picture that can be decoded"):
-        datasets.load("folder", tmp_path, photographs=Photographs(16, skip_corrupt=True))
+    with pytest.raises(UserError, match=r"class 'pear' .* has no picture that can be trained on"):
+        datasets.load("folder", tmp_path, photographs=Photographs((16, 16), skip_corrupt=True))

@@ -48,7 +48,7 @@ def test_a_thin_picture_does_not_grow_without_measure(
     path = tmp_path / "thin.png"
     path.write_bytes(png(*size))
     with pytest.raises(UserError, match=r"would be resized to .*crop it"):
-        pictures.evaluated(path, 224)
+        pictures.evaluated(path, (224, 224, 3))
     with pytest.raises(UserError, match=r"would be resized to .*crop it"):
         pictures.fitted(path, (224, 224, 3))
 
@@ -56,7 +56,7 @@ def test_a_thin_picture_does_not_grow_without_measure(
 def test_a_true_picture_of_many_pixels_is_decoded_within_the_limit(tmp_path: Path) -> None:
     path = tmp_path / "large.png"
     path.write_bytes(png(3000, 2000))
-    assert pictures.evaluated(path, 32).shape == (32, 32, 3)
+    assert pictures.evaluated(path, (32, 32, 3)).shape == (32, 32, 3)
 
 
 def test_what_a_file_is_decides_its_content(tmp_path: Path) -> None:

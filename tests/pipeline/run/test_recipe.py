@@ -114,7 +114,5 @@ def test_unknown_models_are_named(name: str, text: str) -> None:
 
 def test_impossible_models_are_refused() -> None:
     shape = models.Shape((8, 9, 1), 10, (0.5,), (0.5,))
-    with pytest.raises(UserError, match="square"):
-        models.build("bireal-2", shape, models.Options(4))
     with pytest.raises(UserError, match="at least 1"):
         models.build("mlp-2", shape, models.Options(0))
