@@ -205,7 +205,7 @@ def test_an_unknown_set_gets_a_suggestion() -> None:
 
 def test_loading_needs_no_torch(fashion: Path) -> None:
     code = (
-        "import sys; from pipeline import data; data.load('digits'); "
-        f"data.load('fashion-mnist', {str(fashion)!r}); assert 'torch' not in sys.modules"
+        "import sys; from frostbit.pipeline.data import datasets; datasets.load('digits'); "
+        f"datasets.load('fashion-mnist', {str(fashion)!r}); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -224,7 +224,7 @@ def test_pictures_keep_their_proportions(tmp_path: Path) -> None:
     wide[:, 20:40] = 255  # the middle third
     Image.fromarray(wide).save(tmp_path / "wide.png")
     assert (pictures.fitted(tmp_path / "wide.png", (10, 10, 1)) > 200).mean() > 0.85
-    assert pictures.evaluated(tmp_path / "wide.png", 7).shape == (7, 7, 3)
+    assert pictures.evaluated(tmp_path / "wide.png", (7, 5, 1)).shape == (7, 5, 1)
 
 
 # ---------------------------------------------------------------- remote
