@@ -29,6 +29,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from frostbit.kernels.ir.macs import macs
 from frostbit.kernels.ir.program import BinaryConv, Conv, Dense, Kind, Op, Program, Threshold
 from frostbit.kernels.ir.verify import infer_types
 
@@ -189,14 +190,6 @@ def _parameters(op: Op) -> tuple[dict[int, int], int]:
     return {}, 0
 
 
-def _macs(op: Op, pixels: int, input_bits: int) -> dict[int, int]:
-    if isinstance(op, BinaryConv):
-        return {input_bits: pixels * op.channels_out * op.taps}
-    if isinstance(op, (Conv, Dense)):
-        return {32: pixels * op.weights.size}
-    return {}
-
-
 def summarise_program(program: Program, file_bytes: int) -> Summary:
     """Summary of ``program``, whose .bnn file has ``file_bytes``; FormatError if malformed."""
     types = infer_types(program)
@@ -205,6 +198,8 @@ def summarise_program(program: Program, file_bytes: int) -> Summary:
         shape = types[op.name].shape
         parameters, size = _parameters(op)
         width = max(KIND_BITS[types[source].kind] for source in op.inputs)
-        macs = _macs(op, shape[0] * shape[1], width)
-        layers.append(Layer(op.name, type(op).__name__, width, shape, parameters, size, macs))
+        counts = {
+            bits: count for bits, count in zip((1, 32), macs(op, types), strict=True) if count
+        }
+        layers.append(Layer(op.name, type(op).__name__, width, shape, parameters, size, counts))
     return Summary("Frostbit model", file_bytes, tuple(layers))

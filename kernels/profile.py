@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frostbit.kernels.engine import Engine
-from frostbit.kernels.ir.program import BinaryConv, Conv, Dense, Op, Program
+from frostbit.kernels.ir.macs import macs
 from frostbit.kernels.ir.verify import infer_types
 
 SHORT = 20e-6
@@ -41,18 +41,6 @@ class StepTime:
     seconds: float
     binary_macs: int
     float_macs: int
-
-
-def macs(op: Op, program: Program) -> tuple[int, int]:
-    """``(binary, full precision)`` multiply-accumulates of one op for one image."""
-    if not isinstance(op, (BinaryConv, Conv, Dense)):
-        return 0, 0
-    types = infer_types(program)
-    height, width, _ = types[op.name].shape
-    if isinstance(op, BinaryConv):
-        count = height * width * op.channels_out * op.taps
-        return (count, 0) if types[op.inputs[0]].kind == "bits" else (0, count)
-    return 0, height * width * op.weights.size
 
 
 def profile(
@@ -91,10 +79,10 @@ def profile(
         start = time.perf_counter()
         engine.time_steps(0, 0, batch[:1])
         calls[turn - 1] = time.perf_counter() - start
-    ops = {op.name: op for op in engine.program.ops}
+    ops, types = {op.name: op for op in engine.program.ops}, infer_types(engine.program)
     found = []
     for name, median in zip(engine.steps, np.median(times, axis=0), strict=True):
-        binary, real = macs(ops[name], engine.program) if name in ops else (0, 0)
+        binary, real = macs(ops[name], types) if name in ops else (0, 0)
         kind = type(ops[name]).__name__ if name in ops else "Prepare"
         found.append(StepTime(name, kind, max(0.0, float(median)), binary, real))
     found.append(StepTime(CALL, "Prepare", float(np.median(calls)), 0, 0))

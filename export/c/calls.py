@@ -9,14 +9,13 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from frostbit.export.c import text as c_text
 from frostbit.export.c.functions import PATCHES
-from frostbit.export.c.steps import BIT_WORD, Places, Step, words_for
+from frostbit.export.c.steps import BIT_WORD, Places, words_for
 from frostbit.kernels.ir import bits
 from frostbit.kernels.ir.exact import LARGEST, as_int16
 from frostbit.kernels.ir.program import (
@@ -37,6 +36,7 @@ from frostbit.kernels.ir.program import (
     ValueType,
     Window,
 )
+from frostbit.kernels.plan.fusion import Step
 
 PAIR = 2
 """Least words in an array that is read in pairs: GCC warns of smaller ones, though never read."""
@@ -61,7 +61,7 @@ class CFile:
     types: dict[str, ValueType]
     places: Places
     pointers: dict[str, str]
-    level_type: type[np.signedinteger[Any]]
+    level_type: type[np.int16] | type[np.int32]
     masked: bool
     constants: list[str] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
@@ -79,7 +79,7 @@ class CFile:
         arena = "fb_words" if self.types[name].kind == "bits" else "fb_floats"
         return f"{arena} + {self.places.offsets[name]}"
 
-    def array(self, name: str, values: NDArray[Any]) -> str:
+    def array(self, name: str, values: NDArray[np.generic]) -> str:
         """Add a constant array; returns its name."""
         self.constants.append(c_text.array(name, values))
         self.constant_bytes += values.nbytes
@@ -103,7 +103,7 @@ class CFile:
 
 def _ends(file: CFile, step: Step) -> tuple[str, str, str]:
     """Arguments ``residual, out, signs``."""
-    return file.pointer(step.residual), file.pointer(step.out), file.pointer(step.signs)
+    return file.pointer(step.residual), file.pointer(step.out), file.pointer(step.bits)
 
 
 def _size(file: CFile, name: str) -> tuple[int, int]:
@@ -186,7 +186,7 @@ def binary_conv(file: CFile, step: Step, op: BinaryConv, prefix: str) -> None:
             file.scratch_for("mask", words)
     if isinstance(op.epilogue, Threshold):
         level = file.array(f"{prefix}_level", op.epilogue.level.astype(file.level_type))
-        file.call("binary_threshold", source, window, weights, level, file.pointer(step.signs))
+        file.call("binary_threshold", source, window, weights, level, file.pointer(step.bits))
         return
     file.scratch_for("row", op.channels_out)
     mul = file.array(f"{prefix}_mul", op.epilogue.mul)

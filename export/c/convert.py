@@ -26,12 +26,13 @@ from frostbit.export.c import text as c_text
 from frostbit.export.c.calls import RULES, CFile
 from frostbit.export.c.functions import source_of
 from frostbit.export.c.header import PREFIX, check_prefix
-from frostbit.export.c.steps import Step, elements, places, steps_of
+from frostbit.export.c.steps import elements, places, steps_of
 from frostbit.export.errors import ExportError
 from frostbit.kernels.ir.exact import analyse
 from frostbit.kernels.ir.file import program_hash
 from frostbit.kernels.ir.program import INPUT, BinaryConv, Op, Program, Threshold, ValueType
 from frostbit.kernels.ir.verify import infer_types
+from frostbit.kernels.plan.fusion import Step
 
 SCRATCH_TYPES = {
     "patch": "uint32_t",
@@ -100,9 +101,9 @@ def _write_step(file: CFile, index: int, step: Step, kept: dict[str, Kept]) -> N
     RULES[type(step.op)](file, step, step.op, c_text.identifier(index, step.op.name))
     if len(file.constants) == before:
         file.constants.pop()
-    if step.signs is not None:
-        at = kept[step.signs]
-        file.calls.append(f"    FB_KEEP({at.start}, {file.pointer(step.signs)}, {at.count});")
+    if step.bits is not None:
+        at = kept[step.bits]
+        file.calls.append(f"    FB_KEEP({at.start}, {file.pointer(step.bits)}, {at.count});")
 
 
 def _promise(program: Program) -> str:

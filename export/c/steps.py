@@ -12,9 +12,8 @@ Floats and bits live in two arenas, so that no memory is ever read as another ty
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from frostbit.kernels.ir.program import (
     INPUT,
@@ -25,44 +24,12 @@ from frostbit.kernels.ir.program import (
     Conv,
     Op,
     Program,
-    Sign,
     ValueType,
 )
 from frostbit.kernels.plan.arena import Layout, place
+from frostbit.kernels.plan.fusion import Step, fuse_adds, fuse_signs, spans
 
 BIT_WORD = 32
-
-
-@dataclass(frozen=True)
-class Step:
-    """One call.
-
-    Attributes:
-        op: what to compute.
-        source: name of the value it reads.
-        residual: name of the float map it adds, or None.
-        out: name of the float map it writes, or None.
-        signs: name of the bits it writes, or None.
-        names: names of all ops it covers, in order.
-        more: names of what a Concat reads after ``source``.
-    """
-
-    op: Op
-    source: str
-    residual: str | None
-    out: str | None
-    signs: str | None
-    names: tuple[str, ...]
-    more: tuple[str, ...] = ()
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        added = () if self.residual is None else (self.residual,)
-        return (self.source, *added, *self.more)
-
-    @property
-    def writes(self) -> tuple[str, ...]:
-        return tuple(name for name in (self.out, self.signs) if name is not None)
 
 
 @dataclass(frozen=True)
@@ -98,81 +65,35 @@ def _makes_floats(op: Op) -> bool:
 def _first(op: Op, kind: str) -> Step:
     out, signs = (None, op.name) if kind == "bits" else (op.name, None)
     if isinstance(op, Concat):
-        return Step(op, op.inputs[0], None, out, signs, (op.name,), op.inputs[1:])
+        return Step(op, op.inputs[0], out=out, bits=signs, more=op.inputs[1:])
     residual = op.inputs[1] if len(op.inputs) > 1 else None
-    return Step(op, op.inputs[0], residual, out, signs, (op.name,))
+    return Step(op, op.inputs[0], residual, out, signs)
 
 
-def _fuse_adds(steps: list[Step]) -> list[Step]:
-    """Merge each Add with a convolution that it alone reads; the Add's position counts."""
-    readers = Counter(name for step in steps for name in step.reads)
-    makers = {step.out: step for step in steps if _makes_floats(step.op)}
-    merged: dict[int, Step] = {}
-    gone: set[str | None] = set()
-    for i, step in enumerate(steps):
-        if not isinstance(step.op, Add):
-            continue
-        for mine, other in ((step.source, step.residual), (step.residual, step.source)):
-            if mine in makers and readers[mine or ""] == 1:
-                maker = makers[mine]
-                names = maker.names + step.names
-                merged[i] = replace(maker, residual=other, out=step.out, names=names)
-                gone.add(mine)
-                break
-    return [merged.get(i, step) for i, step in enumerate(steps) if step.out not in gone]
-
-
-def _fuse_signs(steps: list[Step], result: str) -> list[Step]:
-    """Let the call that makes a float map write its signs too."""
-    fused = list(steps)
-    makers = {
-        step.out: i
-        for i, step in enumerate(steps)
-        if step.out and (_makes_floats(step.op) or isinstance(step.op, Add))
-    }
-    gone = set()
-    for i, step in enumerate(steps):
-        maker = makers.get(step.source) if isinstance(step.op, Sign) else None
-        if maker is not None and fused[maker].signs is None:
-            names = fused[maker].names + step.names
-            fused[maker] = replace(fused[maker], signs=step.signs, names=names)
-            gone.add(i)
-    kept = [step for i, step in enumerate(fused) if i not in gone]
-    needed = {name for step in kept for name in step.reads} | {result}
-    return [
-        replace(step, out=None) if step.signs and step.out not in needed else step for step in kept
-    ]
+def _takes_signs(op: Op) -> bool:
+    return _makes_floats(op) or isinstance(op, Add)
 
 
 def steps_of(program: Program, types: Mapping[str, ValueType]) -> list[Step]:
     """Calls of a verified ``program`` in order; ``types`` as from ``infer_types``."""
     steps = [_first(op, types[op.name].kind) for op in program.ops]
-    return _fuse_signs(_fuse_adds(steps), program.ops[-1].name)
+    return fuse_signs(fuse_adds(steps, _makes_floats), program.ops[-1].name, _takes_signs)
 
 
-def _spans(steps: list[Step]) -> dict[str, tuple[int, int]]:
-    """First and last call that needs each value."""
-    spans: dict[str, tuple[int, int]] = {}
-    for i, step in enumerate(steps):
-        for name in (*step.reads, *step.writes):
-            spans[name] = (spans.get(name, (i, i))[0], i)
-    return spans
-
-
-def _shared(steps: list[Step], spans: Mapping[str, tuple[int, int]], result: str) -> dict[str, str]:
+def _shared(steps: list[Step], alive: Mapping[str, tuple[int, int]], result: str) -> dict[str, str]:
     """For each float map, the value whose memory it takes (its own name if none).
 
     A sum is written over an operand that is not needed afterwards. A convolution reads its
     source around each pixel, so it never writes over that.
     """
-    owner = {name: name for name in spans}
+    owner = {name: name for name in alive}
     for i, step in enumerate(steps):
         if step.residual is None or step.out is None or step.out == result:
             continue
         operands = step.reads if isinstance(step.op, Add) else (step.residual,)
         for name in operands:
             is_read_around = name == step.source and not isinstance(step.op, Add)
-            if spans[name][1] == i and not is_read_around:
+            if alive[name][1] == i and not is_read_around:
                 owner[step.out] = owner[name]
                 break
     return owner
@@ -193,10 +114,10 @@ def places(steps: list[Step], types: Mapping[str, ValueType], result: str) -> Pl
     Raises:
         FormatError: if an arena is larger than 2 GiB.
     """
-    spans = _spans(steps)
-    owner = _shared(steps, spans, result)
+    alive = spans(steps)
+    owner = _shared(steps, alive, result)
     joint: dict[str, tuple[int, int]] = {}
-    for name, (first, last) in spans.items():
+    for name, (first, last) in alive.items():
         start, end = joint.get(owner[name], (first, last))
         joint[owner[name]] = (min(start, first), max(end, last))
     offsets: dict[str, int] = {}

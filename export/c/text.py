@@ -8,7 +8,6 @@ string is escaped byte by byte.
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,19 +55,19 @@ def number(value: float) -> str:
     return f"{mantissa.rstrip('0').rstrip('.')}p{int(exponent)}f"
 
 
-def _items(values: NDArray[Any], code: str) -> list[str]:
+def _items(values: NDArray[np.generic], code: str) -> list[str]:
     if code == "u4":
         digits = values.astype(">u4").tobytes().hex()
         return [f"0x{digits[i : i + 8]}" for i in range(0, len(digits), 8)]
     return [number(v) if code == "f4" else str(v) for v in values.tolist()]
 
 
-def c_type(values: NDArray[Any]) -> str:
+def c_type(values: NDArray[np.generic]) -> str:
     """C type of the elements of ``values``."""
     return _C_TYPES[values.dtype.str[1:]]
 
 
-def array(name: str, values: NDArray[Any]) -> str:
+def array(name: str, values: NDArray[np.generic]) -> str:
     """Definition of a static constant array with all elements of ``values`` in order."""
     flat = np.ascontiguousarray(values).reshape(-1)
     code = flat.dtype.str[1:]

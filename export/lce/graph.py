@@ -7,15 +7,15 @@ rules in :mod:`frostbit.export.lce.convert` are written with these.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from frostbit.export.lce.tflite_writer import ABSENT, SAME, VALID, GraphWriter
 from frostbit.kernels.ir.program import Affine, BinaryConv, Threshold, Window
 
 Pads = tuple[int, int, int, int]
+Floats = NDArray[np.floating]
 
 LCE_WORD_BITS = 32
 
@@ -85,7 +85,7 @@ class LceGraph:
         self.writer.operator(operator, inputs, [output], options)
         return output
 
-    def _ints(self, name: str, values: Any) -> int:
+    def _ints(self, name: str, values: ArrayLike) -> int:
         return self.writer.constant(name, np.array(values, np.int32))
 
     def input(self, shape: Sequence[int]) -> int:
@@ -118,7 +118,7 @@ class LceGraph:
         """Element-wise sum; ``b`` may be broadcast to the shape of ``a``."""
         return self._emit("ADD", [a, b], name, self.writer.shape(a), np.float32)
 
-    def add_constant(self, name: str, x: int, values: NDArray[Any]) -> int:
+    def add_constant(self, name: str, x: int, values: Floats) -> int:
         return self.add(
             name, x, self.writer.constant(f"{name}/constant", values.astype(np.float32))
         )
@@ -153,7 +153,7 @@ class LceGraph:
         shape = (1, 1, 1, self.writer.shape(x)[3])
         return self._emit("SUM", [x, axes], name, shape, np.float32, keep_dims=1)
 
-    def dense(self, name: str, x: int, weights: NDArray[Any], bias: NDArray[Any]) -> int:
+    def dense(self, name: str, x: int, weights: Floats, bias: Floats) -> int:
         """FULLY_CONNECTED with weights ``[O, C]``: output ``[1, O]``."""
         inputs = [
             x,
@@ -166,56 +166,56 @@ class LceGraph:
         self,
         name: str,
         x: int,
-        weights: NDArray[Any],
-        bias: NDArray[Any],
+        weights: Floats,
+        bias: Floats,
         window: Window,
         same: bool,
     ) -> int:
         """CONV_2D with weights OHWI; pads are those of SAME mode or none."""
+        return self._weighted("CONV_2D", name, x, weights, bias, window, same)
+
+    def depthwise(
+        self,
+        name: str,
+        x: int,
+        weights: Floats,
+        bias: Floats,
+        window: Window,
+        same: bool,
+    ) -> int:
+        """DEPTHWISE_CONV_2D with weights ``[O, kh, kw, 1]``: O / C outputs per channel."""
+        times = len(weights) // self.writer.shape(x)[3]
+        stored = weights.transpose(3, 1, 2, 0)
+        operator = "DEPTHWISE_CONV_2D"
+        return self._weighted(operator, name, x, stored, bias, window, same, depth_multiplier=times)
+
+    def _weighted(
+        self,
+        operator: str,
+        name: str,
+        x: int,
+        weights: Floats,
+        bias: Floats,
+        window: Window,
+        same: bool,
+        **options: int,
+    ) -> int:
+        """A convolution with full-precision ``weights`` as they are stored."""
         inputs = [
             x,
             self.writer.constant(f"{name}/weights", weights.astype(np.float32)),
             self.writer.constant(f"{name}/bias", bias.astype(np.float32)),
         ]
         return self._emit(
-            "CONV_2D",
+            operator,
             inputs,
             name,
-            self._output(x, window, same, len(weights)),
+            self._output(x, window, same, len(bias)),
             np.float32,
             padding=SAME if same else VALID,
             stride_w=window.stride[1],
             stride_h=window.stride[0],
-            dilation_w_factor=window.dilation[1],
-            dilation_h_factor=window.dilation[0],
-        )
-
-    def depthwise(
-        self,
-        name: str,
-        x: int,
-        weights: NDArray[Any],
-        bias: NDArray[Any],
-        window: Window,
-        same: bool,
-    ) -> int:
-        """DEPTHWISE_CONV_2D with weights ``[O, kh, kw, 1]``: O / C outputs per channel."""
-        stored = weights.astype(np.float32).transpose(3, 1, 2, 0)
-        inputs = [
-            x,
-            self.writer.constant(f"{name}/weights", stored),
-            self.writer.constant(f"{name}/bias", bias.astype(np.float32)),
-        ]
-        return self._emit(
-            "DEPTHWISE_CONV_2D",
-            inputs,
-            name,
-            self._output(x, window, same, len(weights)),
-            np.float32,
-            padding=SAME if same else VALID,
-            stride_w=window.stride[1],
-            stride_h=window.stride[0],
-            depth_multiplier=len(weights) // self.writer.shape(x)[3],
+            **options,  # here: the order of fields decides bytes
             dilation_w_factor=window.dilation[1],
             dilation_h_factor=window.dilation[0],
         )

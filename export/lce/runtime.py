@@ -14,7 +14,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from typing import IO, Any, cast
+from typing import IO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,7 +67,7 @@ class Worker:
         """Process id."""
         return self._process.pid
 
-    def ask(self, header: dict[str, Any], array: NDArray[Any]) -> list[NDArray[Any]]:
+    def ask(self, header: lce_worker.Header, array: NDArray[np.uint8]) -> list[lce_worker.Array]:
         """Send one request and return the arrays of its reply; raises LceError."""
         with self._deadline() as expired:
             try:
@@ -159,12 +159,12 @@ class LceRuntime:
             raise
 
     def _load(self, name: str, tflite: bytes) -> None:
-        header = {"op": "load", "model": name, "kernel": self._kernel}
+        header = lce_worker.Header(op="load", model=name, kernel=self._kernel)
         self._worker.ask(header, np.frombuffer(tflite, np.uint8))
 
     def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Logits float32 ``[N, classes]`` of uint8 ``[N, H, W, C]``, one image at a time."""
-        return self._run("shipped", images)[0]
+        return np.asarray(self._run("shipped", images)[0], np.float32)
 
     def signs(self, images: NDArray[np.uint8]) -> dict[str, Words]:
         """Every ``bits`` value by op name, uint64 ``[N, H, W, ceil(C/64)]``, of the debug form."""
@@ -173,9 +173,12 @@ class LceRuntime:
             self._has_debug = True
         outputs = self._run("debug", images)[1:]
         names = to_lce.sign_names(self.program)
-        return {name: _to_words(each) for name, each in zip(names, outputs, strict=True)}
+        return {
+            name: _to_words(np.asarray(each, np.int32))
+            for name, each in zip(names, outputs, strict=True)
+        }
 
-    def _run(self, model: str, images: NDArray[np.uint8]) -> list[NDArray[Any]]:
+    def _run(self, model: str, images: NDArray[np.uint8]) -> list[lce_worker.Array]:
         check_images(images, self.program.input_shape)
         chunks = [
             self._worker.ask({"op": "run", "model": model}, images[start : start + CHUNK])
@@ -193,8 +196,8 @@ class LceRuntime:
         runs = repeats * len(image)
         for start in range(0, runs, CHUNK):
             count = min(CHUNK, runs - start)
-            header = {"op": "time", "model": "shipped", "repeats": count}
-            times += self._worker.ask(header, image[:1])
+            header = lce_worker.Header(op="time", model="shipped", repeats=count)
+            times += [np.asarray(each, np.float64) for each in self._worker.ask(header, image[:1])]
         return np.asarray(np.concatenate(times).reshape(repeats, len(image)).sum(axis=1))
 
     def close(self) -> None:

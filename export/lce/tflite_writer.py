@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import flatbuffers
 import numpy as np
@@ -28,7 +27,7 @@ ABSENT = -1
 SAME, VALID = 0, 1
 """Values of the ``padding`` field."""
 
-TENSOR_TYPES = {np.dtype(np.float32): 0, np.dtype(np.int32): 2}
+TENSOR_TYPES: dict[np.dtype[np.generic], int] = {np.dtype(np.float32): 0, np.dtype(np.int32): 2}
 CUSTOM = 32
 BUILTIN_OPERATORS = {
     "ADD": 0,
@@ -92,7 +91,7 @@ class Tensor:
     """One tensor: static shape, numpy dtype, buffer index (0 for values computed), name."""
 
     shape: tuple[int, ...]
-    dtype: np.dtype[Any]
+    dtype: np.dtype[np.generic]
     buffer: int
     name: str
 
@@ -126,14 +125,16 @@ class GraphWriter:
         """Add a computed tensor (or graph input) and return its index."""
         return self._add(name, shape, np.dtype(dtype), 0)
 
-    def constant(self, name: str, values: NDArray[Any]) -> int:
+    def constant(self, name: str, values: NDArray[np.generic]) -> int:
         """Add a constant float32 or int32 tensor; equal bytes share one buffer."""
         dtype = values.dtype
         data = np.ascontiguousarray(values.astype(dtype.newbyteorder("<"), copy=False)).tobytes()
         buffer = self._buffers.setdefault(data, len(self._buffers))
         return self._add(name, values.shape, dtype, buffer)
 
-    def _add(self, name: str, shape: Sequence[int], dtype: np.dtype[Any], buffer: int) -> int:
+    def _add(
+        self, name: str, shape: Sequence[int], dtype: np.dtype[np.generic], buffer: int
+    ) -> int:
         if dtype not in TENSOR_TYPES:
             raise ValueError(f"tensor '{name}': no TFLite type for {dtype}")
         while name in self._names:  # tools find tensors by name
@@ -188,7 +189,7 @@ class GraphWriter:
         return bytes(builder.Output())
 
 
-Slot = tuple[int, str, Any]
+Slot = tuple[int, str, int]
 
 
 def _offset(slot: int, position: int) -> Slot:

@@ -25,9 +25,11 @@ import struct
 import sys
 import time
 import types
-from typing import IO, Any
+from collections.abc import Sequence
+from typing import IO, Protocol, TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
 
 KERNELS = {
     "default": {},
@@ -35,9 +37,27 @@ KERNELS = {
     "reference": {"use_reference_bconv": True},
 }
 LENGTH = struct.Struct("<I")
+Array = NDArray[np.generic]
 
 
-def send(stream: IO[bytes], header: dict[str, Any], arrays: list[Any]) -> None:
+class Header(TypedDict, total=False):
+    """What may stand in a frame beside its arrays."""
+
+    op: str
+    model: str
+    kernel: str
+    repeats: int
+    error: str
+
+
+class Interpreter(Protocol):
+    """What is used of LCE's own."""
+
+    def predict(self, inputs: Sequence[Array], /) -> list[Array]:
+        """Outputs of one batch."""
+
+
+def send(stream: IO[bytes], header: Header, arrays: list[Array]) -> None:
     """Write one frame."""
     arrays = [np.ascontiguousarray(array) for array in arrays]
     described = [{"dtype": array.dtype.str, "shape": array.shape} for array in arrays]
@@ -48,7 +68,7 @@ def send(stream: IO[bytes], header: dict[str, Any], arrays: list[Any]) -> None:
     stream.flush()
 
 
-def receive(stream: IO[bytes]) -> tuple[dict[str, Any], list[Any]]:
+def receive(stream: IO[bytes]) -> tuple[Header, list[Array]]:
     """Read one frame; raises EOFError where the stream ends."""
     header = json.loads(_exactly(stream, LENGTH.unpack(_exactly(stream, LENGTH.size))[0]))
     arrays = []
@@ -66,7 +86,7 @@ def _exactly(stream: IO[bytes], size: int) -> bytes:
     return data
 
 
-def load(model: bytes, kernel: str) -> Any:
+def load(model: bytes, kernel: str) -> Interpreter:
     """LCE's low-level interpreter, single-threaded, with the named kernel."""
     name = "larq_compute_engine"
     if name not in sys.modules:
@@ -76,17 +96,18 @@ def load(model: bytes, kernel: str) -> Any:
         stub = types.ModuleType(name)
         stub.__path__ = list(spec.submodule_search_locations or ())
         sys.modules[name] = stub
-    from larq_compute_engine.tflite.python.interpreter import Interpreter
+    from larq_compute_engine.tflite.python import interpreter
 
-    return Interpreter(model, num_threads=1, **KERNELS[kernel]).interpreter
+    made: Interpreter = interpreter.Interpreter(model, num_threads=1, **KERNELS[kernel]).interpreter
+    return made
 
 
-def run(interpreter: Any, images: Any) -> list[Any]:
+def run(interpreter: Interpreter, images: Array) -> list[Array]:
     rows = [interpreter.predict([image[np.newaxis]]) for image in images.astype(np.float32)]
     return [np.concatenate(column) for column in zip(*rows, strict=True)]
 
 
-def measure(interpreter: Any, image: Any, repeats: int) -> Any:
+def measure(interpreter: Interpreter, image: Array, repeats: int) -> Array:
     inputs = [image.astype(np.float32)]
     elapsed = np.empty(repeats, np.float64)
     for index in range(repeats):
@@ -98,14 +119,14 @@ def measure(interpreter: Any, image: Any, repeats: int) -> Any:
 
 def serve(requests: IO[bytes], replies: IO[bytes]) -> None:
     """Answer requests until the input ends."""
-    models: dict[str, Any] = {}
+    models: dict[str, Interpreter] = {}
     while True:
         try:
             header, arrays = receive(requests)
         except EOFError:
             return
-        results: list[Any] = []
-        answer: dict[str, Any] = {}
+        results: list[Array] = []
+        answer: Header = {}
         try:
             if header["op"] == "load":
                 models[header["model"]] = load(arrays[0].tobytes(), header["kernel"])

@@ -8,13 +8,12 @@ Layout is what ONNX Runtime likes best: float32 NCHW input, BatchNorm already fo
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from frostbit.export.onnx.graph import Attribute, make_node, window_attributes
 from frostbit.export.onnx.runtime import session, time_session
 from frostbit.export.runtimes import Images, Milliseconds
 from frostbit.kernels.ir.program import (
@@ -34,14 +33,13 @@ from frostbit.kernels.ir.program import (
     Sign,
     Threshold,
     ToFloat,
-    Window,
 )
 from frostbit.kernels.ir.verify import verify
 
 OPSET = 13
 
 
-def twin_weights(op: Conv | BinaryConv | Dense, seed: int) -> NDArray[Any]:
+def twin_weights(op: Conv | BinaryConv | Dense, seed: int) -> NDArray[np.float32]:
     """Random float32 weights of ``op``'s shape (OIHW, or ``[O, C]``), scaled by fan-in."""
     if isinstance(op, Conv):
         out, kernel_h, kernel_w, channels = op.weights.shape
@@ -55,15 +53,6 @@ def twin_weights(op: Conv | BinaryConv | Dense, seed: int) -> NDArray[Any]:
     return np.asarray(rng.standard_normal(shape) / np.sqrt(fan_in), dtype=np.float32)
 
 
-def _window(window: Window) -> dict[str, Any]:
-    return {
-        "kernel_shape": list(window.kernel),
-        "strides": list(window.stride),
-        "pads": list(window.pads),
-        "dilations": list(window.dilation),
-    }
-
-
 class _Twin:
     """Nodes and weights under construction."""
 
@@ -71,10 +60,10 @@ class _Twin:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
 
-    def node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> None:
-        self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
+    def node(self, kind: str, inputs: list[str], output: str, **attributes: Attribute) -> None:
+        self.nodes.append(make_node(kind, inputs, output, attributes))
 
-    def constant(self, name: str, value: NDArray[Any]) -> str:
+    def constant(self, name: str, value: NDArray[np.float32]) -> str:
         self.constants.append(numpy_helper.from_array(value, name))
         return name
 
@@ -84,7 +73,7 @@ class _Twin:
         inputs.append(self.constant(f"{op.name}/b", np.zeros(len(weights), np.float32)))
         relu = isinstance(op, BinaryConv) and isinstance(op.epilogue, Threshold)
         output = f"{op.name}/acc" if relu else op.name
-        self.node("Conv", inputs, output, group=op.groups, **_window(op.window))
+        self.node("Conv", inputs, output, group=op.groups, **window_attributes(op.window))
         if relu:
             self.node("Relu", [output], op.name)
 
@@ -100,9 +89,9 @@ class _Twin:
             case Add():
                 self.node("Add", x, op.name)
             case MaxPool():
-                self.node("MaxPool", x, op.name, **_window(op.window))
+                self.node("MaxPool", x, op.name, **window_attributes(op.window))
             case AvgPool():
-                window = {k: v for k, v in _window(op.window).items() if k != "dilations"}
+                window = {k: v for k, v in window_attributes(op.window).items() if k != "dilations"}
                 self.node("AveragePool", x, op.name, count_include_pad=1, **window)
             case Repeat():
                 self.node("Concat", x * op.times, op.name, axis=1)

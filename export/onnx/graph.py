@@ -11,11 +11,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from frostbit.export.errors import ExportError
@@ -29,7 +28,9 @@ IR_VERSION = 8
 INPUT_NAME = "images"
 OUTPUT_NAME = "logits"
 BATCH = "N"
-Array = NDArray[Any]
+Array = NDArray[np.generic]
+Attribute = int | float | str | list[int]
+"""What an attribute of a node may be."""
 Dims = list[str | int | None]
 
 
@@ -67,6 +68,15 @@ class Form:
     opsets: Mapping[str, int] = field(default_factory=dict)
 
 
+def make_node(
+    kind: str, inputs: list[str], output: str, attributes: Mapping[str, Attribute]
+) -> onnx.NodeProto:
+    """A node that carries the name of its output."""
+    node = helper.make_node(kind, inputs, [output], name=output)
+    node.attribute.extend(helper.make_attribute(*each) for each in sorted(attributes.items()))
+    return node
+
+
 @dataclass
 class Graph:
     """Nodes and constants so far, and where the Program's values are.
@@ -95,13 +105,13 @@ class Graph:
             self.constants[name] = numpy_helper.from_array(np.asarray(value, order="C"), name)
         return name
 
-    def scalar(self, name: str, value: float, dtype: Any = np.float32) -> str:
+    def scalar(self, name: str, value: float, dtype: DTypeLike = np.float32) -> str:
         """Initializer ``const/<name>`` without axes."""
         return self.constant(f"const/{name}", np.array(value, dtype))
 
-    def node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
+    def node(self, kind: str, inputs: list[str], output: str, **attributes: Attribute) -> str:
         """Append a node that carries the name of its output, and return that name."""
-        self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
+        self.nodes.append(make_node(kind, inputs, output, attributes))
         return output
 
     def float_map(self, value: str) -> str:
@@ -126,7 +136,7 @@ class Graph:
 Rule = Callable[..., str]
 
 
-def window_attributes(window: Window, *, padded: bool = False) -> dict[str, Any]:
+def window_attributes(window: Window, *, padded: bool = False) -> dict[str, Attribute]:
     """ONNX attributes of ``window``; no pads if a ``Pad`` before it did that (``padded``)."""
     return {
         "kernel_shape": list(window.kernel),

@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,9 +32,11 @@ class _Pixels(CalibrationDataReader):  # type: ignore[misc]
         rng = np.random.default_rng(0)
         height, width, channels = program.input_shape
         shape = (CALIBRATION_IMAGES, 1, channels, height, width)
-        self._left: Iterator[NDArray[Any]] = iter(rng.integers(0, 256, shape).astype(np.float32))
+        self._left: Iterator[NDArray[np.float32]] = iter(
+            rng.integers(0, 256, shape).astype(np.float32)
+        )
 
-    def get_next(self) -> dict[str, NDArray[Any]] | None:
+    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
         """The next image by input name, None after the last."""
         image = next(self._left, None)
         return None if image is None else {INPUT: image}

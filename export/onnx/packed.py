@@ -23,11 +23,9 @@ Bytes are deterministic: nothing but the Program and the options goes in.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import onnx
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from onnx import TensorProto
 
 from frostbit.export.errors import ExportError
@@ -70,7 +68,7 @@ FLOAT = Form("float")
 MAX_TAPS = 1 << 22  # 2 * acc + 1 - 2T, at most 4K + 3, must be exact in float32
 
 
-def unpacked(g: Graph, op: BinaryConv, magnitude: int, dtype: Any = np.float32) -> str:
+def unpacked(g: Graph, op: BinaryConv, magnitude: int, dtype: DTypeLike = np.float32) -> str:
     """Nodes that turn packed bits into OIHW weights of ``+-magnitude``.
 
     The bits of an output channel stand in the order (I, kh, kw), filled up to whole bytes.
@@ -92,7 +90,7 @@ def unpacked(g: Graph, op: BinaryConv, magnitude: int, dtype: Any = np.float32) 
     return g.node("Reshape", [x, shape], name)
 
 
-def _table(g: Graph, magnitude: int, dtype: Any) -> str:
+def _table(g: Graph, magnitude: int, dtype: DTypeLike) -> str:
     """``[256, 8]`` of ``+-magnitude``: what the bits of a byte stand for. Stored as int8."""
     values = magnitude * bits.unpack(np.arange(256, dtype=np.uint64)[:, None], 8)
     stored = g.constant(f"lut/{magnitude}", values.astype(np.int8))

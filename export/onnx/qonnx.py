@@ -41,7 +41,9 @@ FORM = Form("qonnx", batch=1, opsets={DOMAIN: 1})
 
 
 def _bipolar(g: Graph, x: str, output: str) -> str:
-    return g.node("BipolarQuant", [x, g.scalar("one", 1.0)], output, domain=DOMAIN)
+    g.node("BipolarQuant", [x, g.scalar("one", 1.0)], output)
+    g.nodes[-1].domain = DOMAIN
+    return output
 
 
 def _binary_conv(g: Graph, op: BinaryConv, x: str) -> str:

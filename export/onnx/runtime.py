@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import numpy as np
 import onnx
@@ -21,6 +20,8 @@ from frostbit.kernels.ir import bits
 from frostbit.kernels.ir.program import Program
 
 FORMS = ("packed", "float", "int8")
+Feed = dict[str, Images] | dict[str, NDArray[np.float32]]
+"""Inputs of a session by name."""
 QONNX = "qonnx"
 LEVELS = {
     "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
@@ -41,7 +42,7 @@ REFUSALS = (
 """What ONNX Runtime raises for a file that it does not take."""
 
 
-def session(model: bytes, level: str = "all", threads: int = 1) -> Any:
+def session(model: bytes, level: str = "all", threads: int = 1) -> ort.InferenceSession:
     """An inference session on the CPU with ``threads`` threads that do not spin.
 
     Raises:
@@ -60,7 +61,7 @@ def session(model: bytes, level: str = "all", threads: int = 1) -> Any:
         raise ExportError(f"ONNX Runtime refuses the file: {reason}") from error
 
 
-def time_session(model: Any, feed: dict[str, Any], repeats: int) -> Milliseconds:
+def time_session(model: ort.InferenceSession, feed: Feed, repeats: int) -> Milliseconds:
     """Milliseconds of ``repeats`` runs with inputs and outputs bound beforehand."""
     binding = model.io_binding()
     for name, value in feed.items():
@@ -104,14 +105,14 @@ def exposed(model: bytes, program: Program) -> bytes:
     return bytes(proto.SerializeToString())
 
 
-def feed(model: Any, images: Images) -> dict[str, NDArray[Any]]:
+def feed(model: ort.InferenceSession, images: Images) -> Feed:
     """Input of a session of ours: uint8 NHWC, or float32 NCHW if that is what it takes."""
     if model.get_inputs()[0].type == "tensor(uint8)":
         return {INPUT_NAME: images}
     return {INPUT_NAME: np.ascontiguousarray(images.transpose(0, 3, 1, 2), dtype=np.float32)}
 
 
-def packed_signs(values: NDArray[Any]) -> bits.Words:
+def packed_signs(values: Images | Logits) -> bits.Words:
     """Packed NHWC bits of a sign tensor NCHW: float32 +-1, or uint8 codes 0 and 2."""
     signs = values.astype(np.int8) - 1 if values.dtype == np.uint8 else values
     return bits.pack(signs.transpose(0, 2, 3, 1))
@@ -149,9 +150,11 @@ class OrtRuntime:
         self._session = session(self._model, level, threads)
         _check_shapes(self._session, program)
         self._one_by_one = form == QONNX  # its batch is fixed
-        self._exposed: Any = None
+        self._exposed: ort.InferenceSession | None = None
 
-    def _run(self, model: Any, images: Images, outputs: list[str] | None) -> list[NDArray[Any]]:
+    def _run(
+        self, model: ort.InferenceSession, images: Images, outputs: list[str] | None
+    ) -> list[NDArray[np.float32]]:
         count = 1 if self._one_by_one else len(images)
         parts = [images[start : start + count] for start in range(0, len(images), count)]
         answers = [model.run(outputs, feed(model, part)) for part in parts]
@@ -175,7 +178,7 @@ class OrtRuntime:
         self._session = self._exposed = None
 
 
-def _check_shapes(model: Any, program: Program) -> None:
+def _check_shapes(model: ort.InferenceSession, program: Program) -> None:
     """ExportError unless the session takes the program's images and gives its classes."""
     height, width, channels = program.input_shape
     layouts = [height, width, channels], [channels, height, width]

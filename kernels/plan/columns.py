@@ -11,7 +11,7 @@ from frostbit.kernels import op_table as t
 from frostbit.kernels.ir.program import INPUT, ValueType, Window
 from frostbit.kernels.plan import weight_layout
 from frostbit.kernels.plan.arena import Constants, Layout
-from frostbit.kernels.plan.schedule import Step
+from frostbit.kernels.plan.fusion import Step
 
 Row = dict[int, int]
 KINDS = {"u8": t.U8, "f32": t.F32, "bits": t.BITS}

@@ -15,7 +15,7 @@ import numpy as np
 from frostbit.kernels.ir import exact
 from frostbit.kernels.ir.program import BinaryConv, Program, ValueType
 from frostbit.kernels.micro.fused import HAS_FUSED
-from frostbit.kernels.plan.schedule import Step
+from frostbit.kernels.plan.fusion import Step
 
 LARGEST = np.iinfo(np.int16).max
 SMALLEST_MAP = 512 * 1024

@@ -19,8 +19,9 @@ from frostbit.kernels.micro.vector import BLOCK
 from frostbit.kernels.plan import int16_streams, weight_layout
 from frostbit.kernels.plan.arena import Layout, place
 from frostbit.kernels.plan.columns import Lowering
+from frostbit.kernels.plan.fusion import Step
 from frostbit.kernels.plan.rules import RULES
-from frostbit.kernels.plan.schedule import Regroup, Step, Widen, lifetimes, schedule
+from frostbit.kernels.plan.schedule import Regroup, Widen, lifetimes, schedule
 
 MICRO = {"xnor": t.XNOR, "lookup": t.LOOKUP, "portable": t.PORTABLE}
 

@@ -44,7 +44,8 @@ from frostbit.kernels.plan.columns import (
     residual,
     source_map,
 )
-from frostbit.kernels.plan.schedule import Regroup, Step, Widen
+from frostbit.kernels.plan.fusion import Step
+from frostbit.kernels.plan.schedule import Regroup, Widen
 
 
 def _convolve(low: Lowering, step: Step, window: Window, rows: Any, out: int, values: int) -> Row:

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from frostbit.kernels.engine import Engine
+from frostbit.kernels.ir.macs import macs
 from frostbit.kernels.ir.program import BinaryConv, Conv, Dense
-from frostbit.kernels.profile import CALL, macs, profile
+from frostbit.kernels.ir.verify import infer_types
+from frostbit.kernels.profile import CALL, profile
 from tests.nets import every_op, images
 
 
@@ -23,7 +25,7 @@ def test_every_step_once_and_all_macs() -> None:
     assert whole > 0
     assert sum(step.seconds for step in steps) > 0
     counted = [op for op in program.ops if isinstance(op, (BinaryConv, Conv, Dense))]
-    expected = np.sum([macs(op, program) for op in counted], axis=0)
+    expected = np.sum([macs(op, infer_types(program)) for op in counted], axis=0)
     found = np.sum([(step.binary_macs, step.float_macs) for step in steps], axis=0)
     assert tuple(found) == tuple(expected)
     assert np.array_equal(engine.run(image[None]), before), "profiling leaves nothing behind"
@@ -31,11 +33,11 @@ def test_every_step_once_and_all_macs() -> None:
 
 def test_macs_of_a_convolution() -> None:
     program = every_op()
-    ops = {op.name: op for op in program.ops}
-    assert macs(ops["conv0"], program) == (6 * 7 * 33 * 9 * 9, 0)
-    assert macs(ops["weights_only"], program) == (0, 6 * 7 * 9 * 9 * 9)
-    assert macs(ops["depth"], program) == (0, 6 * 7 * 9 * 9)
-    assert macs(ops["sign"], program) == (0, 0)
+    ops, types = {op.name: op for op in program.ops}, infer_types(program)
+    assert macs(ops["conv0"], types) == (6 * 7 * 33 * 9 * 9, 0)
+    assert macs(ops["weights_only"], types) == (0, 6 * 7 * 9 * 9 * 9)
+    assert macs(ops["depth"], types) == (0, 6 * 7 * 9 * 9)
+    assert macs(ops["sign"], types) == (0, 0)
 
 
 def test_a_wrong_image_is_refused() -> None:

@@ -18,8 +18,9 @@ from frostbit.kernels.machine import cpu
 from frostbit.kernels.micro.integers import HAS_INTEGERS, integer_weights
 from frostbit.kernels.plan import weight_layout
 from frostbit.kernels.plan.arena import ALIGNMENT, Constants
+from frostbit.kernels.plan.fusion import Step
 from frostbit.kernels.plan.plan import make_plan
-from frostbit.kernels.plan.schedule import Step, schedule
+from frostbit.kernels.plan.schedule import schedule
 from tests.kernels.programs import CHANNELS, Builder, random_images
 
 SAME = Window((3, 3), pads=(1, 1, 1, 1))
