@@ -14,9 +14,9 @@ MOST_MODULES = 16
 ALLOWED = {
     "pipeline.cli": (
         "pipeline.device pipeline.report pipeline.bench pipeline.experiments pipeline.parity "
-        "pipeline.training pipeline.lowering pipeline.run pipeline.console pipeline.errors "
-        "export.c export.summary export.synthetic export.errors kernels kernels.engine "
-        "kernels.machine kernels.ir"
+        "pipeline.training pipeline.lowering pipeline.data pipeline.run pipeline.console "
+        "pipeline.errors export.c export.summary export.synthetic export.errors kernels "
+        "kernels.engine kernels.machine kernels.ir"
     ),
     "pipeline.device": (
         "pipeline.bench pipeline.data pipeline.run pipeline.console pipeline.machine "
@@ -47,7 +47,7 @@ ALLOWED = {
     "pipeline.lowering": "pipeline.network pipeline.run pipeline.errors kernels.ir",
     "pipeline.method": "pipeline.network pipeline.errors",
     "pipeline.network": "pipeline.run pipeline.errors",
-    "pipeline.data": "pipeline.errors kernels.ir",
+    "pipeline.data": "pipeline.run pipeline.console pipeline.errors kernels.ir",
     "pipeline.run": "pipeline.errors kernels.ir",
     "pipeline.console": "",
     "pipeline.machine": "",

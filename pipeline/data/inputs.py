@@ -113,7 +113,7 @@ def _trained_on(program: Program, run: Path | None) -> tuple[Picture, ...]:
     return known
 
 
-def _images(test: datasets.AnySplit, bar: Progress) -> Images:
+def _images(test: datasets.AnySplit, bar: Progress) -> datasets.Images:
     if isinstance(test, datasets.Split):
         return test.images
     count = min(len(test), PICTURES)

@@ -162,8 +162,8 @@ def test_the_wheel_installs_and_is_the_same_twice(tmp_path: Path) -> None:
     target = tmp_path / "site"
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index"]
     subprocess.run([*pip, "--target", str(target), str(tmp_path / name)], check=True)
-    assert (target / "kernels" / "engine.py").is_file()
-    assert not (target / "pipeline" / "records").exists()
+    assert (target / "frostbit" / "kernels" / "engine.py").is_file()
+    assert not (target / "frostbit" / "pipeline" / "records").exists()
     assert (target / "bin" / "pipeline").is_file()
 
 
