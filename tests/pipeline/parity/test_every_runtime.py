@@ -39,7 +39,7 @@ from frostbit.pipeline.parity.torch_program import TorchProgram
 from tests.export.c.c_targets import require_tools
 from tests.export.lce.lce_fixture import require_lce
 from tests.kernels.programs import Builder, exact_programs, random_images
-from tests.nets import every_op
+from tests.nets import every_op, toy
 
 SAME = Window((3, 3), pads=(1, 1, 1, 1))
 SETTINGS = len(cpu.available()) + 1 + 4 * (len(ORT_FILES) - 1) + 1 + 1 + 3 + 4
@@ -328,11 +328,11 @@ def test_an_export_of_other_weights_is_seen_and_said(packed: Path, tmp_path: Pat
 
 
 def test_a_format_that_cannot_hold_the_model_is_named(tmp_path: Path) -> None:
-    x, toy = "most", every_op()
+    x, program = "most", toy()
     wide = Window((2, 2), (1, 1), (1, 0, 0, 1), (2, 2))
-    ops = tuple(dataclasses.replace(op, window=wide) if op.name == x else op for op in toy.ops)  # type: ignore[call-arg]
+    ops = tuple(dataclasses.replace(op, window=wide) if op.name == x else op for op in program.ops)  # type: ignore[call-arg]
     model = tmp_path / "model.bnn"
-    save_program(dataclasses.replace(toy, ops=ops, dataset=""), model)
+    save_program(dataclasses.replace(program, ops=ops, dataset=""), model)
     result = invoke("verify", model)
     assert result.exit_code == 0, result.output
     assert f"lce:indirect: op '{x}' (MaxPool)" in result.output
