@@ -260,10 +260,16 @@ def _duplicates(scan: _Scan, found: Sequence[Picture], bad: set[str]) -> list[st
             f"out here, e.g. '{scan.root / twice[0]}'"
         )
     first: dict[str, _Entry] = {}
-    for entry, each in zip(scan.entries, found, strict=True):
-        other = first.setdefault(each.stamp.sha256, entry)
-        if other.label != entry.label:
-            notes.append(f"'{entry.path}' and '{other.path}' are one picture in two classes")
+    pairs = [
+        (first.setdefault(each.stamp.sha256, entry), entry)
+        for entry, each in zip(scan.entries, found, strict=True)
+    ]
+    torn = [(one.path, other.path) for one, other in pairs if one.label != other.label]
+    if torn:
+        notes.append(
+            f"{len(torn)} pictures stand in two classes, byte for byte, e.g. '{torn[0][0]}' and "
+            f"'{torn[0][1]}'"
+        )
     return notes
 
 

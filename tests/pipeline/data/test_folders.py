@@ -1,6 +1,7 @@
 """Folders of pictures: layouts, decoding, augmentation, cache, and what is refused."""
 
 import hashlib
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -159,6 +160,47 @@ def test_a_run_on_pictures(tmp_path: Path) -> None:
     result = train(chosen, tmp_path / "run", Options(skip_corrupt=True, **place))
     assert result is not None
     assert result.test_after is not None
+
+
+def test_adding_pictures_moves_no_other_one(tmp_path: Path) -> None:
+    before = datasets.load("folder", fill(tmp_path, 40), photographs=SMALL)
+    for index in range(20):
+        picture(tmp_path / "pear" / f"new{index}.png", 120 + index, (50, 40))
+    after = datasets.load("folder", tmp_path, photographs=SMALL)
+    parts = {each.path: each.part for each in after.pictures}
+    assert len(parts) == 100
+    assert all(parts[each.path] == each.part for each in before.pictures)
+
+
+def test_copies_are_never_on_both_sides(tmp_path: Path) -> None:
+    for number, part in enumerate(("train", "val", "test")):
+        fill(tmp_path / part, 20, 7 * number)
+    for source, target in (("test", "train"), ("val", "train"), ("test", "val")):
+        name = f"from-{source}.png"
+        shutil.copy(tmp_path / source / "pear" / "000.png", tmp_path / target / "pear" / name)
+    shutil.copy(tmp_path / "train/pear/002.png", tmp_path / "train/apple/torn.png")
+    found = datasets.load("folder", tmp_path, photographs=SMALL)
+    unused = [each.path for each in found.pictures if each.part == "unused"]
+    assert unused == [
+        "train/pear/from-test.png", "train/pear/from-val.png", "val/pear/from-test.png",
+    ]  # fmt: skip
+    assert len(found.train) == 41
+    notes = " ".join(found.notes)
+    assert "3 pictures stand in a folder for testing too" in notes
+    assert "two classes, byte for byte, e.g. 'train/apple/torn.png' and 'train/pear/002" in notes
+
+
+def test_the_classes_of_a_model_number_the_labels(tmp_path: Path) -> None:
+    """A class folder that came later shifts no label and is not tested."""
+    photographs, classes = Photographs((16, 16)), ("apple", "pear")
+    fill(tmp_path, 40)
+    before, _ = datasets.load_test("folder", tmp_path, photographs, classes)
+    picture(tmp_path / "banana" / "1.png", 3)
+    after, notes = datasets.load_test("folder", tmp_path, photographs, classes)
+    assert np.array_equal(before.labels, after.labels)
+    assert np.array_equal(pixels_of(before), pixels_of(after))
+    assert "banana" in notes[0]
+    assert "no class that was trained" in notes[0]
 
 
 def test_the_cache_changes_no_pixel_of_any_size(
