@@ -7,7 +7,6 @@ import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 ROOT = Path("/")
 PACKAGES = ("frostbit", "numpy", "numba", "llvmlite", "onnxruntime", "torch", "onnx")
@@ -29,14 +28,14 @@ def _cpuinfo(root: Path, key: str) -> str:
     return ""
 
 
-def sensors(root: Path = ROOT) -> dict[str, Any]:
+def sensors(root: Path = ROOT) -> dict[str, object]:
     """Clock, temperature and throttling right now, as far as this machine tells.
 
     Keys: ``governor``, ``mhz``, ``celsius`` (hottest zone), ``throttled`` (events counted since
     boot, x86, or whether a cooling device is at work), ``steal`` (seconds that other guests of
     the host took).
     """
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     governor = _read(root / _CPU0 / "cpufreq/scaling_governor").strip()
     if governor:
         found["governor"] = governor

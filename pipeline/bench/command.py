@@ -7,13 +7,14 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from frostbit.pipeline.bench.file import labels
 from frostbit.pipeline.console import progress, terminal
 from frostbit.pipeline.errors import UserError
 
 if TYPE_CHECKING:
+    from frostbit.export.runtimes import Images
     from frostbit.kernels.ir.program import Program
     from frostbit.pipeline.bench.measure import Bench, Model
     from frostbit.pipeline.bench.profiling import Profile
@@ -174,7 +175,7 @@ def _write(found: Bench, first: Path, count: int, wishes: Wishes) -> None:
         terminal().print(f"wrote {path}")
 
 
-def _profiled(program: Program, image: Any, wishes: Wishes) -> dict[str, Any]:
+def _profiled(program: Program, image: Images, wishes: Wishes) -> dict[str, object]:
     """Print where the engine's time goes; returns it for the JSON."""
     from frostbit.kernels.engine import Engine
     from frostbit.pipeline.bench import profiling
@@ -191,7 +192,7 @@ def _profiled(program: Program, image: Any, wishes: Wishes) -> dict[str, Any]:
     return document
 
 
-def _estimated(found: Profile) -> list[dict[str, Any]]:
+def _estimated(found: Profile) -> list[dict[str, object]]:
     """Print what the counting loop would take on other CPUs; returns it for the JSON."""
     from frostbit.pipeline.bench import static_estimate
 

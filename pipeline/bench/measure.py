@@ -81,7 +81,7 @@ class Checked:
     dataset: str
     parity: ParityReport | None
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> dict[str, object]:
         """As in bench.json."""
         parity = None
         if self.parity is not None:
@@ -118,7 +118,7 @@ class Bench:
         """A single model's facts stand at the top, those of several in a list ``models``."""
         documents = [each.document() for each in self.models]
         facts = documents[0] if len(documents) == 1 else {"models": documents}
-        document: dict[str, Any] = {
+        document: dict[str, object] = {
             "runtimes": [asdict(row) for row in self.rows],
             **facts,
             "conditions": self.conditions,
@@ -168,7 +168,7 @@ def _rows(
     return tuple(rows)
 
 
-def _noise(rows: Sequence[Row]) -> dict[str, Any]:
+def _noise(rows: Sequence[Row]) -> dict[str, object]:
     """How far rounds spread, and of which runtime: the noisiest one."""
     worst = max(rows, key=lambda row: timing.noise(row.latency_ms))
     return {"noise": round(timing.noise(worst.latency_ms), 4), "noisiest": worst.name}

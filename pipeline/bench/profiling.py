@@ -11,7 +11,6 @@ from __future__ import annotations
 import platform
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import llvmlite.binding as llvm
 import numba
@@ -83,7 +82,7 @@ class Profile:
         """Sum of all steps, in seconds."""
         return sum(line.step.seconds for line in self.lines)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         steps = [
             {
                 "name": line.step.name,

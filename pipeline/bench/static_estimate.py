@@ -126,7 +126,7 @@ def table(found: Sequence[Estimate], binary_macs: int, measured: float | None) -
     return shown
 
 
-def to_json(found: Sequence[Estimate]) -> list[dict[str, Any]]:
+def to_json(found: Sequence[Estimate]) -> list[dict[str, object]]:
     """As in bench.json."""
     return [{**asdict(each), "cycles_per_64_macs": round(each.per_word, 3)} for each in found]
 

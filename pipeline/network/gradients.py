@@ -6,7 +6,7 @@ the product of a gradient and ``1 - mask``. Under autocast masks take the dtype 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -23,11 +23,21 @@ def _inside(grad: Tensor, x: Tensor) -> Tensor:
     return passed
 
 
+class Context(Protocol):
+    """What torch gives an autograd function to remember."""
+
+    ste: bool
+    saved_tensors: tuple[Tensor, ...]
+
+    def save_for_backward(self, *tensors: Tensor) -> None:
+        """Keep ``tensors`` for the backward pass."""
+
+
 class MixedWeight(torch.autograd.Function):
     """Frozen entries give their sign, the others their latent; gradient for all or the others."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, mask: Tensor, ste: bool) -> Tensor:
+    def forward(ctx: Context, weight: Tensor, mask: Tensor, ste: bool) -> Tensor:
         ctx.ste = ste
         mask = mask.to(weight.dtype)
         if not ste:
@@ -35,7 +45,7 @@ class MixedWeight(torch.autograd.Function):
         return torch.lerp(weight, sign(weight), mask)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor, None, None]:
         return grad if ctx.ste else grad * ctx.saved_tensors[0], None, None
 
 
@@ -43,14 +53,14 @@ class MixedActivation(torch.autograd.Function):
     """Frozen entries give their sign, the others clip(x); gradient inside [-1, 1] only."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, mask: Tensor, ste: bool) -> Tensor:
+    def forward(ctx: Context, x: Tensor, mask: Tensor, ste: bool) -> Tensor:
         ctx.ste = ste
         mask = mask.to(x.dtype)
         ctx.save_for_backward(x, *(() if ste else (1 - mask,)))
         return torch.lerp(x.clamp(-1, 1), sign(x), mask)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor, None, None]:
         grad = _inside(grad, ctx.saved_tensors[0])
         return grad if ctx.ste else grad.mul_(ctx.saved_tensors[1]), None, None
 
@@ -59,11 +69,11 @@ class StraightThroughWeight(torch.autograd.Function):
     """sign forward, identity backward (the latent stays inside [-1, 1])."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor) -> Tensor:
+    def forward(ctx: Context, weight: Tensor) -> Tensor:
         return sign(weight)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
+    def backward(ctx: Context, grad: Tensor) -> Tensor:
         return grad
 
 
@@ -71,11 +81,11 @@ class StraightThroughActivation(torch.autograd.Function):
     """sign forward, gradient of clip(x, -1, 1) backward."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
+    def forward(ctx: Context, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
         return sign(x)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
+    def backward(ctx: Context, grad: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         return _inside(grad, x)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,15 +22,41 @@ NAMED_CLASSES = 20
 """With more classes a confusion matrix shows no names and numbers."""
 MARGIN = 0.14
 """Free share of a scatter plot on each side of the points."""
+Across: TypeAlias = Literal["center", "left", "right"]
+Down: TypeAlias = Literal["center", "top", "bottom"]
 LETTER, LINE, MARK = 0.0135, 0.06, 0.014
 """Width of a letter, height of a line, half a marker, as shares of a scatter plot."""
-SIDES: tuple[tuple[int, int, Any, Any], ...] = (
+SIDES: tuple[tuple[int, int, Across, Down], ...] = (
     (0, 1, "center", "bottom"),
     (0, -1, "center", "top"),
     (1, 0, "left", "center"),
     (-1, 0, "right", "center"),
 )
 Box: TypeAlias = tuple[float, float, float, float]
+
+
+class LatencyRow(TypedDict):
+    """Milliseconds of a runtime, as in bench.json."""
+
+    median: float
+    p90: float
+
+
+class RuntimeRow(TypedDict):
+    """What is drawn of a runtime in bench.json."""
+
+    name: str
+    latency_ms: LatencyRow
+    accuracy: float | None
+    size_bytes: int
+
+
+class StepRow(TypedDict):
+    """What is drawn of a step of the profile in bench.json."""
+
+    name: str
+    binary_macs: int
+    microseconds: float
 
 
 @dataclass(frozen=True)
@@ -103,7 +129,7 @@ def _covered(box: Box, taken: Sequence[Box]) -> float:
     return found
 
 
-def profile(steps: Sequence[dict[str, Any]]) -> Figure:
+def profile(steps: Sequence[StepRow]) -> Figure:
     """Bars of microseconds, one a step, binary ones in another colour."""
     figure = _figure(0.7 + 0.19 * len(steps))
     axes = figure.subplots()
@@ -124,7 +150,7 @@ def _bare(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
-def latencies(rows: Sequence[dict[str, Any]]) -> Figure:
+def latencies(rows: Sequence[RuntimeRow]) -> Figure:
     """Bars of median latency, fastest first, with the way to the 90th percentile as a line."""
     ordered = sorted(rows, key=lambda row: float(row["latency_ms"]["median"]))
     medians = [float(row["latency_ms"]["median"]) for row in ordered]
@@ -147,15 +173,15 @@ def latencies(rows: Sequence[dict[str, Any]]) -> Figure:
     return figure
 
 
-def _ours(row: dict[str, Any]) -> bool:
+def _ours(row: RuntimeRow) -> bool:
     return str(row["name"]).startswith("engine")
 
 
-def _label(row: dict[str, Any]) -> str:
+def _label(row: RuntimeRow) -> str:
     return f"{row['name']}, {row['accuracy']:.1f} %" if row["accuracy"] is not None else row["name"]
 
 
-def runtimes(rows: Sequence[dict[str, Any]]) -> Figure:
+def runtimes(rows: Sequence[RuntimeRow]) -> Figure:
     """Latency and size of every runtime, its accuracy beside the name."""
     figure = _figure(3.9)
     axes = figure.subplots()
@@ -199,13 +225,16 @@ def confusion(counts: NDArray[np.int64], classes: Sequence[str]) -> Figure:
     axes.set_ylabel("true")
     if count <= NAMED_CLASSES:
         names = [_plain(name) for name in classes]
-        turn: Any = {"rotation": 45, "ha": "right"} if max(map(len, classes)) > 3 else {}
-        axes.set_xticks(range(count), names, fontsize=8, **turn)
+        axes.set_xticks(range(count), names, fontsize=8)
+        if max(map(len, classes)) > 3:
+            for label in axes.get_xticklabels():
+                label.set(rotation=45, ha="right")
         axes.set_yticks(range(count), names, fontsize=8)
         for (i, j), value in np.ndenumerate(counts):
             if value:
-                colour: Any = {"color": "white"} if shares[i, j] > 0.3 else {}
-                axes.text(j, i, str(value), ha="center", va="center", fontsize=8, **colour)
+                text = axes.text(j, i, str(value), ha="center", va="center", fontsize=8)
+                if shares[i, j] > 0.3:
+                    text.set_color("white")
     return figure
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +18,8 @@ DIVERGED = 1e4
 """A cross-entropy that no training in progress reaches."""
 
 
-def _check(name: str) -> Callable[[nn.Module, Any, Any], None]:
-    def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+def _check(name: str) -> Callable[[nn.Module, object, object], None]:
+    def hook(module: nn.Module, inputs: object, output: object) -> None:
         if isinstance(output, Tensor) and not bool(torch.isfinite(output).all()):
             bad = output[~torch.isfinite(output)]
             raise UserError(
@@ -62,8 +61,8 @@ def worst_layer(model: nn.Module, pixels: Tensor) -> str:
             return f"layer '{name}' ({type(module).__name__}) has weights that are not finite"
     found: list[tuple[float, str]] = []
 
-    def note(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+    def note(name: str) -> Callable[[nn.Module, object, object], None]:
+        def hook(module: nn.Module, inputs: object, output: object) -> None:
             if isinstance(output, Tensor):
                 found.append(
                     (float(output.abs().max()), f"layer '{name}' ({type(module).__name__})")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import itertools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ from frostbit.pipeline.run.recipe import Recipe
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.collections import QuadMesh
+    from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
     from frostbit.pipeline.run.metrics import Metrics
@@ -97,13 +99,15 @@ def _curves(axes: Axes, history: Sequence[Metrics]) -> None:
     axes.legend(handles=[loss, accuracy], loc="center right")
 
 
-def _map(axes: Axes, history: Sequence[Metrics], values: NDArray[np.float64], **scale: Any) -> Any:
+def _map(
+    axes: Axes, history: Sequence[Metrics], values: NDArray[np.float64], scale: Normalize
+) -> QuadMesh:
     """A layer-by-time picture of ``values`` ``[layers, intervals]``."""
     from matplotlib.ticker import MaxNLocator
 
     edges = np.array([0.0, *(row.epoch for row in history)])
     mesh = axes.pcolormesh(
-        edges, np.arange(len(values) + 1) - 0.5, values, cmap="cividis", rasterized=True, **scale
+        edges, np.arange(len(values) + 1) - 0.5, values, cmap="cividis", norm=scale, rasterized=True
     )
     axes.set_ylabel("layer (0 = input side)")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
@@ -111,8 +115,10 @@ def _map(axes: Axes, history: Sequence[Metrics], values: NDArray[np.float64], **
 
 
 def _freezing(axes: Axes, history: Sequence[Metrics]) -> None:
+    from matplotlib.colors import Normalize
+
     shares = np.array([row.frozen for row in history]).T
-    mesh = _map(axes, history, shares, vmin=0, vmax=1)
+    mesh = _map(axes, history, shares, Normalize(0, 1))
     axes.figure.colorbar(mesh, ax=axes, label="frozen share", pad=0.01)
 
 
@@ -122,5 +128,5 @@ def _flipping(axes: Axes, history: Sequence[Metrics]) -> None:
 
     steps = np.diff([0, *(row.step for row in history)])
     flips = np.array([row.flips for row in history]).T / steps
-    mesh = _map(axes, history, np.maximum(flips, 1e-6), norm=LogNorm(1e-6, 1e-1))
+    mesh = _map(axes, history, np.maximum(flips, 1e-6), LogNorm(1e-6, 1e-1))
     axes.figure.colorbar(mesh, ax=axes, label="sign flips\n(share per step)", pad=0.01)
