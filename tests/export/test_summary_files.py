@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -204,7 +205,8 @@ def survives(read: Callable[[bytes], Summary], data: bytes) -> None:
 
 FILES = {
     "tflite": (summarise_tflite, to_tflite(mixed_net())),
-    "onnx": (summarise_onnx, to_onnx.convert(mixed_net())),
+    # entries are followed in a process of its own only: see test_bounded
+    "onnx": (partial(summarise_onnx, follow=False), to_onnx.convert(mixed_net())),
 }
 SPOILS = st.sampled_from([b"\xff", b"\x00", b"\x80", b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f"])
 

@@ -16,10 +16,11 @@ from rich.console import Console
 from frostbit.export.errors import ExportError
 from frostbit.export.lce import convert as to_lce
 from frostbit.export.onnx import packed as to_onnx
+from frostbit.export.summary import Layer, Summary
 from frostbit.kernels.ir.file import load_program, save_program
 from frostbit.kernels.ir.program import FormatError
 from frostbit.pipeline.errors import UserError
-from frostbit.pipeline.report.summary import summarise, summary_of
+from frostbit.pipeline.report.summary import MOST_ROWS, layer_table, summarise, summary_of
 from tests.export.summary_nets import mixed_net
 
 WRITERS: dict[str, Callable[[], bytes]] = {
@@ -55,6 +56,15 @@ def test_the_table_of_each_format(models: Path, suffix: str) -> None:
     for words in ("8,991 1-bit", f"file {path.stat().st_size:,} bytes", "8-bit equivalent"):
         assert words in text
     assert "288,288 MACs for one image, 97.6 % of them binarized" in text
+
+
+def test_a_long_table_is_cut_and_its_totals_are_not() -> None:
+    layers = tuple(Layer(f"l{i}", "Conv", 32, (1,), {32: 2}, 8, {32: 3}) for i in range(60_000))
+    table = layer_table(Summary("ONNX", 1, layers), "long")
+    names, *_, macs = ([*column.cells] for column in table.columns)
+    assert len(names) == MOST_ROWS + 2
+    assert names[-2:] == ["and 59,600 more layers", "total"]
+    assert macs[-1] == "180,000"
 
 
 @pytest.mark.parametrize("suffix", ["bnn", *WRITERS])
