@@ -35,7 +35,9 @@ from frostbit.kernels.ir.verify import infer_types
 
 KIND_BITS: Mapping[Kind, int] = {"u8": 8, "bits": 1, "f32": 32}
 MAX_NAME = 120
+"""Letters of a name from a file that are shown: a line of a terminal."""
 _MAX_NESTING = 16
+"""Slashes in a name that are looked at in search of its layer; ours have three."""
 
 
 @dataclass(frozen=True)

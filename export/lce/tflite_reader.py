@@ -18,10 +18,16 @@ from frostbit.export.errors import ExportError
 from frostbit.export.lce.tflite_writer import BUILTIN_OPERATORS, CUSTOM, FILE_IDENTIFIER
 
 MAX_ITEMS = 1 << 16
+"""Tensors, operators or buffers; large networks have some thousands. Offsets may repeat, so that
+a small file can state many."""
 MAX_ARGUMENTS = 1 << 8
+"""Tensors that one operator reads or writes; a concatenation in a DenseNet reads some dozens."""
 MAX_RANK = 16
+"""Axes of a tensor; TFLite's operators know eight."""
 MAX_TEXT = 256
+"""Bytes of a name that are kept."""
 MAX_OPTIONS = 1 << 12
+"""Bytes of a custom operator's options that are kept; LCE's take about two hundred."""
 
 FLOAT32, FLOAT16, INT32, UINT8, INT64, STRING, BOOL, INT16 = range(8)
 INT8, INT4, BFLOAT16 = 9, 17, 18

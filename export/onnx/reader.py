@@ -22,9 +22,11 @@ from frostbit.export.onnx.quantizers import is_quantizer
 from frostbit.export.summary import product, readable
 
 MAX_READ = 1 << 16
+"""Numbers in an array that is looked at; scales, tables and shapes have fewer."""
 MAX_RANK = 16
 """Axes of a map; no operator of a network has more than eight."""
 MAX_NODES = 1 << 18
+"""Operators; unrolled language models have some ten thousands."""
 
 TYPE_BITS: dict[int, int] = {
     TensorProto.FLOAT: 32, TensorProto.UINT8: 8, TensorProto.INT8: 8, TensorProto.UINT16: 16,
