@@ -22,6 +22,8 @@ MAX_ITEMS = 1 << 16
 a small file can state many."""
 MAX_ARGUMENTS = 1 << 8
 """Tensors that one operator reads or writes; a concatenation in a DenseNet reads some dozens."""
+MAX_ALL_ARGUMENTS = 1 << 19
+"""The same of all operators together."""
 MAX_RANK = 16
 """Axes of a tensor; TFLite's operators know eight."""
 MAX_TEXT = 256
@@ -201,6 +203,18 @@ def _operator(table: _Table, codes: list[tuple[str, bool]], tensors: int) -> Ope
     return Operator(name, is_custom, inputs, outputs, table.raw(5, MAX_OPTIONS))
 
 
+def _operators(
+    tables: list[_Table], codes: list[tuple[str, bool]], tensors: int
+) -> tuple[Operator, ...]:
+    found, left = [], MAX_ALL_ARGUMENTS
+    for table in tables:
+        found.append(_operator(table, codes, tensors))
+        left -= len(found[-1].inputs) + len(found[-1].outputs)
+        if left < 0:
+            raise _damaged(f"its operators read and write more than {MAX_ALL_ARGUMENTS:,} tensors")
+    return tuple(found)
+
+
 def read(data: bytes) -> Model:
     """Tensors and operators of the bytes of a .tflite file.
 
@@ -216,7 +230,7 @@ def read(data: bytes) -> Model:
     buffers = [_buffer_bytes(buffer) for buffer in root.tables(4)]
     codes = [_operator_code(code) for code in root.tables(1)]
     tensors = tuple(_tensor(table, buffers) for table in graphs[0].tables(0))
-    operators = tuple(_operator(table, codes, len(tensors)) for table in graphs[0].tables(3))
+    operators = _operators(graphs[0].tables(3), codes, len(tensors))
     inputs = graphs[0].integers(1, MAX_ARGUMENTS)
     if not all(0 <= index < len(tensors) for index in inputs):
         raise _damaged("the graph's inputs are no tensors")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import flatbuffers
 import numpy as np
 import onnx
 import pytest
@@ -17,7 +18,7 @@ from frostbit.export.errors import ExportError
 from frostbit.export.lce import tflite_writer
 from frostbit.export.lce.convert import convert as to_tflite
 from frostbit.export.lce.summary import summarise_tflite
-from frostbit.export.lce.tflite_writer import ABSENT, GraphWriter
+from frostbit.export.lce.tflite_writer import ABSENT, GraphWriter, Operator, Tensor
 from frostbit.export.onnx import packed as to_onnx
 from frostbit.export.onnx.summary import summarise_onnx
 from frostbit.export.summary import Summary
@@ -250,3 +251,33 @@ def test_a_long_row_is_summarised_without_counting_its_entries() -> None:
     model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
     (layer,) = summarise_onnx(model.SerializeToString(), follow=False).layers
     assert layer.op == "Cast"
+
+
+def test_a_small_tflite_file_that_repeats_itself_is_refused() -> None:
+    """65,536 operators and tensors, each list an offset to the same entry."""
+    builder = flatbuffers.Builder()
+    count = 1 << 16
+
+    def repeated(entry: int) -> int:
+        return tflite_writer._offsets(builder, [entry] * count)
+
+    empty = tflite_writer._offsets(builder, [tflite_writer._buffer(builder, b"")])
+    code = tflite_writer._offsets(builder, [tflite_writer._operator_code(builder, "ADD")])
+    tensor = Tensor((1,) * 16, np.dtype(np.float32), 0, "n" * 256)
+    many = tuple(range(256))
+    tensors = repeated(tflite_writer._tensor(builder, tensor))
+    operators = repeated(tflite_writer._operator(builder, Operator(0, "ADD", many, many, {})))
+    graph = tflite_writer._table(
+        builder, 5,
+        *(tflite_writer._offset(slot, at) for slot, at in ((0, tensors), (3, operators))),
+    )  # fmt: skip
+    graphs = tflite_writer._offsets(builder, [graph])
+    slots = ((1, code), (2, graphs), (4, empty))
+    model = tflite_writer._table(
+        builder, 8, *(tflite_writer._offset(slot, at) for slot, at in slots)
+    )
+    builder.Finish(model, tflite_writer.FILE_IDENTIFIER)
+    data = bytes(builder.Output())
+    assert len(data) < 600_000
+    with pytest.raises(ExportError, match="more than 524,288 tensors"):
+        summarise_tflite(data)
