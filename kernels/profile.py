@@ -19,8 +19,10 @@ from frostbit.kernels.ir.macs import macs
 from frostbit.kernels.ir.verify import infer_types
 
 SHORT = 20e-6
+"""Seconds: twenty times what reading the clock and a call cost."""
 REPEATS = 4
 WARM = 3
+"""Whole runs before one is timed."""
 CALL = "(call)"
 """Name under which the way from Python into compiled code and back is listed: a run of no step."""
 

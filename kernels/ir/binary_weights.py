@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from frostbit.kernels.ir import bits
-from frostbit.kernels.ir.program import Affine, BinaryConv, Conv
+from frostbit.kernels.ir.program import Affine, BinaryConv, Conv, FormatError
 
 
 def as_conv(op: BinaryConv) -> Conv:
@@ -17,8 +17,12 @@ def as_conv(op: BinaryConv) -> Conv:
 
     ``pad_value`` of the result is that of ``op`` for every channel, so it may be 1, which a
     Program does not allow of a ``Conv`` on f32: the result is for lowering, not for a Program.
+
+    Raises:
+        FormatError: if its epilogue is a threshold, which ``verify`` refuses on an f32 input.
     """
-    assert isinstance(op.epilogue, Affine)
+    if not isinstance(op.epilogue, Affine):
+        raise FormatError(f"op '{op.name}': a threshold on an f32 input")
     signs = bits.unpack(op.words, op.channels_in)
     weights = (op.epilogue.mul[:, None, None, None] * signs).astype(np.float32)
     pad = np.full(op.channels_in * op.groups, op.pad_value, np.uint8)

@@ -42,6 +42,7 @@ from frostbit.kernels.ir.program import (
 from frostbit.kernels.ir.verify import infer_types
 
 MANTISSA_BITS = 24
+"""Of float32: whole numbers of so many bits are exact."""
 F64 = NDArray[np.float64]
 
 

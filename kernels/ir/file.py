@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
@@ -48,16 +49,17 @@ _KEY = "frostbit"
 _BLANK = "0" * 64
 Source = str | os.PathLike[str] | os.PathLike[bytes] | bytes | bytearray | memoryview | BinaryIO
 """Where a model can be read from."""
+Tensor = NDArray[np.generic]
 _EPILOGUES = {"threshold": Threshold, "affine": Affine}
 
 
-def _rows_of_bits(op: BinaryConv) -> Any:
+def _rows_of_bits(op: BinaryConv) -> NDArray[np.uint8]:
     """The weights of ``op`` as stored: uint8 ``[O, ceil(K / 8)]``."""
     negative = bits.unpack(op.words, op.channels_in).reshape(op.channels_out, op.taps) < 0
     return np.packbits(negative, axis=1, bitorder="little")
 
 
-def _words(rows: Any, window: Window, channels: int, what: str) -> bits.Words:
+def _words(rows: Tensor, window: Window, channels: int, what: str) -> bits.Words:
     """Inverse of :func:`_rows_of_bits`; checks sizes before it allocates."""
     sizes = (*window.kernel, channels)
     if min(sizes) < 1 or max(sizes) > MAX_DIM or rows.ndim != 2 or rows.dtype != np.uint8:
@@ -70,7 +72,7 @@ def _words(rows: Any, window: Window, channels: int, what: str) -> bits.Words:
     words = np.empty((len(rows), *window.kernel, bits.words_for(channels)), np.uint64)
     step = max(1, _AT_ONCE // (row * bits.WORD_BITS))
     for start in range(0, len(rows), step):
-        ones = np.unpackbits(rows[start : start + step], axis=1, bitorder="little")
+        ones = np.unpackbits(rows[start : start + step].view(np.uint8), axis=1, bitorder="little")
         if ones[:, taps:].any():
             raise FormatError(f"{what} has bits set beyond its last weight")
         signs = np.negative(ones[:, :taps].view(np.int8))
@@ -78,9 +80,9 @@ def _words(rows: Any, window: Window, channels: int, what: str) -> bits.Words:
     return words
 
 
-def _describe(owner: Any, prefix: str, tensors: dict[str, Any]) -> dict[str, Any]:
+def _describe(owner: Any, prefix: str, tensors: dict[str, Tensor]) -> dict[str, object]:
     """JSON form of an op or epilogue; its arrays go into ``tensors`` under ``prefix/field``."""
-    fields: dict[str, Any] = {}
+    fields: dict[str, object] = {}
     for field in dataclasses.fields(owner):
         value = getattr(owner, field.name)
         if isinstance(owner, BinaryConv) and field.name == "words":
@@ -100,7 +102,7 @@ def _describe(owner: Any, prefix: str, tensors: dict[str, Any]) -> dict[str, Any
 def dumps(program: Program) -> bytes:
     """The bytes of ``model.bnn`` for a verified ``program``; raises FormatError if malformed."""
     verify(program)
-    tensors: dict[str, Any] = {}
+    tensors: dict[str, Tensor] = {}
     ops = [{"op": type(op).__name__, **_describe(op, op.name, tensors)} for op in program.ops]
     document = {
         "format": FORMAT_VERSION,
@@ -120,7 +122,7 @@ def dumps(program: Program) -> bytes:
     return blank.replace(quoted, quoted.replace(_BLANK.encode(), digest.encode()))
 
 
-def _document(data: bytes) -> dict[str, Any]:
+def _document(data: bytes) -> dict[str, object]:
     """Read and check the metadata: format version first, then the checksum over everything."""
     header = read_header(data)
     try:
@@ -149,14 +151,14 @@ def _document(data: bytes) -> dict[str, Any]:
     return document
 
 
-def _text(document: dict[str, Any], key: str) -> str:
+def _text(document: dict[str, object], key: str) -> str:
     value = document.get(key)
     if not isinstance(value, str):
         raise FormatError(f"'{key}' must be text")
     return value
 
 
-def _integers(value: Any, count: int, what: str) -> tuple[int, ...]:
+def _integers(value: object, count: int, what: str) -> tuple[int, ...]:
     if (
         not isinstance(value, list)
         or len(value) != count
@@ -166,7 +168,7 @@ def _integers(value: Any, count: int, what: str) -> tuple[int, ...]:
     return tuple(value)
 
 
-def _strings(value: Any, what: str) -> tuple[str, ...]:
+def _strings(value: object, what: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise FormatError(f"{what} must be a list of texts")
     for item in value:
@@ -174,12 +176,12 @@ def _strings(value: Any, what: str) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _window(value: Any, what: str) -> Window:
+def _window(value: object, what: str) -> Window:
     n = _integers(value, 10, what)
     return Window((n[0], n[1]), (n[2], n[3]), (n[4], n[5], n[6], n[7]), (n[8], n[9]))
 
 
-def _field(field: Any, prefix: str, entry: dict[str, Any], tensors: dict[str, Any]) -> Any:
+def _field(field: Any, prefix: str, entry: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
     """One constructor argument of an op, from its JSON entry or its tensor."""
     name = field.name
     what = f"op '{prefix}' {name}"
@@ -203,7 +205,7 @@ def _field(field: Any, prefix: str, entry: dict[str, Any], tensors: dict[str, An
     return tensor
 
 
-def _op(entry: Any, tensors: dict[str, Any]) -> Op:
+def _op(entry: object, tensors: dict[str, Tensor]) -> Op:
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
         raise FormatError("an op has no name")
     name = entry["name"]

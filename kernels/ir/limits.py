@@ -15,9 +15,13 @@ from frostbit.kernels.ir.foreign import remedy
 from frostbit.kernels.ir.program import MAX_OPS, FormatError, Program
 
 MAX_FILE_BYTES = 1 << 30
+"""A binary ResNet-152 takes some 16 MB."""
 MAX_HEADER_BYTES = 1 << 24
+"""4 KiB for each of the most ops."""
 MAX_TENSORS = 4 * MAX_OPS
+"""No op has more."""
 MAX_AXES = 4
+"""Of convolution weights."""
 MAX_TAPS = 1 << 24
 """Products of one output: float32 counts that far without rounding."""
 MAX_ROW_WORDS = 1 << 20
@@ -25,6 +29,7 @@ MAX_ROW_WORDS = 1 << 20
 MAX_WORDS = 1 << 27
 """The same for a whole layer: 1 GiB. A file of 1-bit rows could ask for 64 times its size."""
 MAX_NAME = 256
+"""Characters: a path of modules has some dozens."""
 _DTYPES = {"F32": 4, "I32": 4, "U8": 1}
 _UNSEEN = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]")
 """Control characters, line ends, changes of direction, halves of characters: what could forge

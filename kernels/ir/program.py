@@ -31,8 +31,11 @@ F32 = NDArray[np.float32]
 
 INPUT = "input"
 MAX_DIM = 1 << 16
+"""Of a map or kernel, along one axis."""
 MAX_ELEMENTS = 1 << 28
+"""Of one map: a GiB of float32."""
 MAX_OPS = 4096
+"""ResNet-152 has some 500."""
 MAX_PARTS = 256
 """Inputs of one Concat: a network that joins every layer before it has some dozens."""
 

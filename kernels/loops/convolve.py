@@ -9,7 +9,13 @@ Every function takes the addresses of a ``row`` (see :mod:`frostbit.kernels.op_t
 from __future__ import annotations
 
 from frostbit.kernels import op_table as t
-from frostbit.kernels.loops.tile_epilogue import epilogue
+from frostbit.kernels.loops.tile_epilogue import (
+    affine_of,
+    epilogue,
+    out_of,
+    residual_of,
+    switch_of,
+)
 from frostbit.kernels.machine.jit import inlined, inner
 from frostbit.kernels.micro.floats import depthwise_tile, float_tile, grouped_float_tile
 from frostbit.kernels.micro.fused import (
@@ -36,33 +42,39 @@ from frostbit.kernels.micro.lookup import (
     lookup_two,
     widen_counts,
 )
+from frostbit.kernels.micro.operands import Parts, Taps, Tile
 from frostbit.kernels.micro.vector import BLOCK, LANES, clear, field
 from frostbit.kernels.micro.xnor import PIXEL_BYTES, TILE, grouped_tile, portable_tile, xnor_tile
 
 
 @inlined
+def taps_of(row, constants, block):
+    """The taps of one block of output channels."""
+    count = field(row, t.TAPS)
+    weights = constants + field(row, t.WEIGHTS) + block * count * BLOCK
+    return Taps(constants + field(row, t.OFFSETS), count, weights)
+
+
+@inlined
 def accumulate(row, source, constants, block, pixels, counts):
     """Run the micro-kernel on one tile: TILE pixels x one block of output channels."""
-    taps = field(row, t.TAPS)
-    offsets = constants + field(row, t.OFFSETS)
-    weights = constants + field(row, t.WEIGHTS) + block * taps * BLOCK
+    tile, taps = Tile(source, pixels), taps_of(row, constants, block)
     if field(row, t.MICRO) == t.XNOR:
-        xnor_tile(source, pixels, offsets, taps, weights, counts)
+        xnor_tile(tile, taps, counts)
     elif field(row, t.MICRO) == t.FLOAT:
-        float_tile(source, pixels, offsets, taps, weights, counts)
+        float_tile(tile, taps, counts)
     elif field(row, t.MICRO) == t.INTEGER:
-        exponent = field(row, t.EXPONENT)
-        integer_tile(source, pixels, offsets, taps, weights, counts, exponent)
+        integer_tile(tile, taps, counts, field(row, t.EXPONENT))
     elif field(row, t.MICRO) == t.PORTABLE:
-        portable_tile(source, pixels, offsets, taps, weights, counts)
+        portable_tile(tile, taps, counts)
     elif field(row, t.MICRO) == t.DEPTHWISE:
-        depthwise_tile(source + block * BLOCK, pixels, offsets, taps, weights, counts)
+        depthwise_tile(Tile(source + block * BLOCK, pixels), taps, counts)
     else:
         lanes = constants + field(row, t.LANES) + block * BLOCK
         if field(row, t.MICRO) == t.GROUPED:
-            grouped_tile(source, pixels, offsets, taps, weights, counts, lanes)
+            grouped_tile(tile, taps, counts, lanes)
         else:
-            grouped_float_tile(source, pixels, offsets, taps, weights, counts, lanes)
+            grouped_float_tile(tile, taps, counts, lanes)
 
 
 @inlined
@@ -75,51 +87,34 @@ def count_group(row, arena, constants, block, tiles):
     clear(counts, COUNT_BYTES)
     for chunk in range(0, nibbles, CHUNK):
         triples = min(CHUNK, nibbles - chunk) // TRIPLE
-        weights = constants + field(row, t.WEIGHTS) + (block * nibbles + chunk) * LANES
+        at_weights = constants + field(row, t.WEIGHTS) + (block * nibbles + chunk) * LANES
+        weights = Parts(at_weights, nibbles * LANES)
         for tile in range(tiles):
-            indices = counts + COUNT_BYTES + tile * PAIRS * stride + 2 * chunk
-            out = counts + tile * TILE_COUNTS
+            pairs = Parts(counts + COUNT_BYTES + tile * PAIRS * stride + 2 * chunk, stride)
+            out = Parts(counts + tile * TILE_COUNTS, COUNT_BYTES // 2)
             if both:
-                lookup_two(
-                    tables,
-                    indices,
-                    stride,
-                    weights,
-                    nibbles * LANES,
-                    triples,
-                    out,
-                    COUNT_BYTES // 2,
-                )
+                lookup_two(tables, pairs, weights, triples, out)
             else:
-                lookup_one(
-                    tables,
-                    indices,
-                    stride,
-                    weights,
-                    nibbles * LANES,
-                    triples,
-                    out,
-                    COUNT_BYTES // 2,
-                )
+                lookup_one(tables, pairs, weights, triples, out)
 
 
 @inner
 def convolve_by_lookup(row, arena, constants):
     """Binary convolution by table look-up, with its fused epilogue."""
     clear(arena + field(row, t.CLEAR), field(row, t.CLEAR_BYTES))
-    source, offsets = arena + field(row, t.SOURCE), constants + field(row, t.OFFSETS)
-    words, pixels = field(row, t.TAPS), field(row, t.PIXELS)
+    source, taps = arena + field(row, t.SOURCE), taps_of(row, constants, 0)
+    pixels = field(row, t.PIXELS)
     stride, counts, wide = field(row, t.INDEX_BYTES), arena + t.HEAD_BYTES, arena + t.COUNTS
     for group in range(0, pixels, GROUP * TILE):
         tiles = min(GROUP, (pixels - group + TILE - 1) // TILE)
         table = constants + field(row, t.PIXEL_TABLE) + group * PIXEL_BYTES
         for tile in range(tiles):
             entry = table + tile * TILE * PIXEL_BYTES
-            indices = counts + COUNT_BYTES + tile * PAIRS * stride
+            pairs = Parts(counts + COUNT_BYTES + tile * PAIRS * stride, stride)
             if field(row, t.IN_PAIRS):
-                index_by_two(source, entry, offsets, words, indices, stride)
+                index_by_two(Tile(source, entry), taps, pairs)
             else:
-                index_by_one(source, entry, offsets, words, indices, stride)
+                index_by_one(Tile(source, entry), taps, pairs)
         for block in range(0, field(row, t.BLOCKS), 2):
             count_group(row, arena, constants, block, tiles)
             for half in range(min(2, field(row, t.BLOCKS) - block)):
@@ -130,84 +125,39 @@ def convolve_by_lookup(row, arena, constants):
 
 
 @inlined
-def fused_affine(row, constants, block, entry, residual, first, out, bits, source, weights):
+def fused_affine(row, tile, taps, affine, residual, out, bits):
     """The affine case of :func:`fused_tile`, by the kinds of residual and result."""
-    taps, offsets = field(row, t.TAPS), constants + field(row, t.OFFSETS)
-    apart, exponent = taps * BLOCK, field(row, t.EXPONENT)
-    start = constants + field(row, t.START) + block * BLOCK
-    mul = constants + field(row, t.MUL) + block * BLOCK
-    add = constants + field(row, t.ADD) + block * BLOCK
-    residual_pixel, out_pixel = field(row, t.RESIDUAL_PIXEL), field(row, t.OUT_PIXEL)
-    residual += first * residual_pixel
+    exponent = field(row, t.EXPONENT)
     from_steps = field(row, t.RESIDUAL_KIND) == t.I16
     to_steps = field(row, t.OUT_KIND) == t.I16
     if from_steps and to_steps:
-        affine_two_both(
-            source, entry, offsets, taps, weights, apart, start, mul, add, residual, residual_pixel,
-            out, out_pixel, bits, exponent,
-        )  # fmt: skip
+        affine_two_both(tile, taps, affine, residual, out, bits, exponent)
     elif from_steps:
-        affine_two_from(
-            source, entry, offsets, taps, weights, apart, start, mul, add, residual, residual_pixel,
-            out, out_pixel, bits, exponent,
-        )  # fmt: skip
+        affine_two_from(tile, taps, affine, residual, out, bits, exponent)
     elif to_steps:
-        affine_two_to(
-            source, entry, offsets, taps, weights, apart, start, mul, add, residual, residual_pixel,
-            out, out_pixel, bits, exponent,
-        )  # fmt: skip
+        affine_two_to(tile, taps, affine, residual, out, bits, exponent)
     else:
-        affine_two(
-            source, entry, offsets, taps, weights, apart, start, mul, add, residual, residual_pixel,
-            out, out_pixel, bits, exponent,
-        )  # fmt: skip
+        affine_two(tile, taps, affine, residual, out, bits, exponent)
 
 
 @inlined
 def fused_tile(row, arena, constants, block, first, entry):
     """A tile and two blocks of a convolution without groups, epilogue included."""
-    taps, offsets = field(row, t.TAPS), constants + field(row, t.OFFSETS)
-    source, apart = arena + field(row, t.SOURCE), taps * BLOCK
-    weights = constants + field(row, t.WEIGHTS) + block * apart
-    start = constants + field(row, t.START) + block * BLOCK
+    tile, taps = Tile(arena + field(row, t.SOURCE), entry), taps_of(row, constants, block)
     bits = arena + field(row, t.BITS_OUT) + block * field(row, t.BITS_BLOCK)
-    residual = arena + field(row, t.RESIDUAL) + block * field(row, t.RESIDUAL_BLOCK)
-    out_pixel = field(row, t.OUT_PIXEL)
-    out = arena + field(row, t.OUT) + block * field(row, t.OUT_BLOCK) + first * out_pixel
+    residual = residual_of(row, arena, block, first)
+    out = out_of(row, arena, block, first)
     if field(row, t.MICRO) == t.INTEGER:
-        integer_two(
-            source,
-            entry,
-            offsets,
-            taps,
-            weights,
-            apart,
-            field(row, t.EXPONENT),
-            constants + field(row, t.ADD) + block * BLOCK,
-            out,
-            out_pixel,
-            bits,
-        )
+        add = constants + field(row, t.ADD) + block * BLOCK
+        integer_two(tile, taps, add, out, bits, field(row, t.EXPONENT))
     elif field(row, t.MUL) == t.THRESHOLD:
-        threshold_two(source, entry, offsets, taps, weights, apart, start, bits)
+        threshold_two(tile, taps, constants + field(row, t.START) + block * BLOCK, bits)
     elif field(row, t.MUL) == t.SWITCH:
-        flips = constants + field(row, t.FLIPS) + 4 * block
-        second = field(row, t.SECOND)
-        switch_two(
-            source,
-            entry,
-            offsets,
-            taps,
-            weights,
-            apart,
-            start,
-            second,
-            flips,
-            residual,
-            bits,
-        )
+        # a residual of bits: its places are in the pixel table
+        at = arena + field(row, t.RESIDUAL) + block * field(row, t.RESIDUAL_BLOCK)
+        switch_two(tile, taps, switch_of(row, constants, block), at, bits)
     else:
-        fused_affine(row, constants, block, entry, residual, first, out, bits, source, weights)
+        fused_affine(row, tile, taps, affine_of(row, constants, block), residual, out, bits)
 
 
 @inlined

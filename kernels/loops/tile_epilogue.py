@@ -12,6 +12,7 @@ from __future__ import annotations
 from frostbit.kernels import op_table as t
 from frostbit.kernels.machine.jit import inlined
 from frostbit.kernels.micro.epilogue import affine32, affine_tile, switch_tile, threshold_tile
+from frostbit.kernels.micro.operands import Affine, Parts, Switch
 from frostbit.kernels.micro.vector import (
     BLOCK,
     field,
@@ -35,28 +36,56 @@ def operand(address, kind, scratch):
 
 
 @inlined
+def affine_of(row, constants, block):
+    """The parameters of one block of channels."""
+    at = constants + block * BLOCK
+    return Affine(at + field(row, t.START), at + field(row, t.MUL), at + field(row, t.ADD))
+
+
+@inlined
+def switch_of(row, constants, block):
+    """The thresholds of one block of channels."""
+    limits = constants + field(row, t.START) + block * BLOCK
+    return Switch(limits, field(row, t.SECOND), constants + field(row, t.FLIPS) + 4 * block)
+
+
+@inlined
+def residual_of(row, arena, block, pixel):
+    """One block of the residual, pixel by pixel from ``pixel`` on."""
+    at = arena + field(row, t.RESIDUAL) + block * field(row, t.RESIDUAL_BLOCK)
+    step = field(row, t.RESIDUAL_PIXEL)
+    return Parts(at + pixel * step, step)
+
+
+@inlined
+def out_of(row, arena, block, pixel):
+    """One block of the float result, pixel by pixel from ``pixel`` on."""
+    at = arena + field(row, t.OUT) + block * field(row, t.OUT_BLOCK)
+    step = field(row, t.OUT_PIXEL)
+    return Parts(at + pixel * step, step)
+
+
+@inlined
 def one_pixel(row, arena, constants, block, pixel, entry, counts):
     """Epilogue to floats (in 32 or 16 bits) and sign bits of one pixel and block."""
-    add = constants + field(row, t.ADD) + block * BLOCK
-    out = arena + field(row, t.OUT) + pixel * field(row, t.OUT_PIXEL)
-    out += block * field(row, t.OUT_BLOCK)
+    out = out_of(row, arena, block, pixel).address
     if field(row, t.MICRO) >= t.FLOAT:
-        word = sum32(counts, add, out)
+        word = sum32(counts, constants + field(row, t.ADD) + block * BLOCK, out)
     else:
-        start = constants + field(row, t.START) + load_i32(entry + t.AT_START) + block * BLOCK
-        mul = constants + field(row, t.MUL) + block * BLOCK
-        residual = arena + field(row, t.RESIDUAL) + load_i32(entry + t.AT_RESIDUAL)
-        residual += pixel * field(row, t.RESIDUAL_PIXEL) + block * field(row, t.RESIDUAL_BLOCK)
+        block_affine = affine_of(row, constants, block)
+        start = block_affine.start + load_i32(entry + t.AT_START)
+        affine = Affine(start, block_affine.mul, block_affine.add)
+        residual = residual_of(row, arena, block, pixel).address + load_i32(entry + t.AT_RESIDUAL)
         if field(row, t.RESIDUAL_KIND) == t.I16:
             from_steps32(residual, field(row, t.EXPONENT), arena + t.SCRATCH_B)
             residual = arena + t.SCRATCH_B
         else:
             residual = operand(residual, field(row, t.RESIDUAL_KIND), arena + t.SCRATCH_B)
         if field(row, t.OUT_KIND) == t.I16:
-            word = affine32(counts, start, mul, add, residual, arena + t.SCRATCH_A)
+            word = affine32(counts, affine, residual, arena + t.SCRATCH_A)
             to_steps32(arena + t.SCRATCH_A, field(row, t.EXPONENT), out)
         else:
-            word = affine32(counts, start, mul, add, residual, out)
+            word = affine32(counts, affine, residual, out)
     bits = arena + field(row, t.BITS_OUT) + load_i32(entry + t.AT_BITS)
     store_u32(bits + block * field(row, t.BITS_BLOCK), word)
 
@@ -64,21 +93,10 @@ def one_pixel(row, arena, constants, block, pixel, entry, counts):
 @inlined
 def one_tile(row, arena, constants, block, first, entry, counts):
     """Affine epilogue of a whole tile whose residual is float32 or absent."""
-    residual_pixel, out_pixel = field(row, t.RESIDUAL_PIXEL), field(row, t.OUT_PIXEL)
-    residual = arena + field(row, t.RESIDUAL) + block * field(row, t.RESIDUAL_BLOCK)
-    out = arena + field(row, t.OUT) + block * field(row, t.OUT_BLOCK)
-    affine_tile(
-        counts,
-        entry,
-        constants + field(row, t.START) + block * BLOCK,
-        constants + field(row, t.MUL) + block * BLOCK,
-        constants + field(row, t.ADD) + block * BLOCK,
-        residual + first * residual_pixel,
-        residual_pixel,
-        out + first * out_pixel,
-        out_pixel,
-        arena + field(row, t.BITS_OUT) + block * field(row, t.BITS_BLOCK),
-    )
+    affine, bits = affine_of(row, constants, block), arena + field(row, t.BITS_OUT)
+    residual, out = residual_of(row, arena, block, first), out_of(row, arena, block, first)
+    bits += block * field(row, t.BITS_BLOCK)
+    affine_tile(counts, entry, affine, residual, out, bits)
 
 
 @inlined
@@ -98,10 +116,8 @@ def epilogue(row, arena, constants, block, first, entry, counts):
         if field(row, t.MUL) == t.THRESHOLD:
             threshold_tile(counts, entry, limit, bits)
         else:
-            flips = constants + field(row, t.FLIPS) + 4 * block
             residual = arena + field(row, t.RESIDUAL) + block * field(row, t.RESIDUAL_BLOCK)
-            second = field(row, t.SECOND)
-            switch_tile(counts, entry, limit, second, flips, residual, bits)
+            switch_tile(counts, entry, switch_of(row, constants, block), residual, bits)
     elif left >= TILE and not is_float and is_float32(row):
         one_tile(row, arena, constants, block, first, entry, counts)
     else:

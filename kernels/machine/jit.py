@@ -25,7 +25,7 @@ import stat
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from frostbit.kernels.machine.settings import SettingError, blaming_numba_settings
 
@@ -43,6 +43,8 @@ _LOG = logging.getLogger("frostbit.kernels")
 COMPILING = "compiling the engine for this CPU, once for each version (about 15 s)"
 config: Any = importlib.import_module("numba.core.config")  # its names are made at run time
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+Compiled = TypeVar("Compiled", bound=Callable[..., object])
+"""A function that is called in the same way once it is compiled."""
 
 
 def _check_settings() -> None:
@@ -105,14 +107,14 @@ def cache_folder() -> Path | None:
         return None
 
 
-def inner(function: Callable[..., Any]) -> Any:
+def inner(function: Compiled) -> Compiled:
     """Compile ``function`` into whoever calls it; not cached on its own."""
-    return numba.njit(**_OPTIONS)(function)
+    return cast(Compiled, numba.njit(**_OPTIONS)(function))
 
 
-def inlined(function: Callable[..., Any]) -> Any:
+def inlined(function: Compiled) -> Compiled:
     """Like :func:`inner`, but never left as a call: for what runs once a tile or pixel."""
-    return numba.njit(forceinline=True, **_OPTIONS)(function)
+    return cast(Compiled, numba.njit(forceinline=True, **_OPTIONS)(function))
 
 
 class _Locator:
@@ -125,7 +127,7 @@ class _Locator:
         self._folder = folder
 
     @classmethod
-    def from_function(cls, py_func: Any, py_file: str) -> _Locator | None:
+    def from_function(cls, py_func: object, py_file: str) -> _Locator | None:
         folder = cache_folder()
         return None if folder is None else cls(folder)
 
@@ -156,7 +158,7 @@ class _QuickCache(FunctionCache):
 
     _impl_class = _Files
 
-    def load_overload(self, sig: Any, target_context: Any) -> Any:
+    def load_overload(self, sig: object, target_context: object) -> object:
         rtsys.initialize(target_context)
         found = None
         try:
@@ -168,7 +170,7 @@ class _QuickCache(FunctionCache):
             _LOG.info(COMPILING)
         return found
 
-    def save_overload(self, sig: Any, data: Any) -> None:
+    def save_overload(self, sig: object, data: object) -> None:
         with contextlib.suppress(Exception):  # read-only folder, full disk, damaged index
             self._save_overload(sig, data)
 
@@ -176,13 +178,13 @@ class _QuickCache(FunctionCache):
 class _NoFiles(NullCache):
     """Without a folder: says that it compiles, too."""
 
-    def load_overload(self, sig: Any, target_context: Any) -> None:
+    def load_overload(self, sig: object, target_context: object) -> None:
         _LOG.info(COMPILING)
 
 
-def entry(function: Callable[..., Any]) -> Any:
+def entry(function: Compiled) -> Compiled:
     """Compile ``function`` on its first call, from the disk cache if there is a safe one."""
     compiled = numba.njit(**_OPTIONS)(function)
     if not config.CACHE_LOCATOR_CLASSES:
         compiled._cache = _NoFiles() if cache_folder() is None else _QuickCache(function)
-    return compiled
+    return cast(Compiled, compiled)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 _NUMBA = "NUMBA_"
 _SHOWN = 200
+"""Characters of Numba's own message, which can hold a whole traceback."""
 
 
 class SettingError(ValueError):

@@ -14,10 +14,10 @@ the reference does. ``..._tile`` handles a whole tile without a branch, ``affine
 
 from __future__ import annotations
 
-from typing import Any
-
+from llvmlite.ir import IRBuilder, Value
 from numba import types
 
+from frostbit.kernels.micro.operands import Affine, Parts, Switch
 from frostbit.kernels.micro.vector import (
     BLOCK,
     I32,
@@ -28,6 +28,7 @@ from frostbit.kernels.micro.vector import (
     emitted,
     load,
     offset,
+    part,
     sign_word,
     store,
 )
@@ -35,21 +36,23 @@ from frostbit.kernels.micro.xnor import PIXEL_BYTES, TILE
 from frostbit.kernels.op_table import AT_BITS, AT_RESIDUAL, AT_START
 
 
-def _affine(builder: Any, counts: Any, start: Any, mul: Any, add: Any, residual: Any) -> Any:
-    """The 32 floats of one pixel; ``mul`` and ``add`` are loaded, the rest addresses."""
+def _affine(
+    builder: IRBuilder, counts: Value, start: Value, loaded: tuple[Value, Value], residual: Value
+) -> Value:
+    """The 32 floats of one pixel; ``loaded`` are factors and addends, the rest addresses."""
     counted = load(builder, counts, V32I)
     acc = builder.sub(load(builder, start, V32I), builder.add(counted, counted))
-    scaled = call(builder, "llvm.fmuladd.v32f32", builder.sitofp(acc, V32F), mul, add)
+    scaled = call(builder, "llvm.fmuladd.v32f32", builder.sitofp(acc, V32F), *loaded)
     return builder.fadd(scaled, load(builder, residual, V32F))
 
 
-def _above(builder: Any, counted: Any, limit: Any) -> Any:
+def _above(builder: IRBuilder, counted: Value, limit: Value) -> Value:
     """32-bit word with a 1 (-1) where the int32 counts exceed the limit at an address."""
     above = builder.icmp_signed(">", counted, load(builder, limit, V32I))
     return builder.bitcast(above, I32)
 
 
-def _entry(builder: Any, entry: Any, pixel: int, column: int) -> Any:
+def _entry(builder: IRBuilder, entry: Value, pixel: int, column: int) -> Value:
     """A distance in row ``pixel`` of the pixel table at ``entry``."""
     place = offset(builder, entry, PIXEL_BYTES * pixel + column)
     return builder.sext(load(builder, place, I32), I64)
@@ -57,48 +60,44 @@ def _entry(builder: Any, entry: Any, pixel: int, column: int) -> Any:
 
 @emitted(types.int64)
 def affine32(
-    builder: Any, counts: Any, start: Any, mul: Any, add: Any, residual: Any, out: Any
-) -> Any:
+    builder: IRBuilder, counts: Value, affine: Affine, residual: Value, out: Value
+) -> Value:
     """Affine epilogue of one pixel and block; returns the sign word."""
-    factors, added = load(builder, mul, V32F), load(builder, add, V32F)
-    total = _affine(builder, counts, start, factors, added, residual)
+    loaded = load(builder, affine.mul, V32F), load(builder, affine.add, V32F)
+    total = _affine(builder, counts, affine.start, loaded, residual)
     store(builder, total, out)
     return sign_word(builder, total)
 
 
 @emitted(types.void)
 def affine_tile(
-    builder: Any,
-    counts: Any,
-    entry: Any,
-    start: Any,
-    mul: Any,
-    add: Any,
-    residual: Any,
-    residual_pixel: Any,
-    out: Any,
-    out_pixel: Any,
-    bits: Any,
+    builder: IRBuilder,
+    counts: Value,
+    entry: Value,
+    affine: Affine,
+    residual: Parts,
+    out: Parts,
+    bits: Value,
 ) -> None:
-    """Affine epilogue of TILE pixels; ``entry`` is the tile's part of the pixel table."""
-    factors, added = load(builder, mul, V32F), load(builder, add, V32F)
+    """Affine epilogue of TILE pixels; ``entry`` is the tile's part of the pixel table.
+
+    ``residual`` and ``out`` go from pixel to pixel. Registers: factors and addends of the block
+    stay in two vectors of 32 (eight of AVX2's sixteen), one pixel's floats pass through the rest.
+    """
+    loaded = load(builder, affine.mul, V32F), load(builder, affine.add, V32F)
     for p in range(TILE):
-        total = _affine(
-            builder,
-            offset(builder, counts, BLOCK * p),
-            builder.add(start, _entry(builder, entry, p, AT_START)),
-            factors,
-            added,
-            residual,
-        )
-        store(builder, total, out)
+        start = builder.add(affine.start, _entry(builder, entry, p, AT_START))
+        at_counts = offset(builder, counts, BLOCK * p)
+        total = _affine(builder, at_counts, start, loaded, part(builder, residual, p))
+        store(builder, total, part(builder, out, p))
         word = builder.trunc(sign_word(builder, total), I32)
         store(builder, word, builder.add(bits, _entry(builder, entry, p, AT_BITS)))
-        residual, out = builder.add(residual, residual_pixel), builder.add(out, out_pixel)
 
 
 @emitted(types.void)
-def threshold_tile(builder: Any, counts: Any, entry: Any, limit: Any, bits: Any) -> None:
+def threshold_tile(
+    builder: IRBuilder, counts: Value, entry: Value, limit: Value, bits: Value
+) -> None:
     """Threshold epilogue of TILE pixels (a pixel listed twice is written twice)."""
     for p in range(TILE):
         place = builder.add(limit, _entry(builder, entry, p, AT_START))
@@ -108,25 +107,18 @@ def threshold_tile(builder: Any, counts: Any, entry: Any, limit: Any, bits: Any)
 
 @emitted(types.void)
 def switch_tile(
-    builder: Any,
-    counts: Any,
-    entry: Any,
-    limit: Any,
-    second: Any,
-    flips: Any,
-    residual: Any,
-    bits: Any,
+    builder: IRBuilder, counts: Value, entry: Value, switch: Switch, residual: Value, bits: Value
 ) -> None:
     """Switch epilogue of TILE pixels (a pixel listed twice is written twice).
 
-    ``limit`` holds for a residual of +1; ``second`` bytes further lies the one for -1. ``flips``
-    is the address of a word with a 1 where the sign is the other way round.
+    Registers: one pixel's 32 counts are compared twice where they lie; what stays is words.
     """
-    flip = load(builder, flips, I32)
+    flip = load(builder, switch.flips, I32)
     for p in range(TILE):
-        place = builder.add(limit, _entry(builder, entry, p, AT_START))
+        limits = builder.add(switch.limits, _entry(builder, entry, p, AT_START))
         counted = load(builder, offset(builder, counts, BLOCK * p), V32I)
-        plus, minus = (_above(builder, counted, at) for at in (place, builder.add(place, second)))
+        plus = _above(builder, counted, limits)
+        minus = _above(builder, counted, builder.add(limits, switch.second))
         chosen = load(builder, builder.add(residual, _entry(builder, entry, p, AT_RESIDUAL)), I32)
         word = builder.xor(plus, builder.and_(builder.xor(plus, minus), chosen))
         word = builder.xor(word, flip)

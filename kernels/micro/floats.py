@@ -8,14 +8,15 @@ words. Products are added in any order and may be fused: on the grid of
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from llvmlite import ir
+from llvmlite.ir import IRBuilder, Type, Value
 from numba import types
 from numba.core import cgutils
 
 from frostbit.kernels.machine import cpu
 from frostbit.kernels.machine.jit import inner
+from frostbit.kernels.micro.operands import Taps, Tile
 from frostbit.kernels.micro.vector import (
     BLOCK,
     F32,
@@ -35,37 +36,36 @@ from frostbit.kernels.micro.vector import (
 from frostbit.kernels.micro.xnor import PIXEL_BYTES, TILE, pixel_bases, zeroed
 
 _WIDTH = cpu.host_form().width
-_PASS = TILE if _WIDTH == 64 else 2  # pixels at once: as many accumulators as registers allow
+_PASS = TILE if _WIDTH == 64 else 2
+"""Pixels at once, as in :mod:`frostbit.kernels.micro.integers`: as the registers allow."""
 
 
-Read = Callable[[Any, Any, Any], list[Any]]
+Read = Callable[[IRBuilder, Value, Type], list[Value]]
 
 
-def _broadcast(builder: Any, address: Any, kind: Any) -> list[Any]:
+def _broadcast(builder: IRBuilder, address: Value, kind: Type) -> list[Value]:
     """One float for all lanes."""
     value = splat(builder, load(builder, address, F32), kind)
     return [value] * (BLOCK // _WIDTH)
 
 
-def _by_lane(builder: Any, address: Any, kind: Any) -> list[Any]:
+def _by_lane(builder: IRBuilder, address: Value, kind: Type) -> list[Value]:
     """A float for each lane."""
     return [
         load(builder, offset(builder, address, start), kind) for start in range(0, BLOCK, _WIDTH)
     ]
 
 
-def _sums(
-    builder: Any, bases: list[Any], offsets: Any, taps: Any, weights: Any, sums: Any, read: Read
-) -> None:
+def _sums(builder: IRBuilder, tile: Tile, taps: Taps, sums: Value, read: Read) -> None:
     """A tile's sums of products; ``read`` gives the 32 values of one tap in vectors."""
     kind = ir.VectorType(F32, _WIDTH // 4)
-    vectors = BLOCK // _WIDTH
+    vectors, bases = BLOCK // _WIDTH, pixel_bases(builder, tile)
     for first in range(0, TILE, _PASS):
         slots = zeroed(builder, kind, _PASS * vectors)
-        with cgutils.for_range(builder, taps) as loop:
-            step = load(builder, builder.add(offsets, builder.mul(loop.index, I64(4))), I32)
+        with cgutils.for_range(builder, taps.count) as loop:
+            step = load(builder, builder.add(taps.offsets, builder.mul(loop.index, I64(4))), I32)
             distance = builder.sext(step, I64)
-            row = builder.add(weights, builder.mul(loop.index, I64(BLOCK)))
+            row = builder.add(taps.weights, builder.mul(loop.index, I64(BLOCK)))
             loaded = [load(builder, offset(builder, row, _WIDTH * v), kind) for v in range(vectors)]
             for p, base in enumerate(bases[first : first + _PASS]):
                 values = read(builder, builder.add(base, distance), kind)
@@ -80,32 +80,26 @@ def _sums(
 
 
 @emitted(types.void)
-def float_tile(
-    builder: Any, source: Any, pixels: Any, offsets: Any, taps: Any, weights: Any, sums: Any
-) -> None:
+def float_tile(builder: IRBuilder, tile: Tile, taps: Taps, sums: Value) -> None:
     """``sums[p][lane] = sum over taps of x[p][tap] * weight[tap][lane]``."""
-    bases = pixel_bases(builder, source, pixels)
-    _sums(builder, bases, offsets, taps, weights, sums, _broadcast)
+    _sums(builder, tile, taps, sums, _broadcast)
 
 
 @emitted(types.void)
-def depthwise_tile(
-    builder: Any, source: Any, pixels: Any, offsets: Any, taps: Any, weights: Any, sums: Any
-) -> None:
+def depthwise_tile(builder: IRBuilder, tile: Tile, taps: Taps, sums: Value) -> None:
     """``sums[p][lane] = sum over taps of x[p][tap][lane] * weight[tap][lane]``."""
-    bases = pixel_bases(builder, source, pixels)
-    _sums(builder, bases, offsets, taps, weights, sums, _by_lane)
+    _sums(builder, tile, taps, sums, _by_lane)
 
 
 @inner
-def grouped_float_tile(source, pixels, offsets, taps, weights, sums, lanes):  # type: ignore[no-untyped-def]
+def grouped_float_tile(tile, taps, sums, lanes):  # type: ignore[no-untyped-def]
     """Groups of several channels: lane i reads its group, ``lanes`` int32 [32] bytes further."""
     for p in range(TILE):
-        base = source + load_i32(pixels + PIXEL_BYTES * p)
+        base = tile.source + load_i32(tile.pixels + PIXEL_BYTES * p)
         out = sums + BLOCK * p
         clear(out, BLOCK)
         for lane in range(LANES):
             start = base + load_i32(lanes + 4 * lane)
-            for k in range(taps):
-                value = start + load_i32(offsets + 4 * k)
-                add_product(value, weights + BLOCK * k + 4 * lane, out + 4 * lane)
+            for k in range(taps.count):
+                value = start + load_i32(taps.offsets + 4 * k)
+                add_product(value, taps.weights + BLOCK * k + 4 * lane, out + 4 * lane)

@@ -6,63 +6,77 @@ broadcast serves twice as many channels as in :mod:`frostbit.kernels.micro.xnor`
 compute what those of :mod:`frostbit.kernels.micro.epilogue` compute, which handle what is left: an
 odd block, a part of a tile.
 
-All take the first six arguments alike: ``source, pixels, offsets, words, weights`` are those of
-the micro-kernels, ``apart`` is the distance to the second block's weights. Addresses of results
-and parameters are those of the first block; what belongs to the second lies right behind.
+Operands are those of the micro-kernels (:mod:`frostbit.kernels.micro.operands`). Addresses of
+weights, results and parameters are those of the first block; what belongs to the second lies right
+behind.
 """
 # mypy: disable-error-code="no-untyped-call"
 # reason: llvmlite's builder helpers in Numba have no annotations
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 from llvmlite import ir
+from llvmlite.ir import IRBuilder, Value
 from numba import types
 from numba.core import cgutils
 
 from frostbit.kernels.machine import cpu
 from frostbit.kernels.micro.integers import multiply_add
+from frostbit.kernels.micro.operands import Affine, Parts, Switch, Taps, Tile
 from frostbit.kernels.micro.vector import (
     BLOCK,
     F32,
     I32,
     I64,
+    Intrinsic,
     call,
     constant,
     emitted,
     load,
     load_steps,
     offset,
+    part,
     power_of_two,
     splat,
     store,
     store_steps,
 )
-from frostbit.kernels.micro.xnor import PIXEL_BYTES, TILE, Taps, pixel_bases, zeroed
+from frostbit.kernels.micro.xnor import PIXEL_BYTES, TILE, pixel_bases, zeroed
 from frostbit.kernels.op_table import AT_BITS, AT_RESIDUAL, AT_START
 
 HAS_FUSED = cpu.host_form().count == "words"
 _WIDTH = cpu.host_form().width
 _VECTORS = 2 * BLOCK // _WIDTH
+Count = Callable[[IRBuilder, Value, Value], Value]
+"""What is summed of a vector of weights and one of activations."""
 _WORDS, _REALS = (ir.VectorType(kind, _WIDTH // 4) for kind in (I32, F32))
 
 
-def _mismatches(builder: Any, weight: Any, activation: Any) -> Any:
+def _mismatches(builder: IRBuilder, weight: Value, activation: Value) -> Value:
     """How many bits of each word differ."""
     differing = builder.xor(weight, activation)
     return call(builder, f"llvm.ctpop.v{_WORDS.count}i32", differing)
 
 
 def _counts(
-    builder: Any, source: Any, pixels: Any, taps: Taps, apart: Any, one: Any = _mismatches
-) -> list[list[Any]]:
-    """Sums of ``one`` over all tap words: vectors ``[pixel][vector]``, the first block's first."""
-    bases = pixel_bases(builder, source, pixels)
-    starts = [offset(builder, taps.weights, _WIDTH * v) for v in range(_VECTORS // 2)]
-    starts += [builder.add(start, apart) for start in starts]
+    builder: IRBuilder, tile: Tile, taps: Taps, one: Count = _mismatches
+) -> list[list[Value]]:
+    """Sums of ``one`` over all taps: vectors ``[pixel][vector]``, the first block's first.
+
+    Registers, of 32: sixteen sums, the activations of four pixels, each in every lane, and the
+    weights of one vector at a time, which all four pixels use before the next is loaded.
+    """
+    bases = pixel_bases(builder, tile)
+    blocks = Parts(taps.weights, builder.mul(taps.count, I64(BLOCK)))
+    starts = [
+        offset(builder, part(builder, blocks, block), _WIDTH * v)
+        for block in range(2)
+        for v in range(_VECTORS // 2)
+    ]
     slots = [zeroed(builder, _WORDS, _VECTORS) for _ in range(TILE)]
-    with cgutils.for_range(builder, taps.words) as loop:
+    with cgutils.for_range(builder, taps.count) as loop:
         step = load(builder, builder.add(taps.offsets, builder.mul(loop.index, I64(4))), I32)
         distance, row = builder.sext(step, I64), builder.mul(loop.index, I64(BLOCK))
         active = [
@@ -77,13 +91,13 @@ def _counts(
     return [[builder.load(slot) for slot in mine] for mine in slots]
 
 
-def _entry(builder: Any, pixels: Any, pixel: int, column: int) -> Any:
+def _entry(builder: IRBuilder, pixels: Value, pixel: int, column: int) -> Value:
     """A distance in row ``pixel`` of the pixel table."""
     place = offset(builder, pixels, PIXEL_BYTES * pixel + column)
     return builder.sext(load(builder, place, I32), I64)
 
 
-def _word(builder: Any, masks: list[Any]) -> Any:
+def _word(builder: IRBuilder, masks: list[Value]) -> Value:
     """Vectors of i1 one after the other, as 64 bits."""
     while len(masks) > 1:
         lanes = 2 * masks[0].type.count
@@ -93,7 +107,7 @@ def _word(builder: Any, masks: list[Any]) -> Any:
     return builder.bitcast(masks[0], I64)
 
 
-def _above(builder: Any, counts: list[Any], limits: Any) -> Any:
+def _above(builder: IRBuilder, counts: list[Value], limits: Value) -> Value:
     """64 bits with a 1 (-1) where the counts exceed the limits at an address."""
     places = [offset(builder, limits, _WIDTH * v) for v in range(_VECTORS)]
     pairs = zip(counts, places, strict=True)
@@ -104,102 +118,78 @@ def _above(builder: Any, counts: list[Any], limits: Any) -> Any:
 
 
 @emitted(types.void)
-def threshold_two(
-    builder: Any,
-    source: Any,
-    pixels: Any,
-    offsets: Any,
-    words: Any,
-    weights: Any,
-    apart: Any,
-    limits: Any,
-    bits: Any,
-) -> None:
+def threshold_two(builder: IRBuilder, tile: Tile, taps: Taps, limits: Value, bits: Value) -> None:
     """With the threshold epilogue (:func:`frostbit.kernels.micro.epilogue.threshold_tile`)."""
-    found = _counts(builder, source, pixels, Taps(offsets, words, weights), apart)
-    for p, counts in enumerate(found):
-        place = builder.add(limits, _entry(builder, pixels, p, AT_START))
+    for p, counts in enumerate(_counts(builder, tile, taps)):
+        place = builder.add(limits, _entry(builder, tile.pixels, p, AT_START))
         word = _above(builder, counts, place)
-        store(builder, word, builder.add(bits, _entry(builder, pixels, p, AT_BITS)))
+        store(builder, word, builder.add(bits, _entry(builder, tile.pixels, p, AT_BITS)))
 
 
 @emitted(types.void)
 def switch_two(
-    builder: Any,
-    source: Any,
-    pixels: Any,
-    offsets: Any,
-    words: Any,
-    weights: Any,
-    apart: Any,
-    limits: Any,
-    second: Any,
-    flips: Any,
-    residual: Any,
-    bits: Any,
+    builder: IRBuilder, tile: Tile, taps: Taps, switch: Switch, residual: Value, bits: Value
 ) -> None:
     """With the switch epilogue (:func:`frostbit.kernels.micro.epilogue.switch_tile`)."""
-    found = _counts(builder, source, pixels, Taps(offsets, words, weights), apart)
-    flip = load(builder, flips, I64)
+    found = _counts(builder, tile, taps)
+    flip = load(builder, switch.flips, I64)
     for p, counts in enumerate(found):
-        place = builder.add(limits, _entry(builder, pixels, p, AT_START))
-        plus, minus = (_above(builder, counts, at) for at in (place, builder.add(place, second)))
-        at_residual = builder.add(residual, _entry(builder, pixels, p, AT_RESIDUAL))
+        limits = builder.add(switch.limits, _entry(builder, tile.pixels, p, AT_START))
+        plus = _above(builder, counts, limits)
+        minus = _above(builder, counts, builder.add(limits, switch.second))
+        at_residual = builder.add(residual, _entry(builder, tile.pixels, p, AT_RESIDUAL))
         chosen = builder.and_(builder.xor(plus, minus), load(builder, at_residual, I64))
         word = builder.xor(builder.xor(plus, chosen), flip)
-        store(builder, word, builder.add(bits, _entry(builder, pixels, p, AT_BITS)))
+        store(builder, word, builder.add(bits, _entry(builder, tile.pixels, p, AT_BITS)))
 
 
-def _affine_two(from_steps: bool, to_steps: bool) -> Any:
+def _scaled(builder: IRBuilder, counted: Value, affine: Affine, v: int) -> Value:
+    """``mul * acc + add`` of vector ``v`` of two blocks, whose counts are ``counted``."""
+    start, mul, add = (offset(builder, place, _WIDTH * v) for place in affine)
+    acc = builder.sub(load(builder, start, _WORDS), builder.add(counted, counted))
+    factors, added = load(builder, mul, _REALS), load(builder, add, _REALS)
+    name = f"llvm.fmuladd.v{_REALS.count}f32"
+    return call(builder, name, builder.sitofp(acc, _REALS), factors, added)
+
+
+def _affine_two(from_steps: bool, to_steps: bool) -> Intrinsic:
     """The kernel for a residual of int16 multiples of ``2**-exponent``, or such a result."""
 
     @emitted(types.void)
     def affine_two(
-        builder: Any,
-        source: Any,
-        pixels: Any,
-        offsets: Any,
-        words: Any,
-        weights: Any,
-        apart: Any,
-        start: Any,
-        mul: Any,
-        add: Any,
-        residual: Any,
-        residual_pixel: Any,
-        out: Any,
-        out_pixel: Any,
-        bits: Any,
-        exponent: Any,
+        builder: IRBuilder,
+        tile: Tile,
+        taps: Taps,
+        affine: Affine,
+        residual: Parts,
+        out: Parts,
+        bits: Value,
+        exponent: Value,
     ) -> None:
-        found = _counts(builder, source, pixels, Taps(offsets, words, weights), apart)
+        found = _counts(builder, tile, taps)
         zero = constant(_REALS, 0.0)
         one = splat(builder, power_of_two(builder, builder.neg(exponent)), _REALS)
         per_one = splat(builder, power_of_two(builder, exponent), _REALS)
         for p, counts in enumerate(found):
-            begin = builder.add(start, _entry(builder, pixels, p, AT_START))
+            start = builder.add(affine.start, _entry(builder, tile.pixels, p, AT_START))
+            old, new = part(builder, residual, p), part(builder, out, p)
             signs = []
             for v, counted in enumerate(counts):
-                at = [offset(builder, place, _WIDTH * v) for place in (begin, mul, add)]
-                acc = builder.sub(load(builder, at[0], _WORDS), builder.add(counted, counted))
-                factors, added = (load(builder, place, _REALS) for place in at[1:])
-                shift_at = offset(builder, residual, _WIDTH * v // (2 if from_steps else 1))
-                out_at = offset(builder, out, _WIDTH * v // (2 if to_steps else 1))
+                scaled = _scaled(builder, counted, affine._replace(start=start), v)
+                shift_at = offset(builder, old, _WIDTH * v // (2 if from_steps else 1))
+                out_at = offset(builder, new, _WIDTH * v // (2 if to_steps else 1))
                 if from_steps:
                     shift = load_steps(builder, shift_at, _REALS, one)
                 else:
                     shift = load(builder, shift_at, _REALS)
-                name = f"llvm.fmuladd.v{_REALS.count}f32"
-                scaled = call(builder, name, builder.sitofp(acc, _REALS), factors, added)
                 total = builder.fadd(scaled, shift)
                 if to_steps:
                     store_steps(builder, total, out_at, per_one)
                 else:
                     store(builder, total, out_at)
                 signs.append(builder.fcmp_ordered("<", total, zero))
-            place = builder.add(bits, _entry(builder, pixels, p, AT_BITS))
+            place = builder.add(bits, _entry(builder, tile.pixels, p, AT_BITS))
             store(builder, _word(builder, signs), place)
-            residual, out = builder.add(residual, residual_pixel), builder.add(out, out_pixel)
 
     return affine_two
 
@@ -214,32 +204,25 @@ affine_two, affine_two_from, affine_two_to, affine_two_both = (
 
 @emitted(types.void)
 def integer_two(
-    builder: Any,
-    source: Any,
-    pixels: Any,
-    offsets: Any,
-    pairs: Any,
-    weights: Any,
-    apart: Any,
-    exponent: Any,
-    add: Any,
-    out: Any,
-    out_pixel: Any,
-    bits: Any,
+    builder: IRBuilder,
+    tile: Tile,
+    taps: Taps,
+    add: Value,
+    out: Parts,
+    bits: Value,
+    exponent: Value,
 ) -> None:
     """Integer convolution (``micro.integers``), then ``add``, floats and their signs."""
-    taps = Taps(offsets, pairs, weights)
-    found = _counts(builder, source, pixels, taps, apart, multiply_add)
+    found = _counts(builder, tile, taps, multiply_add)
     scale = splat(builder, power_of_two(builder, builder.neg(exponent)), _REALS)
     zero = constant(_REALS, 0.0)
     for p, sums in enumerate(found):
-        signs = []
+        at, signs = part(builder, out, p), []
         for v, total in enumerate(sums):
             added = load(builder, offset(builder, add, _WIDTH * v), _REALS)
             scaled = builder.fmul(builder.sitofp(total, _REALS), scale)
             value = builder.fadd(scaled, added)
-            store(builder, value, offset(builder, out, _WIDTH * v))
+            store(builder, value, offset(builder, at, _WIDTH * v))
             signs.append(builder.fcmp_ordered("<", value, zero))
-        place = builder.add(bits, _entry(builder, pixels, p, AT_BITS))
+        place = builder.add(bits, _entry(builder, tile.pixels, p, AT_BITS))
         store(builder, _word(builder, signs), place)
-        out = builder.add(out, out_pixel)

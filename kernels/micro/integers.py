@@ -12,17 +12,13 @@ the work of a float instruction. Lanes are output channels, as in
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 from llvmlite import ir
+from llvmlite.ir import IRBuilder, Value
 from numba import types
 from numba.core import cgutils
-from numpy.typing import NDArray
 
-from frostbit.kernels.ir.exact import LARGEST, as_int16
-from frostbit.kernels.ir.program import Conv, Window
 from frostbit.kernels.machine import cpu
+from frostbit.kernels.micro.operands import Taps, Tile
 from frostbit.kernels.micro.vector import (
     BLOCK,
     F32,
@@ -40,47 +36,13 @@ from frostbit.kernels.micro.xnor import TILE, pixel_bases, zeroed
 HAS_INTEGERS = bool(cpu.target_features().get("avx2"))
 _WIDTH = 64 if cpu.target_features().get("avx512bw") else 32
 _INSTRUCTION = {64: "llvm.x86.avx512.pmaddw.d.512", 32: "llvm.x86.avx2.pmadd.wd"}[_WIDTH]
-_PASS = TILE if _WIDTH == 64 else 2  # pixels at once: as many accumulators as registers allow
+_PASS = TILE if _WIDTH == 64 else 2
+"""Pixels at once. Registers: a pixel's sums take two vectors of 64 bytes or four of 32, so four
+pixels of 32 registers, or two of 16, leave room for the weights and one activation."""
 _LANES = ir.VectorType(I32, _WIDTH // 4)
 
 
-def integer_weights(op: Conv, kind: str) -> tuple[NDArray[np.int16], int] | None:
-    """:func:`as_int16` of a convolution that this micro-kernel can do; else None."""
-    if not HAS_INTEGERS or op.groups > 1 or kind not in LARGEST:
-        return None
-    return as_int16(op.weights, LARGEST[kind])
-
-
-def _runs(weights: NDArray[np.int16], joined: bool) -> NDArray[np.int16]:
-    """OHWI as ``[O, runs, values]``, values even: a run is a row of taps, or one tap."""
-    out, height, _, channels = weights.shape
-    runs = weights.reshape(out, height, -1) if joined else weights.reshape(out, -1, channels)
-    return np.pad(runs, [(0, 0), (0, 0), (0, runs.shape[2] % 2)])
-
-
-def is_joined(window: Window, pixel: int, channels: int) -> bool:
-    """Whether a kernel row's taps lie side by side in a map of ``pixel`` bytes a pixel."""
-    return pixel == 2 * channels and window.dilation[1] == 1
-
-
-def pair_rows(weights: NDArray[np.int16], joined: bool) -> NDArray[np.uint32]:
-    """Weights as uint32 ``[O, pairs]``."""
-    runs = np.ascontiguousarray(_runs(weights, joined))
-    return runs.reshape(len(runs), -1).astype("<i2").view("<u4").astype(np.uint32)
-
-
-def pair_offsets(
-    window: Window, row: int, pixel: int, channels: int, joined: bool
-) -> NDArray[np.int32]:
-    """Distance in bytes of each pair from its output pixel's first tap."""
-    down = np.arange(window.kernel[0])[:, None, None] * window.dilation[0] * row
-    taps = 1 if joined else window.kernel[1]
-    right = np.arange(taps)[:, None] * window.dilation[1] * pixel
-    values = channels * window.kernel[1] if joined else channels
-    return np.asarray(down + right + 4 * np.arange(-(-values // 2)), np.int32).ravel()
-
-
-def multiply_add(builder: Any, weight: Any, activation: Any) -> Any:
+def multiply_add(builder: IRBuilder, weight: Value, activation: Value) -> Value:
     """Per 32-bit lane, the sum of the products of its two int16."""
     halves = ir.VectorType(ir.IntType(16), _WIDTH // 2)
     function = cgutils.get_or_insert_function(
@@ -91,27 +53,18 @@ def multiply_add(builder: Any, weight: Any, activation: Any) -> Any:
 
 
 @emitted(types.void)
-def _tile(
-    builder: Any,
-    source: Any,
-    pixels: Any,
-    offsets: Any,
-    pairs: Any,
-    weights: Any,
-    sums: Any,
-    exponent: Any,
-) -> None:
-    """The micro-kernel; arguments as in :mod:`frostbit.kernels.micro.xnor`, and the exponent s."""
+def _tile(builder: IRBuilder, tile: Tile, taps: Taps, sums: Value, exponent: Value) -> None:
+    """The micro-kernel; operands as in :mod:`frostbit.kernels.micro.xnor`, and the exponent s."""
     vectors = BLOCK // _WIDTH
-    bases = pixel_bases(builder, source, pixels)
+    bases = pixel_bases(builder, tile)
     real = ir.VectorType(F32, _LANES.count)
     scale = splat(builder, power_of_two(builder, builder.neg(exponent)), real)
     for first in range(0, TILE, _PASS):
         slots = zeroed(builder, _LANES, _PASS * vectors)
-        with cgutils.for_range(builder, pairs) as loop:
-            step = load(builder, builder.add(offsets, builder.mul(loop.index, I64(4))), I32)
+        with cgutils.for_range(builder, taps.count) as loop:
+            step = load(builder, builder.add(taps.offsets, builder.mul(loop.index, I64(4))), I32)
             distance = builder.sext(step, I64)
-            row = builder.add(weights, builder.mul(loop.index, I64(BLOCK)))
+            row = builder.add(taps.weights, builder.mul(loop.index, I64(BLOCK)))
             stored = [
                 load(builder, offset(builder, row, _WIDTH * v), _LANES) for v in range(vectors)
             ]
@@ -128,7 +81,7 @@ def _tile(
 
 
 @emitted(types.void)
-def _absent(builder: Any, a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any) -> None:
+def _absent(builder: IRBuilder, tile: Tile, taps: Taps, sums: Value, exponent: Value) -> None:
     """Stands for the micro-kernel where it cannot run; no plan asks for it there."""
 
 

@@ -4,7 +4,8 @@ Numba has no vector type, so each intrinsic reads and writes memory and returns 
 32-bit word of signs. The unit is a *block* of ``LANES`` = 32 channels: 32 float32 or int32
 (128 bytes), or one 32-bit word of bits. Maps pad their channels to whole blocks with lanes that
 are +1 or not negative, so a sign word's tail bits are 0 as :mod:`frostbit.kernels.ir.bits` asks.
-LLVM splits a vector of 32 into whatever the machine has.
+LLVM splits a vector of 32 into whatever the machine has: 32 floats are four registers of AVX2 or
+two of AVX-512, so an intrinsic that holds three of them at once stays within the registers of both.
 """
 # mypy: disable-error-code="no-untyped-call"
 # reason: llvmlite's builder helpers in Numba have no annotations
@@ -13,15 +14,25 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from llvmlite import ir
+from llvmlite.ir import IRBuilder, Type, Value
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from frostbit.kernels.micro.operands import Parts
+
+if TYPE_CHECKING:
+    from numba.core.base import BaseContext
+    from numba.core.typing.templates import Signature
+
+    Codegen = Callable[[BaseContext, IRBuilder, Signature, list[Value]], Value]
+
 LANES = 32
 BLOCK = 4 * LANES
+"""Bytes of 32 float32 or int32."""
 
 I1, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
 F32 = ir.FloatType()
@@ -29,25 +40,33 @@ V32F = ir.VectorType(F32, LANES)
 V32I = ir.VectorType(I32, LANES)
 V32B = ir.VectorType(I1, LANES)
 
-Emit = Callable[..., Any]
+Emit = Callable[..., Value]
+"""Writes instructions with a builder; its result is a value, or None."""
+Intrinsic = Callable[..., int]
+"""What jitted code calls; where nothing is returned, nobody reads the int."""
 
 
-def load(builder: Any, address: Any, kind: Any, align: int = 4) -> Any:
+def load(builder: IRBuilder, address: Value, kind: Type, align: int = 4) -> Value:
     """Emit a load of ``kind`` from the integer ``address``."""
     return builder.load(builder.inttoptr(address, kind.as_pointer()), align=align)
 
 
-def store(builder: Any, value: Any, address: Any, align: int = 4) -> None:
+def store(builder: IRBuilder, value: Value, address: Value, align: int = 4) -> None:
     """Emit a store of ``value`` at the integer ``address``."""
     builder.store(value, builder.inttoptr(address, value.type.as_pointer()), align=align)
 
 
-def offset(builder: Any, address: Any, distance: int) -> Any:
+def offset(builder: IRBuilder, address: Value, distance: int) -> Value:
     """``address + distance`` for a constant distance in bytes."""
     return builder.add(address, ir.Constant(I64, distance)) if distance else address
 
 
-def splat(builder: Any, scalar: Any, kind: Any) -> Any:
+def part(builder: IRBuilder, parts: Parts, number: int) -> Value:
+    """Address of one of ``parts``."""
+    return builder.add(parts.address, builder.mul(parts.step, I64(number)))
+
+
+def splat(builder: IRBuilder, scalar: Value, kind: Type) -> Value:
     """A vector of type ``kind`` with ``scalar`` in every lane."""
     undefined = ir.Constant(kind, ir.Undefined)
     lane0 = builder.insert_element(undefined, scalar, ir.Constant(I32, 0))
@@ -55,12 +74,12 @@ def splat(builder: Any, scalar: Any, kind: Any) -> Any:
     return builder.shuffle_vector(lane0, undefined, zeros)
 
 
-def constant(kind: Any, value: float) -> Any:
+def constant(kind: Type, value: float) -> Value:
     """The vector constant of type ``kind`` with ``value`` in every lane."""
     return ir.Constant(kind, [value] * kind.count)
 
 
-def call(builder: Any, name: str, *args: Any) -> Any:
+def call(builder: IRBuilder, name: str, *args: Value) -> Value:
     """Emit a call of the LLVM intrinsic ``name`` whose type is that of its first argument."""
     kind = args[0].type
     function = builder.module.globals.get(name)
@@ -70,23 +89,39 @@ def call(builder: Any, name: str, *args: Any) -> Any:
     return builder.call(function, args)
 
 
-def sign_word(builder: Any, values: Any) -> Any:
+def sign_word(builder: IRBuilder, values: Value) -> Value:
     """32-bit word with a 1 for each of 32 floats below 0 (so -0.0 is +1)."""
     negative = builder.fcmp_ordered("<", values, constant(V32F, 0.0))
     return builder.zext(builder.bitcast(negative, I32), I64)
 
 
-def emitted(returns: Any) -> Callable[[Emit], Any]:
-    """Make ``emit(builder, address, ...)`` callable from jitted code with int64 arguments."""
+def _operand(builder: IRBuilder, value: Value, kind: types.Type) -> Value:
+    """``value``, or the named tuple of what it holds."""
+    if not isinstance(kind, types.NamedUniTuple):
+        return value
+    return kind.instance_class(*cgutils.unpack_tuple(builder, value))
 
-    def decorate(emit: Emit) -> Any:
+
+def emitted(returns: types.Type) -> Callable[[Emit], Intrinsic]:
+    """Make ``emit(builder, operand, ...)`` callable from jitted code.
+
+    An operand is an int64, or a named tuple of them (:mod:`frostbit.kernels.micro.operands`).
+    """
+
+    def decorate(emit: Emit) -> Intrinsic:
         @functools.wraps(emit)  # numba reads the parameter list through __wrapped__
-        def definition(_typing: Any, *args: Any) -> Any:
-            def codegen(context: Any, builder: Any, _signature: Any, values: Any) -> Any:
-                result = emit(builder, *values)
+        def definition(_typing: object, *given: types.Type) -> tuple[Signature, Codegen]:
+            groups = types.NamedUniTuple
+            kinds = [kind if isinstance(kind, groups) else types.int64 for kind in given]
+
+            def codegen(
+                context: BaseContext, builder: IRBuilder, _signature: Signature, values: list[Value]
+            ) -> Value:
+                pairs = zip(values, kinds, strict=True)
+                result = emit(builder, *(_operand(builder, *pair) for pair in pairs))
                 return context.get_dummy_value() if result is None else result
 
-            return returns(*[types.int64] * len(args)), codegen
+            return returns(*kinds), codegen
 
         return intrinsic(definition)
 
@@ -94,55 +129,55 @@ def emitted(returns: Any) -> Callable[[Emit], Any]:
 
 
 @emitted(types.int64)
-def field(builder: Any, row: Any, column: Any) -> Any:
+def field(builder: IRBuilder, row: Value, column: Value) -> Value:
     """The int64 in ``column`` of the op table's row at address ``row``."""
     return load(builder, builder.add(row, builder.mul(column, I64(8))), I64, 8)
 
 
 @emitted(types.int64)
-def load_i32(builder: Any, address: Any) -> Any:
+def load_i32(builder: IRBuilder, address: Value) -> Value:
     """The int32 at ``address``, sign extended."""
     return builder.sext(load(builder, address, I32), I64)
 
 
 @emitted(types.int64)
-def load_u32(builder: Any, address: Any) -> Any:
+def load_u32(builder: IRBuilder, address: Value) -> Value:
     """The uint32 at ``address``."""
     return builder.zext(load(builder, address, I32), I64)
 
 
 @emitted(types.void)
-def store_u32(builder: Any, address: Any, value: Any) -> None:
+def store_u32(builder: IRBuilder, address: Value, value: Value) -> None:
     """Store the low 32 bits of ``value``."""
     store(builder, builder.trunc(value, I32), address)
 
 
 @emitted(types.int64)
-def load_u64(builder: Any, address: Any) -> Any:
+def load_u64(builder: IRBuilder, address: Value) -> Value:
     """The 64 bits at ``address``."""
     return load(builder, address, I64)
 
 
 @emitted(types.void)
-def store_u64(builder: Any, address: Any, value: Any) -> None:
+def store_u64(builder: IRBuilder, address: Value, value: Value) -> None:
     """Store 64 bits."""
     store(builder, value, address)
 
 
 @emitted(types.int64)
-def popcount(builder: Any, word: Any) -> Any:
+def popcount(builder: IRBuilder, word: Value) -> Value:
     """Number of 1 bits."""
     return call(builder, "llvm.ctpop.i64", word)
 
 
 @emitted(types.void)
-def clear(builder: Any, address: Any, size: Any) -> None:
+def clear(builder: IRBuilder, address: Value, size: Value) -> None:
     """Set ``size`` bytes to 0."""
     cgutils.memset(builder, builder.inttoptr(address, I8.as_pointer()), size, 0)
 
 
 @emitted(types.void)
-def copy(builder: Any, target: Any, source: Any, size: Any) -> None:
+def copy(builder: IRBuilder, target: Value, source: Value, size: Value) -> None:
     """Copy ``size`` bytes between ranges that do not overlap."""
     pointer = I8.as_pointer()
     cgutils.raw_memcpy(
@@ -151,32 +186,32 @@ def copy(builder: Any, target: Any, source: Any, size: Any) -> None:
 
 
 @emitted(types.void)
-def convert32(builder: Any, source: Any, out: Any) -> None:
+def convert32(builder: IRBuilder, source: Value, out: Value) -> None:
     """32 uint8 at ``source`` to float32 at ``out``."""
     store(builder, builder.uitofp(load(builder, source, ir.VectorType(I8, LANES), 1), V32F), out)
 
 
 @emitted(types.void)
-def widen_u8(builder: Any, source: Any, out: Any) -> None:
+def widen_u8(builder: IRBuilder, source: Value, out: Value) -> None:
     """One uint8 at ``source`` to float32 at ``out``."""
     store(builder, builder.uitofp(load(builder, source, I8, 1), F32), out)
 
 
 @emitted(types.void)
-def convert16(builder: Any, source: Any, out: Any) -> None:
+def convert16(builder: IRBuilder, source: Value, out: Value) -> None:
     """32 uint8 at ``source`` to int16 at ``out``."""
     kind = ir.VectorType(ir.IntType(16), LANES)
     store(builder, builder.zext(load(builder, source, ir.VectorType(I8, LANES), 1), kind), out, 2)
 
 
 @emitted(types.void)
-def widen_u8_16(builder: Any, source: Any, out: Any) -> None:
+def widen_u8_16(builder: IRBuilder, source: Value, out: Value) -> None:
     """One uint8 at ``source`` to int16 at ``out``."""
     store(builder, builder.zext(load(builder, source, I8, 1), ir.IntType(16)), out, 2)
 
 
 @emitted(types.void)
-def unpack16(builder: Any, word: Any, out: Any) -> None:
+def unpack16(builder: IRBuilder, word: Value, out: Value) -> None:
     """One word of bits at ``word`` to 32 int16 +1 or -1 at ``out``."""
     kind = ir.VectorType(ir.IntType(16), LANES)
     negative = builder.bitcast(load(builder, word, I32), V32B)
@@ -184,14 +219,14 @@ def unpack16(builder: Any, word: Any, out: Any) -> None:
 
 
 @emitted(types.void)
-def unpack32(builder: Any, word: Any, out: Any) -> None:
+def unpack32(builder: IRBuilder, word: Value, out: Value) -> None:
     """One word of bits at ``word`` to 32 floats +1.0 or -1.0 at ``out``."""
     negative = builder.bitcast(load(builder, word, I32), V32B)
     store(builder, builder.select(negative, constant(V32F, -1.0), constant(V32F, 1.0)), out)
 
 
 @emitted(types.int64)
-def sum32(builder: Any, a: Any, b: Any, out: Any) -> Any:
+def sum32(builder: IRBuilder, a: Value, b: Value, out: Value) -> Value:
     """``out = a + b`` over 32 floats; returns the sign word of ``out``."""
     total = builder.fadd(load(builder, a, V32F), load(builder, b, V32F))
     store(builder, total, out)
@@ -199,39 +234,39 @@ def sum32(builder: Any, a: Any, b: Any, out: Any) -> Any:
 
 
 @emitted(types.void)
-def accumulate32(builder: Any, source: Any, out: Any) -> None:
+def accumulate32(builder: IRBuilder, source: Value, out: Value) -> None:
     """``out += source`` over 32 floats."""
     store(builder, builder.fadd(load(builder, out, V32F), load(builder, source, V32F)), out)
 
 
 @emitted(types.void)
-def maximum32(builder: Any, source: Any, out: Any) -> None:
+def maximum32(builder: IRBuilder, source: Value, out: Value) -> None:
     """``out = max(out, source)`` over 32 floats."""
     a, b = load(builder, out, V32F), load(builder, source, V32F)
     store(builder, builder.select(builder.fcmp_ordered(">", b, a), b, a), out)
 
 
 @emitted(types.void)
-def clip32(builder: Any, source: Any, out: Any) -> None:
+def clip32(builder: IRBuilder, source: Value, out: Value) -> None:
     """``out = clip(source, -1, 1)`` over 32 floats."""
     value, low, high = load(builder, source, V32F), constant(V32F, -1.0), constant(V32F, 1.0)
     value = builder.select(builder.fcmp_ordered("<", value, low), low, value)
     store(builder, builder.select(builder.fcmp_ordered(">", value, high), high, value), out)
 
 
-def power_of_two(builder: Any, exponent: Any) -> Any:
+def power_of_two(builder: IRBuilder, exponent: Value) -> Value:
     """float32 ``2**exponent`` of an int64."""
     biased = builder.add(builder.trunc(exponent, I32), I32(127))
     return builder.bitcast(builder.shl(biased, I32(23)), F32)
 
 
-def load_steps(builder: Any, address: Any, kind: Any, step: Any) -> Any:
+def load_steps(builder: IRBuilder, address: Value, kind: Type, step: Value) -> Value:
     """Float vector of type ``kind`` from int16 multiples of ``step``, a vector too."""
     halves = ir.VectorType(ir.IntType(16), kind.count)
     return builder.fmul(builder.sitofp(load(builder, address, halves, 2), kind), step)
 
 
-def store_steps(builder: Any, value: Any, address: Any, per_one: Any) -> None:
+def store_steps(builder: IRBuilder, value: Value, address: Value, per_one: Value) -> None:
     """Store floats as int16, ``per_one`` steps to 1: exact where ``plan.int16_streams`` says so."""
     words = ir.VectorType(I32, value.type.count)
     halves = ir.VectorType(ir.IntType(16), value.type.count)
@@ -240,35 +275,35 @@ def store_steps(builder: Any, value: Any, address: Any, per_one: Any) -> None:
 
 
 @emitted(types.void)
-def from_steps32(builder: Any, source: Any, exponent: Any, out: Any) -> None:
+def from_steps32(builder: IRBuilder, source: Value, exponent: Value, out: Value) -> None:
     """32 int16 multiples of ``2**-exponent`` to floats."""
     step = splat(builder, power_of_two(builder, builder.neg(exponent)), V32F)
     store(builder, load_steps(builder, source, V32F, step), out)
 
 
 @emitted(types.void)
-def to_steps32(builder: Any, source: Any, exponent: Any, out: Any) -> None:
+def to_steps32(builder: IRBuilder, source: Value, exponent: Value, out: Value) -> None:
     """32 floats to int16 multiples of ``2**-exponent``."""
     per_one = splat(builder, power_of_two(builder, exponent), V32F)
     store_steps(builder, load(builder, source, V32F), out, per_one)
 
 
 @emitted(types.void)
-def add_product(builder: Any, a: Any, b: Any, out: Any) -> None:
+def add_product(builder: IRBuilder, a: Value, b: Value, out: Value) -> None:
     """``out += a * b``, one float each."""
     product = builder.fmul(load(builder, a, F32), load(builder, b, F32))
     store(builder, builder.fadd(load(builder, out, F32), product), out)
 
 
 @emitted(types.void)
-def scale32(builder: Any, exponent: Any, out: Any) -> None:
+def scale32(builder: IRBuilder, exponent: Value, out: Value) -> None:
     """``out *= 2**exponent`` over 32 floats."""
     factor = splat(builder, power_of_two(builder, exponent), V32F)
     store(builder, builder.fmul(load(builder, out, V32F), factor), out)
 
 
 @emitted(types.void)
-def divide32(builder: Any, divisor: Any, out: Any) -> None:
+def divide32(builder: IRBuilder, divisor: Value, out: Value) -> None:
     """``out /= divisor`` over 32 floats, ``divisor`` an integer."""
     divisors = splat(builder, builder.sitofp(divisor, F32), V32F)
     store(builder, builder.fdiv(load(builder, out, V32F), divisors), out)

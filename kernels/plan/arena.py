@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from frostbit.kernels.ir.program import FormatError
 
 ALIGNMENT = 64
-MAX_BYTES = 2**31 - ALIGNMENT  # distances inside a map are int32
+"""A cache line, and the widest vector."""
+MAX_BYTES = 2**31 - ALIGNMENT
+"""Distances inside a map are int32."""
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ weights and tables that its kernel reads to the constants.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from frostbit.kernels import op_table as t
 from frostbit.kernels.ir.program import (
@@ -30,9 +30,8 @@ from frostbit.kernels.ir.program import (
     ToFloat,
     Window,
 )
-from frostbit.kernels.micro import integers, lookup
 from frostbit.kernels.micro.vector import BLOCK, LANES
-from frostbit.kernels.plan import weight_layout
+from frostbit.kernels.plan import integer_layout, nibble_layout, weight_layout
 from frostbit.kernels.plan.columns import (
     Lowering,
     Row,
@@ -48,10 +47,12 @@ from frostbit.kernels.plan.fusion import Step
 from frostbit.kernels.plan.schedule import Regroup, Widen
 
 
-def _convolve(low: Lowering, step: Step, window: Window, rows: Any, out: int, values: int) -> Row:
+def _convolve(
+    low: Lowering, step: Step, window: Window, shape: tuple[int, int], values: int
+) -> Row:
     """Columns shared by all convolutions; the pixel table is added by the caller.
 
-    ``rows`` are the weights ``[out, taps]``, ``values`` the 4-byte values of one tap.
+    ``shape`` is that of the weights, ``[out, taps]``, ``values`` the 4-byte values of one tap.
     """
     layout = low.layouts[step.source]
     padded = (window.pads[0] * layout.row, window.pads[1] * layout.pixel)
@@ -60,15 +61,17 @@ def _convolve(low: Lowering, step: Step, window: Window, rows: Any, out: int, va
         **residual(low, step.residual),
         t.CODE: t.CONVOLVE,
         t.SOURCE: low.origin(step.source) - padded[0] - padded[1],
-        t.BLOCKS: weight_layout.blocks_for(out),
-        t.TAPS: rows.shape[1],
+        t.BLOCKS: weight_layout.blocks_for(shape[0]),
+        t.TAPS: shape[1],
         t.OFFSETS: low.constants.add(
             weight_layout.tap_offsets(window, layout.row, layout.pixel, values)
         ),
     }
 
 
-def _pixels(low: Lowering, step: Step, window: Window, size: tuple[int, int], classes: Any) -> Row:
+def _pixels(
+    low: Lowering, step: Step, window: Window, size: tuple[int, int], classes: NDArray[np.int32]
+) -> Row:
     """The pixel table of a convolution; ``classes`` are byte distances into START."""
     layout = low.layouts[step.source]
     table = weight_layout.pixel_table(
@@ -89,7 +92,7 @@ def _float_conv(low: Lowering, step: Step, window: Window, op: Conv | Dense) -> 
     height, width, _ = low.types[op.name].shape
     rows = op.weights.reshape(out, -1)
     return {
-        **_convolve(low, step, window, rows, out, channels),
+        **_convolve(low, step, window, (out, rows.shape[1]), channels),
         **_pixels(low, step, window, (height, width), np.zeros(height * width, np.int32)),
         t.MICRO: t.FLOAT,
         t.WEIGHTS: low.constants.add(weight_layout.by_block(rows)),
@@ -97,16 +100,16 @@ def _float_conv(low: Lowering, step: Step, window: Window, op: Conv | Dense) -> 
     }
 
 
-def _integer_conv(low: Lowering, step: Step, op: Conv, found: tuple[Any, int]) -> Row:
+def _integer_conv(low: Lowering, step: Step, op: Conv, found: tuple[NDArray[np.int16], int]) -> Row:
     """``found`` is what ``integer_weights`` made of the weights."""
     small, exponent = found
     layout, channels = low.layouts[step.source], small.shape[3]
-    joined = integers.is_joined(op.window, layout.pixel, channels)
-    rows = integers.pair_rows(small, joined)
-    offsets = integers.pair_offsets(op.window, layout.row, layout.pixel, channels, joined)
+    joined = integer_layout.is_joined(op.window, layout.pixel, channels)
+    rows = integer_layout.pair_rows(small, joined)
+    offsets = integer_layout.pair_offsets(op.window, layout.row, layout.pixel, channels, joined)
     height, width, out = low.types[op.name].shape
     return {
-        **_convolve(low, step, op.window, rows, out, 1),
+        **_convolve(low, step, op.window, (out, rows.shape[1]), 1),
         **_pixels(low, step, op.window, (height, width), np.zeros(height * width, np.int32)),
         t.OFFSETS: low.constants.add(offsets),
         t.WEIGHTS: low.constants.add(weight_layout.by_block(rows)),
@@ -117,7 +120,7 @@ def _integer_conv(low: Lowering, step: Step, op: Conv, found: tuple[Any, int]) -
 
 
 def conv(low: Lowering, step: Step, op: Conv) -> Row:
-    found = integers.integer_weights(op, low.types[op.inputs[0]].kind)
+    found = integer_layout.integer_weights(op, low.types[op.inputs[0]].kind)
     if found is not None:
         return _integer_conv(low, step, op, found)
     row = _float_conv(low, step, op.window, op)
@@ -142,19 +145,20 @@ def binary_conv(low: Lowering, step: Step, op: BinaryConv) -> Row:
     micro = low.micro
     if op.groups > 1:
         micro = t.GROUPED
-    elif micro == t.LOOKUP and op.taps > lookup.MAX_TAPS:
+    elif micro == t.LOOKUP and op.taps > nibble_layout.MAX_TAPS:
         micro = t.XNOR
-    row = {**_convolve(low, step, op.window, rows, op.channels_out, values), t.MICRO: micro}
+    shape = (op.channels_out, rows.shape[1])
+    row = {**_convolve(low, step, op.window, shape, values), t.MICRO: micro}
     if micro == t.GROUPED:
         row[t.LANES] = low.constants.add(
             weight_layout.lane_offsets(op.channels_out, op.groups, values)
         )
     elif micro == t.LOOKUP:
-        row[t.IN_PAIRS] = lookup.is_paired(op.window, values)
-        row[t.WEIGHTS] = low.constants.add(weight_layout.by_block(lookup.nibble_rows(rows)))
-        row[t.TABLES] = low.constants.add(lookup.tables())
-        row[t.NIBBLES] = lookup.padded_nibbles(rows.shape[1])
-        row[t.INDEX_BYTES] = lookup.index_bytes(rows.shape[1])
+        row[t.IN_PAIRS] = nibble_layout.is_paired(op.window, values)
+        row[t.WEIGHTS] = low.constants.add(weight_layout.by_block(nibble_layout.nibble_rows(rows)))
+        row[t.TABLES] = low.constants.add(nibble_layout.tables())
+        row[t.NIBBLES] = nibble_layout.padded_nibbles(rows.shape[1])
+        row[t.INDEX_BYTES] = nibble_layout.index_bytes(rows.shape[1])
     if t.WEIGHTS not in row:
         row[t.WEIGHTS] = low.constants.add(weight_layout.by_block(rows))
     if isinstance(op.epilogue, Threshold):
@@ -175,7 +179,7 @@ def _is_switch(low: Lowering, step: Step) -> bool:
     return step.out is None and step.residual is not None and low.kind(step.residual) == t.BITS
 
 
-def _switch(low: Lowering, epilogue: Affine, starts: Any, taps: int) -> Row:
+def _switch(low: Lowering, epilogue: Affine, starts: NDArray[np.int32], taps: int) -> Row:
     """Columns of the switch epilogue; ``starts`` int32 ``[classes, O]``."""
     (plus, falls), (minus, _) = (weight_layout.sign_levels(epilogue, r, taps) for r in (1.0, -1.0))
     limits = [weight_layout.threshold_limits(level, starts, taps) for level in (plus, minus)]

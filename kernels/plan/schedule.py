@@ -26,8 +26,8 @@ from frostbit.kernels.ir.program import (
     ToFloat,
     ValueType,
 )
-from frostbit.kernels.micro.integers import integer_weights
 from frostbit.kernels.plan.fusion import Step, fuse_adds, fuse_signs, readers, spans
+from frostbit.kernels.plan.integer_layout import integer_weights
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +12,9 @@ from frostbit.kernels.ir.program import Affine, BinaryConv, FormatError, Window
 from frostbit.kernels.micro.vector import LANES
 from frostbit.kernels.micro.xnor import TILE
 
-Array = NDArray[Any]
+Value = TypeVar("Value", bound=np.generic)
 MAX_ENTRIES = 1 << 26
+"""Most entries of a table, half a GiB: far beyond any network for a device."""
 
 
 def blocks_for(channels: int) -> int:
@@ -27,13 +28,13 @@ def check_size(count: int, what: str) -> None:
         raise FormatError(f"too large for the engine: {count} {what}, at most {MAX_ENTRIES}")
 
 
-def per_lane(values: Array) -> Array:
+def per_lane(values: NDArray[Value]) -> NDArray[Value]:
     """``[..., O]`` with O padded by zeros to whole blocks."""
     extra = blocks_for(values.shape[-1]) * LANES - values.shape[-1]
     return np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, extra)])
 
 
-def by_block(rows: Array) -> Array:
+def by_block(rows: NDArray[Value]) -> NDArray[Value]:
     """``[O, taps]`` to ``[blocks][taps][32]``."""
     padded = per_lane(rows.T)
     return padded.reshape(padded.shape[0], -1, LANES).transpose(1, 0, 2)
@@ -64,7 +65,9 @@ def pixel_table(columns: list[NDArray[np.int32]]) -> NDArray[np.int32]:
     return np.pad(stacked, [(0, -len(stacked) % TILE), (0, 0)], mode="edge")
 
 
-def _valid_taps(out: int, size: int, taps: int, stride: int, dilation: int, pad: int) -> Array:
+def _valid_taps(
+    out: int, size: int, taps: int, stride: int, dilation: int, pad: int
+) -> NDArray[np.bool_]:
     """bool ``[out, taps]``: whether the tap lies inside the map, along one axis."""
     check_size(out * taps, "windows times taps along one axis")
     at = np.arange(out)[:, None] * stride + np.arange(taps) * dilation - pad
@@ -142,7 +145,7 @@ def sign_levels(
 
 
 def threshold_limits(
-    level: NDArray[Any], starts: NDArray[np.int32], taps: int
+    level: NDArray[np.signedinteger], starts: NDArray[np.int32], taps: int
 ) -> NDArray[np.int32]:
     """Largest number of mismatches with ``acc >= level``, int32 ``[classes, lanes]``.
 

@@ -229,14 +229,16 @@ def _main(kernel: str, triple: str, cpus: Sequence[str]) -> None:
     from numba import types
 
     from frostbit.kernels.micro import lookup, xnor
+    from frostbit.kernels.micro.operands import Parts, Taps, Tile
 
     xnor_tile, lookup_two = xnor.xnor_tile, lookup.lookup_two
 
     def count(source, pixels, offsets, words, weights, counts):  # type: ignore[no-untyped-def]
-        xnor_tile(source, pixels, offsets, words, weights, counts)
+        xnor_tile(Tile(source, pixels), Taps(offsets, words, weights), counts)
 
     def look_up(tables, indices, stride, rows, step, triples, counts, apart):  # type: ignore[no-untyped-def]
-        lookup_two(tables, indices, stride, rows, step, triples, counts, apart)
+        pairs, weights, out = Parts(indices, stride), Parts(rows, step), Parts(counts, apart)
+        lookup_two(tables, pairs, weights, triples, out)
 
     function, arguments = (look_up, 8) if kernel == "lookup" else (count, 6)
     options: Any = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}

@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frostbit.kernels.micro import lookup
+from frostbit.kernels.micro.operands import Parts, Taps, Tile
 from frostbit.kernels.micro.vector import LANES
 from frostbit.kernels.micro.xnor import TILE, xnor_tile
+from frostbit.kernels.plan import nibble_layout
 from frostbit.kernels.plan.arena import allocate
 
 CALLS = 4000
@@ -23,13 +25,14 @@ _lookup_two = lookup.lookup_two
 @numba.njit
 def _xnor(source, pixels, offsets, words, weights, counts, calls):  # type: ignore[no-untyped-def]
     for _ in range(calls):
-        xnor_tile(source, pixels, offsets, words, weights, counts)
+        xnor_tile(Tile(source, pixels), Taps(offsets, words, weights), counts)
 
 
 @numba.njit
 def _look_up(tables, indices, stride, rows, step, triples, counts, apart, calls):  # type: ignore[no-untyped-def]
+    pairs, weights, out = Parts(indices, stride), Parts(rows, step), Parts(counts, apart)
     for _ in range(calls):
-        _lookup_two(tables, indices, stride, rows, step, triples, counts, apart)
+        _lookup_two(tables, pairs, weights, triples, out)
 
 
 def _random(size: int, most: int = 256) -> NDArray[np.uint8]:
@@ -51,8 +54,8 @@ def _xnor_call() -> tuple[Any, tuple[Any, ...], int]:
 
 def _lookup_call() -> tuple[Any, tuple[Any, ...], int]:
     nibbles = lookup.TRIPLE * TRIPLES
-    tables = allocate(lookup.tables().nbytes)
-    tables[:] = lookup.tables().ravel()
+    tables = allocate(nibble_layout.tables().nbytes)
+    tables[:] = nibble_layout.tables().ravel()
     stride = 2 * (nibbles + lookup.NIBBLES)
     indices = allocate(lookup.PAIRS * stride)
     indices.view(np.uint16)[:] = 16 * _random(len(indices) // 2).astype(np.uint16)

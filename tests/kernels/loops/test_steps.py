@@ -15,10 +15,11 @@ from frostbit.kernels.ir import bits, reference
 from frostbit.kernels.ir.program import INPUT, Affine, BinaryConv, Conv, MaxPool, Program, Window
 from frostbit.kernels.ir.verify import infer_types
 from frostbit.kernels.machine import cpu
-from frostbit.kernels.micro.integers import HAS_INTEGERS, integer_weights
+from frostbit.kernels.micro.integers import HAS_INTEGERS
 from frostbit.kernels.plan import weight_layout
 from frostbit.kernels.plan.arena import ALIGNMENT, Constants
 from frostbit.kernels.plan.fusion import Step
+from frostbit.kernels.plan.integer_layout import integer_weights
 from frostbit.kernels.plan.plan import make_plan
 from frostbit.kernels.plan.schedule import schedule
 from tests.kernels.programs import CHANNELS, Builder, random_images

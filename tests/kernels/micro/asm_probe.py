@@ -13,36 +13,35 @@ import numba
 from numba import types
 
 from frostbit.kernels.micro import fused, lookup, xnor
+from frostbit.kernels.micro.operands import Affine, Parts, Taps, Tile
 
 _xnor, _lookup = xnor.xnor_tile, lookup.lookup_two
 _threshold, _affine = fused.threshold_two, fused.affine_two_both
 
 
 def _count(source, pixels, offsets, words, weights, counts):
-    _xnor(source, pixels, offsets, words, weights, counts)
+    _xnor(Tile(source, pixels), Taps(offsets, words, weights), counts)
 
 
 def _look_up(tables, indices, stride, rows, step, triples, counts, apart):
-    _lookup(tables, indices, stride, rows, step, triples, counts, apart)
+    pairs, weights, out = Parts(indices, stride), Parts(rows, step), Parts(counts, apart)
+    _lookup(tables, pairs, weights, triples, out)
 
 
-def _thresholded(source, pixels, offsets, words, weights, apart, limits, bits):
-    _threshold(source, pixels, offsets, words, weights, apart, limits, bits)
+def _thresholded(source, pixels, offsets, words, weights, limits, bits):
+    _threshold(Tile(source, pixels), Taps(offsets, words, weights), limits, bits)
 
 
-def _to_sums(
-    source, pixels, offsets, words, weights, apart, start, mul, add, old, far, out, to, b, s
-):
-    _affine(
-        source, pixels, offsets, words, weights, apart, start, mul, add, old, far, out, to, b, s
-    )
+def _to_sums(source, pixels, offsets, words, weights, start, mul, add, old, far, out, to, b, s):
+    tile, taps = Tile(source, pixels), Taps(offsets, words, weights)
+    _affine(tile, taps, Affine(start, mul, add), Parts(old, far), Parts(out, to), b, s)
 
 
 KERNELS = {
     "xnor": (_count, 6),
     "lookup": (_look_up, 8),
-    "threshold": (_thresholded, 8),
-    "affine": (_to_sums, 15),
+    "threshold": (_thresholded, 7),
+    "affine": (_to_sums, 14),
 }
 
 

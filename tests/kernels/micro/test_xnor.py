@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from frostbit.kernels.machine import cpu
 from frostbit.kernels.machine.cpu import Form, form_for
+from frostbit.kernels.micro.operands import Taps, Tile
 from frostbit.kernels.micro.vector import LANES
 from frostbit.kernels.micro.xnor import BYTE_TAPS, TILE, grouped_tile, make_tile, portable_tile
 
@@ -25,7 +26,7 @@ def compiled(tile: Any) -> Callable[..., None]:
 
     @numba.njit
     def run(source, pixels, offsets, words, weights, counts):
-        tile(source, pixels, offsets, words, weights, counts)
+        tile(Tile(source, pixels), Taps(offsets, words, weights), counts)
 
     return run
 
@@ -93,7 +94,7 @@ def test_grouped_lanes_read_their_own_words() -> None:
 
     @numba.njit
     def run(source, pixels, offsets, words, weights, counts, lanes):
-        grouped_tile(source, pixels, offsets, words, weights, counts, lanes)
+        grouped_tile(Tile(source, pixels), Taps(offsets, words, weights), counts, lanes)
 
     pixels = np.zeros((TILE, 4), np.int32)
     pixels[:, 0] = 4 * starts
