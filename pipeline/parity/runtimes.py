@@ -82,10 +82,13 @@ def _loading(source: Source, file: str) -> Iterator[bytes | None]:
 def _ort(level: str, form: str = "packed") -> Callable[[Source], Timed]:
     def make(source: Source) -> Timed:
         try:
+            from frostbit.export.onnx.origin import require_export
             from frostbit.export.onnx.runtime import OrtRuntime
         except ImportError as error:
             raise _needs_extra("export", error) from error
         with _loading(source, ORT_FILES[form]) as data:
+            if data is not None:
+                require_export(data, source.program, form)
             return OrtRuntime(source.program, data, level, source.threads, form)
 
     return make
