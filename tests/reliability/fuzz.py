@@ -168,19 +168,25 @@ def fuzz_recipes(count: int, seed: int = 0) -> Fuzzed:
 
 
 def fuzz_pictures(count: int, folder: Path, seed: int = 0) -> Fuzzed:
-    """Mutate pictures of usual formats."""
+    """Mutate pictures of usual formats, and of modes that are converted."""
     pixels = np.random.default_rng(seed).integers(0, 256, (24, 31, 3), dtype=np.uint8)
+    colour, exif = Image.fromarray(pixels), Image.Exif()
+    exif[274] = 6
+    wide = Image.fromarray(pixels[:, :, 0].astype(np.uint16) * 257)
+    chosen = [(colour, ending) for ending in pictures.FORMATS]
+    chosen += [(colour.convert(mode), "PNG") for mode in ("1", "P", "LA", "RGBA")]
+    chosen += [(colour.convert("CMYK"), "JPEG"), (wide, "PNG"), (wide, "TIFF")]
     files = []
-    for ending in pictures.FORMATS:
+    for image, ending in chosen:
         buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, ending)
+        image.save(buffer, ending, **({} if ending in ("BMP", "GIF", "PPM") else {"exif": exif}))
         files.append(buffer.getvalue())
     path = folder / "picture"
 
     def one(rng: Random, found: Fuzzed) -> bool:
         path.write_bytes(rng.choice(mutate.BLIND)(rng.choice(files), rng))
         shape = pictures.fitted(path, (16, 16, 3)).shape
-        return shape == (16, 16, 3) and pictures.evaluated(path, 14).shape == (14, 14, 3)
+        return shape == (16, 16, 3) and pictures.evaluated(path, (14, 9, 1)).shape == (14, 9, 1)
 
     return _run(count, seed, one, (UserError,))
 
