@@ -115,7 +115,7 @@ class Summary:
 def added(counts: Iterable[Mapping[int, int]]) -> dict[int, int]:
     """Sum of mappings, key by key, sorted by key."""
     total: Counter[int] = Counter()
-    for each in counts:
+    for each in filter(None, counts):
         total.update(each)
     return dict(sorted(total.items()))
 
@@ -151,7 +151,9 @@ def _owner(name: str, names: set[str]) -> str:
 def _joined(name: str, rows: Sequence[Layer]) -> Layer:
     """One row for all operators of a layer: that with the most MACs speaks for it."""
     if len(rows) == 1:  # as most are, in files with many thousands
-        return replace(rows[0], name=readable(name), op=readable(rows[0].op))
+        shown, op = readable(name), readable(rows[0].op)
+        same = shown == name and op == rows[0].op
+        return rows[0] if same else replace(rows[0], name=shown, op=op)
     main = max(rows, key=lambda row: sum(row.macs.values()))
     if not main.macs:
         main = replace(rows[-1], input_bits=rows[0].input_bits)

@@ -122,6 +122,8 @@ def _check_names(graph: onnx.GraphProto) -> None:
 
 def _take_constant_nodes(graph: onnx.GraphProto) -> None:
     """Turn ``Constant`` nodes that hold an array into initializers."""
+    if all(node.op_type != "Constant" for node in graph.node):
+        return
     kept = onnx.GraphProto()
     for node in graph.node:
         value = [a.t for a in node.attribute if a.name == "value" and a.HasField("t")]

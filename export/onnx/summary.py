@@ -197,9 +197,12 @@ class _Reader:
 
     def _parameters(self, node: onnx.NodeProto) -> tuple[dict[int, int], int]:
         """Parameters by bits, and their bytes in the file."""
+        constants = [name for name in dict.fromkeys(node.input) if self._is_constant(name)]
+        if not constants:
+            return {}, 0
         counts: Counter[int] = Counter()
         size = 0
-        for name in filter(self._is_constant, dict.fromkeys(node.input)):
+        for name in constants:
             holder = None if name in self._counted else self._holders.get(name)
             if holder is not None:
                 counts[self._bits[name]] += product(self._graph.shapes.get(name) or ())
