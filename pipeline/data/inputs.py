@@ -66,9 +66,21 @@ def random_images(program: Program, seed: int, count: int) -> NDArray[np.uint8]:
 
 
 def inputs_for(
-    program: Program, place: Place, seed: int, randoms: int = 64, bars: Bars = silent
+    program: Program,
+    place: Place,
+    seed: int,
+    randoms: int = 64,
+    bars: Bars = silent,
+    most: int | None = None,
 ) -> Inputs:
     """The test split of the data set that ``program`` was trained on, else random images.
+
+    Args:
+        program: names the data set.
+        place: where it is looked for, and how it is read.
+        seed, randoms: of the random images, and how many.
+        bars: progress while pictures are read.
+        most: of the test split at most so many; None for the usual number.
 
     Raises:
         UserError: naming a picture that cannot be decoded.
@@ -81,7 +93,7 @@ def inputs_for(
             remedy = str(error)
         else:
             if test.image_shape == program.input_shape:
-                images = _images(test, bars("decoding pictures"))
+                images = _images(test, bars("decoding pictures"), most)
                 labels = test.labels[: len(images)]
                 return Inputs(images, labels, program.dataset, notes=notes)
             remedy = f"the images of {program.dataset} do not fit the model's {program.input_shape}"
@@ -113,9 +125,9 @@ def _trained_on(program: Program, run: Path | None) -> tuple[Picture, ...]:
     return known
 
 
-def _images(test: datasets.AnySplit, bar: Progress) -> datasets.Images:
+def _images(test: datasets.AnySplit, bar: Progress, most: int | None) -> datasets.Images:
     if isinstance(test, datasets.Split):
-        return test.images
-    count = min(len(test), PICTURES)
+        return test.images[:most]
+    count = min(len(test), most or PICTURES)
     starts = range(0, count, AT_ONCE)
     return np.concatenate([test.take(range(i, min(i + AT_ONCE, count))) for i in bar(starts)])

@@ -116,7 +116,7 @@ def _c(source: Source) -> Timed:
 def _torch(source: Source) -> Timed:
     try:
         from frostbit.pipeline.lowering.pack import load_settled
-        from frostbit.pipeline.parity.torch_module import TorchRuntime
+        from frostbit.pipeline.lowering.settled_runtime import TorchRuntime
     except ImportError as error:
         raise _needs_extra("train", error) from error
     if source.run is None:
@@ -152,7 +152,7 @@ def _ort_int8_twin(source: Source) -> Timed:
 
 def _torch_twin(source: Source) -> Timed:
     try:
-        from frostbit.pipeline.parity.torch_module import TorchTwin
+        from frostbit.pipeline.parity.torch_twin import TorchTwin
     except ImportError as error:
         raise _needs_extra("train", error) from error
     return TorchTwin(source.program, source.threads)

@@ -39,7 +39,8 @@ from frostbit.kernels.ir.program import (
 )
 from frostbit.kernels.ir.verify import infer_types
 from frostbit.pipeline.lowering.settled_layers import pad_pixels, to_sign
-from frostbit.pipeline.parity.torch_module import framed, pixels_of, planar, threads_of
+from frostbit.pipeline.lowering.settled_runtime import pixels_of, planar, threads_of
+from frostbit.pipeline.parity.torch_twin import framed
 
 
 class TorchProgram:

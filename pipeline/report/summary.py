@@ -151,13 +151,13 @@ def _of_run(folder: Path) -> Summary:
         if program.settled_hash == run.facts.get("settled_hash"):
             return summarise_program(program, model.stat().st_size)
     try:
-        from frostbit.pipeline.lowering.pack import pack
+        from frostbit.pipeline.lowering.pack import packed
     except ImportError as error:
         raise UserError(
             f"a run that is not packed needs {error.name}: pip install 'frostbit[train]', or name "
             "its model.bnn"
         ) from error
-    program = pack(folder)
+    program = packed(folder)
     return summarise_program(program, len(dumps(program)))
 
 

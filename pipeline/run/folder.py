@@ -127,6 +127,17 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     write_bytes(path, save(plain))
 
 
+def require_free(out: Path, used: bool = False) -> None:
+    """UserError unless a run may go into ``out``: a new or empty folder, or a used one if told."""
+    with writing(out):
+        if out.exists() and not out.is_dir():
+            raise UserError(f"'{out}' is a file; choose another folder with --out")
+        if out.exists() and any(out.iterdir()) and not used:
+            raise UserError(
+                f"folder '{out}' is not empty; overwrite it with --force or choose another --out"
+            )
+
+
 def prepare(out: Path, force: bool, resume: bool = False) -> RunFolder:
     """Make ``out`` ready for a run.
 
@@ -136,14 +147,9 @@ def prepare(out: Path, force: bool, resume: bool = False) -> RunFolder:
         UserError: the folder is not empty, not a folder, or cannot be written.
     """
     folder = RunFolder(out)
+    require_free(out, force or resume)
     with writing(out):
-        if out.exists() and not out.is_dir():
-            raise UserError(f"'{out}' is a file; choose another folder with --out")
         out.mkdir(parents=True, exist_ok=True)
-        if any(out.iterdir()) and not (force or resume):
-            raise UserError(
-                f"folder '{out}' is not empty; overwrite it with --force or choose another --out"
-            )
         for artifact in () if resume else folder.artifacts:
             remove_file(artifact)
         for artifact in folder.artifacts:  # what a process left that was killed while it wrote

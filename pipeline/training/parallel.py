@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -25,6 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from frostbit.pipeline.errors import UserError
 
+T = TypeVar("T")
 POLL_SECONDS = 0.02
 MEETING_SECONDS = 1800.0
 """How long processes wait for each other at the start, as torch itself does."""
@@ -68,6 +69,25 @@ class Ranks:
         found = torch.tensor(float(flag), device=device)
         dist.all_reduce(found)
         return bool(found > 0)
+
+    def first_alone(self, work: Callable[[], T], device: torch.device) -> T | None:
+        """Rank 0 does ``work`` while the others wait; what it refuses stops all of them.
+
+        Returns:
+            What ``work`` gave; None on the other ranks.
+
+        Raises:
+            UserError: that of rank 0, and a pointer to it on the others.
+        """
+        found, refusal = None, None
+        if self.first:
+            try:
+                found = work()
+            except UserError as error:
+                refusal = error
+        if self.any(refusal is not None, device):
+            raise refusal or UserError("stopped with process 0, which says why")
+        return found
 
 
 def local_device(device: torch.device) -> torch.device:

@@ -8,6 +8,7 @@ orderly end on a signal, and what follows the last step: settling
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from frostbit.pipeline.data import contents, datasets
 from frostbit.pipeline.data.datasets import AnySplit, Dataset, Photographs
 from frostbit.pipeline.data.folders import USUAL_SIZE
 from frostbit.pipeline.errors import Diverged, UserError
+from frostbit.pipeline.lowering.agreement import COMPARED, require_equal
+from frostbit.pipeline.lowering.pack import network, program_of
+from frostbit.pipeline.lowering.settle import settle
 from frostbit.pipeline.network.binary import unfrozen_layers
 from frostbit.pipeline.run import checkpoint
 from frostbit.pipeline.run import folder as run_folder
@@ -28,6 +32,7 @@ from frostbit.pipeline.run.folder import RunFolder
 from frostbit.pipeline.run.metrics import to_lines
 from frostbit.pipeline.run.recipe import Recipe, to_toml
 from frostbit.pipeline.training import freeze_plot
+from frostbit.pipeline.training.before import require_packable
 from frostbit.pipeline.training.divergence import watched
 from frostbit.pipeline.training.loop import Setting, Trainer, as_pixels
 from frostbit.pipeline.training.loss import Teacher
@@ -160,25 +165,45 @@ def train(
         bars=_bars(console),
     )
     teacher = _teacher(options.teacher, dataset, device)
-    with joined(device) as ranks, reproducible(recipe.seed):
-        if ranks.first:
-            run_folder.prepare(folder.path, options.force, options.resume)
-            if not options.resume:
-                checkpoint.remove(folder.checkpoints)
-        else:
-            console = None
-        ranks.barrier()
-        setting = Setting(device, ranks, teacher, options.compile_backend, options.workers)
-        trainer = Trainer(recipe, dataset, setting)
-        if ranks.first:
-            run_folder.write_bytes(folder.recipe, to_toml(recipe).encode())
-            if dataset.pictures:
-                run_folder.write_bytes(folder.pictures, contents.to_lines(dataset.pictures))
-        warnings = [*dataset.notes, *filter(None, [trainer.warning()])]
-        if warnings and console is not None:
-            console.print(*(f"warning: {each}" for each in warnings), sep="\n", style="yellow")
-        seconds = _loop(trainer, folder, options, console)
-        return _finish(trainer, dataset, folder, seconds, console) if ranks.first else None
+    with joined(device) as ranks:
+        console = console if ranks.first else None
+        notes = ranks.first_alone(
+            lambda: _checked(recipe, dataset, folder, options, ranks.count, console), device
+        )
+        with reproducible(recipe.seed):
+            setting = Setting(device, ranks, teacher, options.compile_backend, options.workers)
+            trainer = Trainer(recipe, dataset, setting)
+            ranks.first_alone(lambda: _begin(folder, recipe, dataset, options), device)
+            warnings = [*dataset.notes, *(notes or ()), *filter(None, [trainer.warning()])]
+            if warnings and console is not None:
+                console.print(*(f"warning: {each}" for each in warnings), sep="\n", style="yellow")
+            seconds = _loop(trainer, folder, options, console)
+            return _finish(trainer, dataset, folder, seconds, console) if ranks.first else None
+
+
+def _checked(
+    recipe: Recipe,
+    dataset: Dataset,
+    folder: RunFolder,
+    options: Options,
+    processes: int,
+    console: Console | None,
+) -> tuple[str, ...]:
+    """Refuse now what could not be written or packed at the end; returns what was not checked."""
+    run_folder.require_free(folder.path, options.force or options.resume)
+    waiting = nullcontext() if console is None else console.status("checking the network")
+    with waiting:
+        return require_packable(recipe, dataset, processes)
+
+
+def _begin(folder: RunFolder, recipe: Recipe, dataset: Dataset, options: Options) -> None:
+    """Make the run folder, without what an earlier run left in it unless that is resumed."""
+    run_folder.prepare(folder.path, options.force, options.resume)
+    if not options.resume:
+        checkpoint.remove(folder.checkpoints)
+    run_folder.write_bytes(folder.recipe, to_toml(recipe).encode())
+    if dataset.pictures:
+        run_folder.write_bytes(folder.pictures, contents.to_lines(dataset.pictures))
 
 
 def photographs(recipe: Recipe, skip_corrupt: bool) -> Photographs:
@@ -238,8 +263,6 @@ def _teacher(path: Path | None, dataset: Dataset, device: torch.device) -> Teach
     """The network of another run, to distil from; UserError if it sees other data."""
     if path is None:
         return None
-    from frostbit.pipeline.lowering.pack import network
-
     run = run_folder.read_run(path)
     theirs, ours = run.facts["dataset"], datasets.as_json(dataset)
     for key in ("image_shape", "classes"):
@@ -257,21 +280,42 @@ def _finish(
     seconds: float,
     console: Console | None,
 ) -> RunResult:
-    """Settle, evaluate on the test split (the only time), write everything."""
-    from frostbit.pipeline.lowering.settle import settle
+    """Settle, evaluate on the test split (the only time), write everything.
 
+    Raises:
+        UserError: numbers that cannot be settled, a full disk and the like; says that the trained
+            weights are kept, and how to go on.
+    """
+    try:
+        return _ended(trainer, dataset, folder, seconds, console)
+    except UserError as error:
+        raise UserError(
+            f"{error}; all {trainer.steps} steps are done and kept in '{folder.checkpoints}': "
+            f"once that is mended, pipeline train --resume '{folder.path}' ends the run"
+        ) from error
+
+
+def _ended(
+    trainer: Trainer,
+    dataset: Dataset,
+    folder: RunFolder,
+    seconds: float,
+    console: Console | None,
+) -> RunResult:
     cpu = torch.device("cpu")
     model = trainer.model.to(cpu).to(memory_format=torch.contiguous_format)
     part(model)
     unfrozen = unfrozen_layers(model, activations=trainer.recipe.binarize == "both")
     settling: dict[str, Any] = {}
-    final = model
+    final, bars = model, _bars(console)
     if not unfrozen:
         settled = settle(model, settling_pixels(dataset))
         final = settled.module
+        images = dataset.test.take(range(min(COMPARED, len(dataset.test))))
+        program = program_of(final, datasets.as_json(dataset))
+        require_equal(program, final, images, bars("compare the packed network"))
         settling = {"settled_hash": settled.hash, "settling": settled.report}
         run_folder.write_tensors(folder.settled, settled.module.state_dict())
-    bars = _bars(console)
     before = accuracy(model, dataset.test, cpu, bar=bars("evaluate (test)"))
     test, validation = bars("evaluate settled (test)"), bars("evaluate (validation)")
     after = None if unfrozen else accuracy(final, dataset.test, cpu, bar=test)

@@ -19,7 +19,7 @@ from frostbit.pipeline.bench.static_estimate import BOARDS
 from frostbit.pipeline.bench.table import bench_markdown, bench_table
 from frostbit.pipeline.cli.main import main
 from frostbit.pipeline.data.inputs import Place, inputs_for
-from frostbit.pipeline.parity.torch_module import TorchTwin
+from frostbit.pipeline.parity.torch_twin import TorchTwin
 from tests.nets import every_op, images
 
 

@@ -14,7 +14,7 @@ from frostbit.kernels.ir.program import BinaryConv
 from frostbit.kernels.ir.verify import infer_types
 from frostbit.pipeline.data import datasets
 from frostbit.pipeline.lowering.pack import load_settled, pack
-from frostbit.pipeline.parity.torch_module import TorchRuntime
+from frostbit.pipeline.lowering.settled_runtime import TorchRuntime
 from frostbit.pipeline.run import recipe
 from frostbit.pipeline.training.train import train
 from tests.export.lce.lce_fixture import require_lce

@@ -26,6 +26,7 @@ from frostbit.pipeline.lowering.settled_layers import (
     on_grid,
     thresholds,
 )
+from frostbit.pipeline.lowering.settled_runtime import TorchRuntime
 from frostbit.pipeline.lowering.to_program import (
     lower,
     lower_with_targets,
@@ -34,7 +35,6 @@ from frostbit.pipeline.lowering.to_program import (
 )
 from frostbit.pipeline.network import models
 from frostbit.pipeline.network.binary import BinaryConv2d, binarize, maskable, sign
-from frostbit.pipeline.parity.torch_module import TorchRuntime
 
 NETS = {
     "bireal": ("bireal-4", models.Options(8, 2), (9, 9, 1)),

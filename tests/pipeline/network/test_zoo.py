@@ -15,13 +15,13 @@ from frostbit.export.runtimes import EngineRuntime
 from frostbit.kernels.ir.file import dumps, loads
 from frostbit.pipeline.errors import UserError
 from frostbit.pipeline.lowering.settle import settle
+from frostbit.pipeline.lowering.settled_runtime import TorchRuntime
 from frostbit.pipeline.lowering.to_program import lower
 from frostbit.pipeline.method.freezer import Freezer
 from frostbit.pipeline.method.stompp import METHODS, Schedule
 from frostbit.pipeline.network import zoo
 from frostbit.pipeline.network.binary import BinaryActivation, BinaryConv2d, BinaryLinear, maskable
 from frostbit.pipeline.network.models import Options, Shape, build, build_from
-from frostbit.pipeline.parity.torch_module import TorchRuntime
 from frostbit.pipeline.run import recipe
 from tests.export.lce.lce_fixture import require_lce
 
