@@ -84,6 +84,7 @@ class Exactness:
         bits_left: mantissa bits left over at the body's tightest value (negative: too few).
         tightest: name of that value.
         has_signs: whether there is any sign bit at all (not in a binary-weight network).
+        rounds_at: the first value on which a sign depends that rounds by itself; "" if none does.
     """
 
     body_exact: bool
@@ -93,6 +94,7 @@ class Exactness:
     bits_left: float
     tightest: str
     has_signs: bool
+    rounds_at: str = ""
 
 
 def grid_exponent(values: NDArray[Any]) -> int:
@@ -255,4 +257,14 @@ def analyse(program: Program) -> Exactness:
         bits_left=MANTISSA_BITS - found[tightest].bits,
         tightest=tightest,
         has_signs=bool(signs),
+        rounds_at=next(
+            (
+                op.name
+                for op in program.ops
+                if op.name in signs
+                and not found[op.name].exact
+                and all(found[name].exact for name in op.inputs)
+            ),
+            "",
+        ),
     )

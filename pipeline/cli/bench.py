@@ -17,6 +17,7 @@ from frostbit.pipeline.cli.options import (
     bench_options,
     data_options,
     remote_options,
+    trust_option,
 )
 from frostbit.pipeline.console import progress, terminal
 from frostbit.pipeline.errors import UserError
@@ -78,6 +79,7 @@ def _bench_remote(
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--pin", type=click.IntRange(0), metavar="CPU", help="Stay on this CPU.")
 @data_options
+@trust_option
 @click.option("--json", "json_file", type=FILE, help="[default: bench.json beside the model]")
 @click.option("--markdown", type=FILE, help="Also write the table as Markdown.")
 @click.option("--baseline", type=FILE, help="Compare with this earlier bench.json.")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from frostbit.pipeline.cli.options import FOLDER, data_options
+from frostbit.pipeline.cli.options import FOLDER, data_options, trust_option
 from frostbit.pipeline.console import terminal
 from frostbit.pipeline.errors import UserError
 
@@ -35,6 +35,7 @@ def _experiment(
 @click.option("-o", "--out", type=FOLDER, help="[default: runs/experiments/NAME]")
 @click.option("--jobs", type=click.IntRange(1), help="Runs at a time [default: one a core].")
 @data_options
+@trust_option
 def experiment_command(
     name: str, out: Path | None, jobs: int | None, data_dir: Path | None, skip_corrupt: bool
 ) -> None:

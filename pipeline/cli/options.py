@@ -53,6 +53,22 @@ skip_option = click.option(
     "--skip-corrupt", is_flag=True, help="Leave out pictures that cannot be decoded."
 )
 data_options = options(data_option, skip_option)
+
+
+def _trust(context: click.Context, option: click.Parameter, given: bool) -> None:
+    if given:
+        from frostbit.pipeline.run.recipe import trusting
+
+        context.with_resource(trusting())
+
+
+trust_option = click.option(
+    "--trust",
+    is_flag=True,
+    expose_value=False,
+    callback=_trust,
+    help="Run the code (module:factory) that the run folder or recipe names.",
+)
 seed_option = click.option("--seed", type=click.IntRange(0), help="Seed of everything random.")
 training_options = options(
     click.option("--recipe", help="Name (digits, fashion-small, paper, ...) or a .toml file."),
@@ -97,6 +113,7 @@ training_options = options(
     click.option("-o", "--out", type=FOLDER, help="Run folder [default: runs/RECIPE]."),
     force_option,
     data_options,
+    trust_option,
 )
 _RECIPE_FIELDS = ("method", "binarize", "model", "dataset", "epochs", "seed")
 _HOW = (

@@ -6,13 +6,21 @@ from pathlib import Path
 
 import click
 
-from frostbit.pipeline.cli.options import EXISTING_FOLDER, FILE, force_option
-from frostbit.pipeline.console import terminal
+from frostbit.pipeline.cli.options import (
+    EXISTING_FOLDER,
+    FILE,
+    data_options,
+    force_option,
+    trust_option,
+)
+from frostbit.pipeline.console import progress, terminal
 from frostbit.pipeline.errors import UserError
 
 
-def pack_run(run: Path, out: Path | None, force: bool) -> Path:
-    """Pack ``run``, print the table; returns the path of the model."""
+def pack_run(
+    run: Path, out: Path | None, force: bool, data_dir: Path | None, skip_corrupt: bool
+) -> Path:
+    """Pack ``run``, compare it, print the table; returns the path of the model."""
     from frostbit.pipeline.parity.export import refuse_existing
 
     path = out or run / "model.bnn"
@@ -22,16 +30,18 @@ def pack_run(run: Path, out: Path | None, force: bool) -> Path:
     except ImportError as error:
         raise UserError(f"pack needs {error.name}: pip install 'frostbit[train]'") from error
     from frostbit.kernels.ir.file import dumps
+    from frostbit.pipeline.data.inputs import Place
     from frostbit.pipeline.report.summary import pack_table
     from frostbit.pipeline.run.folder import write_bytes
 
-    program = pack(run)
+    compared: list[str] = []
+    program = pack(run, Place(data_dir, skip_corrupt, run), progress(), compared.append)
     data = dumps(program)
     write_bytes(path, data)
     table, lines = pack_table(program, len(data))
     console = terminal()
     console.print(table)
-    console.print(*lines, sep="\n")
+    console.print(*lines, *compared, sep="\n")
     console.print(f"wrote {path}")
     return path
 
@@ -40,9 +50,15 @@ def pack_run(run: Path, out: Path | None, force: bool) -> Path:
 @click.argument("run", type=EXISTING_FOLDER)
 @click.option("-o", "--out", type=FILE, help="Model file [default: RUN/model.bnn].")
 @force_option
-def pack_command(run: Path, out: Path | None, force: bool) -> None:
+@data_options
+@trust_option
+def pack_command(
+    run: Path, out: Path | None, force: bool, data_dir: Path | None, skip_corrupt: bool
+) -> None:
     """Pack a finished run into model.bnn, one bit per binary weight.
+
+    The packed network and the trained one run on the same test images; a difference is refused.
 
     Example: pipeline pack runs/digits
     """
-    pack_run(run, out, force)
+    pack_run(run, out, force, data_dir, skip_corrupt)

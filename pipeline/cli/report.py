@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from frostbit.pipeline.cli.options import EXISTING_FOLDER, FILE, data_options
+from frostbit.pipeline.cli.options import EXISTING_FOLDER, FILE, data_options, trust_option
 from frostbit.pipeline.console import terminal
 from frostbit.pipeline.errors import UserError
 
@@ -15,6 +15,7 @@ from frostbit.pipeline.errors import UserError
 @click.argument("run", type=EXISTING_FOLDER)
 @click.option("-o", "--out", type=FILE, help="A .html or .md file [default: RUN/report.html].")
 @data_options
+@trust_option
 def report_command(run: Path, out: Path | None, data_dir: Path | None, skip_corrupt: bool) -> None:
     """Write one page on a packed run: figures, training, runtimes, layers, mistakes.
 

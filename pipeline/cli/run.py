@@ -66,7 +66,9 @@ def run_command(rounds: int, threads: int, **options: Any) -> None:
         skip_corrupt=options["skip_corrupt"], profile=True,
     )  # fmt: skip
     folder = train_run(**split_training(options))
-    model = pack_run(folder, None, force=True)
+    model = pack_run(
+        folder, None, force=True, data_dir=options["data_dir"], skip_corrupt=options["skip_corrupt"]
+    )
     export_model(model, force=True)
     found, well = bench_command.bench_models([model], wishes)
     click.echo("")

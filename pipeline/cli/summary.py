@@ -6,11 +6,13 @@ from pathlib import Path
 
 import click
 
+from frostbit.pipeline.cli.options import trust_option
 from frostbit.pipeline.console import terminal
 
 
 @click.command(name="summary")
 @click.argument("file", type=click.Path(exists=True, path_type=Path))
+@trust_option
 def summary_command(file: Path) -> None:
     """Show layers, parameters, memory and MACs of a .bnn, .onnx, .tflite or run folder.
 

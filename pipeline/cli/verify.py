@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from frostbit.pipeline.cli.options import EXISTING_FILE, FILE, FOLDER, data_options
+from frostbit.pipeline.cli.options import EXISTING_FILE, FILE, FOLDER, data_options, trust_option
 from frostbit.pipeline.console import progress, terminal
 from frostbit.pipeline.errors import UserError
 
@@ -79,6 +79,7 @@ def _verify(
     "[default: its data set, else random].",
 )
 @data_options
+@trust_option
 @click.option("--images", type=click.IntRange(2), help="How many [default: all; 64 random ones].")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Of random images.")
 @click.option("--json", "json_file", type=FILE, help="Also write the figures here.")

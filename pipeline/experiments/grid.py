@@ -24,10 +24,10 @@ from dataclasses import dataclass
 from importlib import resources
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, track
 from rich.progress import Progress as RichProgress
 from rich.table import Table
 
@@ -41,6 +41,9 @@ from frostbit.pipeline.run import recipe as recipes
 from frostbit.pipeline.run.folder import write_bytes, writing
 from frostbit.pipeline.run.recipe import Recipe
 from frostbit.pipeline.training.reproducibility import THREADS_VARIABLE
+
+if TYPE_CHECKING:
+    from frostbit.pipeline.data.datasets import Dataset
 
 Fields = dict[str, Any]
 
@@ -101,7 +104,9 @@ def load(name: str) -> Experiment:
     runs = tuple(run for grid in grids for run in _combinations(grid))
     experiment = Experiment(Path(name).stem, title, recipe, runs)
     for run in runs:
-        experiment.settings(run)
+        settings = experiment.settings(run)
+        if name.endswith(".toml"):
+            recipes.require_trust(settings, Path(name))
     return experiment
 
 
@@ -120,19 +125,25 @@ def slug(run: Fields) -> str:
     return "".join(c if c.isalnum() or c in "=,.-_" else "_" for c in text)
 
 
+def _dataset(recipe: Recipe, data_dir: Path | str | None, skip_corrupt: bool) -> Dataset:
+    from frostbit.pipeline.data import datasets
+    from frostbit.pipeline.training.train import photographs
+
+    chosen = photographs(recipe, skip_corrupt)
+    return datasets.load(recipe.dataset, data_dir, photographs=chosen)
+
+
 def measure(recipe: Recipe, data_dir: str | None, skip_corrupt: bool) -> Fields:
     """Train one recipe on the CPU; returns its accuracies (percent) and seconds."""
     import torch
 
-    from frostbit.pipeline.data import datasets
     from frostbit.pipeline.lowering.settle import reestimate_batchnorm
     from frostbit.pipeline.training.loop import Setting, Trainer
     from frostbit.pipeline.training.reproducibility import reproducible
-    from frostbit.pipeline.training.train import accuracy, photographs, settling_pixels
+    from frostbit.pipeline.training.train import accuracy, settling_pixels
 
     cpu = torch.device("cpu")
-    chosen = photographs(recipe, skip_corrupt)
-    dataset = datasets.load(recipe.dataset, data_dir, photographs=chosen)
+    dataset = _dataset(recipe, data_dir, skip_corrupt)
     with reproducible(recipe.seed):
         trainer = Trainer(recipe, dataset, Setting(cpu))
         start = time.perf_counter()
@@ -178,13 +189,15 @@ def run(
         The record, as written to ``NAME.json``.
 
     Raises:
-        UserError: a run diverged or the folder cannot be written.
+        UserError: a network is refused before training, a run diverged, or the folder cannot be
+            written.
     """
     folder = out / "runs"
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
     paths = {folder / f"{slug(each)}.json": each for each in experiment.runs}
     todo = {path: each for path, each in paths.items() if not path.exists()}
+    _check([experiment.settings(each) for each in todo.values()], data_dir, skip_corrupt, console)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     with RichProgress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -206,6 +219,28 @@ def run(
                 write_bytes(path, (json.dumps(content, indent=1) + "\n").encode())
                 bar.advance(task)
     return _write(experiment, out, [json.loads(path.read_text()) for path in paths])
+
+
+NETWORK_FIELDS = (
+    "dataset", "image_size", "train_images", "model", "width", "stem_stride", "final_sign",
+    "cifar_stem", "keep", "binarize", "batch", "accumulate",
+)  # fmt: skip
+"""Runs that agree in these train the same network, which is checked once."""
+
+
+def _check(
+    runs: list[Recipe], data_dir: Path | None, skip_corrupt: bool, console: Console | None
+) -> None:
+    """Refuse a network that could not be packed, before the first run."""
+    from frostbit.pipeline.training.before import require_packable
+
+    chosen = {
+        (each.method == "float", *(getattr(each, name) for name in NETWORK_FIELDS)): each
+        for each in runs
+    }
+    label = "checking the networks"
+    for recipe in track(chosen.values(), label, console=console, disable=console is None):
+        require_packable(recipe, _dataset(recipe, data_dir, skip_corrupt))
 
 
 def _result(future: Future[Fields]) -> Fields:

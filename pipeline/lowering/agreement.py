@@ -17,7 +17,6 @@ BATCH = 8
 """Images at a time: the reference unrolls its windows, and pictures may be large."""
 
 
-
 def require_equal(
     program: Program, module: fx.GraphModule, images: Images, progress: Progress = iter
 ) -> str:

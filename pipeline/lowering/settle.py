@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from frostbit.kernels.ir.exact import Exactness, analyse
+from frostbit.kernels.ir.program import AvgPool, Program
 from frostbit.pipeline.errors import UserError
 from frostbit.pipeline.lowering import settled_layers as st
 from frostbit.pipeline.lowering.fold_batchnorm import BATCH_NORMS, structure
@@ -125,11 +126,23 @@ def _round_body(lowered: _Lowered) -> tuple[int, Exactness]:
         if verdict.body_exact:
             return exponent, verdict
         exponent = min(exponent - 1, exponent + math.floor(verdict.bits_left))
+        _refuse_averages(lowered.program, verdict)
         if exponent < COARSEST:
             raise UserError(
                 f"the sums at '{verdict.tightest}' are too large for exact float32 arithmetic: "
                 "use fewer residual blocks or smaller BatchNorm scales"
             )
+
+
+def _refuse_averages(program: Program, verdict: Exactness) -> None:
+    """UserError if what rounds is an average: no grid makes a third exact."""
+    (op,) = (op for op in program.ops if op.name == verdict.rounds_at)
+    if isinstance(op, AvgPool):
+        height, width = op.window.kernel
+        raise UserError(
+            f"'{op.name}': an average over {height}x{width} = {height * width} values rounds in "
+            "float32 before a sign; pool over an area that is a power of two, such as 2x2 or 4x4"
+        )
 
 
 def head_of(gm: fx.GraphModule) -> st.SettledDense | None:

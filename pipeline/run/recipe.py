@@ -8,6 +8,8 @@ import json
 import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -233,6 +235,7 @@ def read_text(path: Path) -> str:
     return text
 
 
+ANY_CODE = "*"
 _TRUSTED: set[str] = set()
 
 
@@ -241,17 +244,28 @@ def trust(model: str) -> None:
     _TRUSTED.add(model)
 
 
+@contextmanager
+def trusting() -> Iterator[None]:
+    """Inside the block files may name any code: the user said so with --trust."""
+    _TRUSTED.add(ANY_CODE)
+    try:
+        yield
+    finally:
+        _TRUSTED.discard(ANY_CODE)
+
+
 def require_trust(recipe: Recipe, where: Path) -> None:
     """Refuse a recipe from a file whose model is code to import, unless the user said so.
 
     Raises:
-        UserError: the model is ``module:factory`` and ``$FROSTBIT_TRUST_CODE`` is not 1.
+        UserError: the model is ``module:factory``, and neither :func:`trusting` nor
+            ``$FROSTBIT_TRUST_CODE`` say that it may run.
     """
-    named = recipe.model in _TRUSTED or os.environ.get(TRUST_VARIABLE) == "1"
+    named = bool({recipe.model, ANY_CODE} & _TRUSTED) or os.environ.get(TRUST_VARIABLE) == "1"
     if ":" in recipe.model and not named:
         raise UserError(
             f"'{where}' names code to run, model {_shown(recipe.model)}; if you trust it, say so "
-            f"with {TRUST_VARIABLE}=1, or name it yourself with --model"
+            f"with --trust, or with {TRUST_VARIABLE}=1 outside this command"
         )
 
 
