@@ -137,8 +137,8 @@ def _round_body(lowered: _Lowered) -> tuple[int, Exactness]:
 def _refuse_averages(program: Program, verdict: Exactness) -> None:
     """UserError if what rounds is an average: no grid makes a third exact."""
     (op,) = (op for op in program.ops if op.name == verdict.rounds_at)
-    if isinstance(op, AvgPool):
-        height, width = op.window.kernel
+    height, width = op.window.kernel if isinstance(op, AvgPool) else (1, 1)
+    if (height * width).bit_count() > 1:
         raise UserError(
             f"'{op.name}': an average over {height}x{width} = {height * width} values rounds in "
             "float32 before a sign; pool over an area that is a power of two, such as 2x2 or 4x4"

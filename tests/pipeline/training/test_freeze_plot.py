@@ -21,7 +21,7 @@ HISTORY = [
         accuracy=10.0 * (index + 1),
         lr=0.01,
         frozen=frozen,
-        flips=(0.2 / (index + 1), 0.0 if index == 5 else 0.04 * index),
+        flips=(0.2 / (index + 1), 0.0 if index == 5 else 0.0004 * index),
     )
     for index, frozen in enumerate(FROZEN)
 ]
