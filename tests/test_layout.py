@@ -35,16 +35,19 @@ ALLOWED = {
     "pipeline.experiments": (
         "pipeline.training pipeline.lowering pipeline.data pipeline.run pipeline.errors"
     ),
+    "pipeline.training": (
+        "pipeline.parity pipeline.lowering pipeline.method pipeline.network pipeline.data "
+        "pipeline.run pipeline.machine pipeline.errors export.errors kernels.ir"
+    ),
     "pipeline.parity": (
         "pipeline.lowering pipeline.data pipeline.run pipeline.console pipeline.errors "
         "export.sizes export.parity export.c export.lce export.onnx export.runtimes "
         "export.summary export.errors kernels.machine kernels.ir"
     ),
-    "pipeline.training": (
-        "pipeline.lowering pipeline.method pipeline.network pipeline.data pipeline.run "
-        "pipeline.machine pipeline.errors"
+    "pipeline.lowering": (
+        "pipeline.network pipeline.data pipeline.run pipeline.console pipeline.errors "
+        "export.parity export.runtimes kernels.ir"
     ),
-    "pipeline.lowering": "pipeline.network pipeline.run pipeline.errors kernels.ir",
     "pipeline.method": "pipeline.network pipeline.errors",
     "pipeline.network": "pipeline.run pipeline.errors",
     "pipeline.data": "pipeline.run pipeline.console pipeline.errors kernels.ir",
