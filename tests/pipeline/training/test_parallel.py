@@ -135,6 +135,22 @@ def test_a_batch_that_ranks_cannot_share_is_refused(tmp_path: Path) -> None:
     assert "batch 51 cannot be shared by 2 processes" in done.stderr
 
 
+def test_a_network_refused_by_process_0_stops_all_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "own_pair.py").write_text(
+        "from torch import nn\n\n\ndef net(num_classes):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 7))\n"
+    )
+    command = ["-m", "frostbit", "train", "--recipe", "digits", "--model", "own_pair:net"]
+    done = subprocess.run(
+        [*TORCHRUN, *command, "--device", "cpu", "-o", "run"],
+        capture_output=True, text=True, timeout=240, env=QUIET, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert done.stderr.count("refused before training") == 1
+    assert "stopped with process 0, which says why" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_lone_process_is_rank_0_of_1(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with joined(torch.device("cpu")) as ranks:
