@@ -114,7 +114,8 @@ class _Reader:
         try:
             if self.folder is not None:
                 return (self.folder / name).read_bytes()
-            assert self.tar is not None
+            if self.tar is None:
+                raise FileNotFoundError(name)
             with tarfile.open(self.tar) as tar:
                 member = tar.extractfile(f"{self.archive.folder}/{name}")
                 if member is None:

@@ -175,7 +175,8 @@ def _runtimes(
                 absent += more
             missing += [each for each in absent if each not in missing]
             for runtime in made:
-                assert isinstance(runtime, Runtime)
+                if not isinstance(runtime, Runtime):
+                    raise TypeError(f"{runtime.name} only measures time")
                 if form == "torch":
                     ready += [
                         _Batched(runtime, f"{runtime.name}:batch{batch}-threads{threads}", batch)

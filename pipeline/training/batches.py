@@ -60,7 +60,8 @@ class Batches:
         else:
             from frostbit.pipeline.data.folders import FolderSplit
 
-            assert isinstance(split, FolderSplit)
+            if not isinstance(split, FolderSplit):
+                raise TypeError(f"no batches of a {type(split).__name__}")
             if shift:
                 raise UserError("pictures on disk are cropped at random anyway; use shift=0")
             self._source = _Disk(split, seed, flip, workers)

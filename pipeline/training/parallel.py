@@ -246,9 +246,10 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
 
     def _track(self, mean: Tensor, variance: Tensor, count: int) -> None:
         """Move the running statistics, as torch's BatchNorm does (unbiased variance)."""
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        assert self.num_batches_tracked is not None
+        if self.running_mean is None or self.running_var is None:
+            raise ValueError("BatchNorm without running statistics cannot be folded")
+        if self.num_batches_tracked is None:
+            raise ValueError("BatchNorm without a count of its batches has no average")
         self.num_batches_tracked.add_(1)
         momentum = self.momentum or 1 / float(self.num_batches_tracked)
         self.running_mean.lerp_(mean, momentum)
