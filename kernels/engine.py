@@ -95,11 +95,13 @@ class Engine:
     ) -> None:
         """Plan ``program`` and compile the engine if no cached code is found.
 
-        Args: program: any Program. threads: how many images are computed at once; one image uses
-            one thread. keep: give every value its own memory, which :meth:`signs` needs. kernel:
-            micro-kernel; the default is ``FROSTBIT_KERNEL``, else the CPU's best. narrow: whether
-            residual streams may take 16 bits (:mod:`frostbit.kernels.plan.int16_streams`); no bit
-                of any result depends on it.
+        Args:
+            program: any Program.
+            threads: how many images are computed at once; one image uses one thread.
+            keep: give every value its own memory, which :meth:`signs` needs.
+            kernel: micro-kernel; the default is ``FROSTBIT_KERNEL``, else the CPU's best.
+            narrow: whether residual streams may take 16 bits
+                (:mod:`frostbit.kernels.plan.int16_streams`); no bit of any result depends on it.
 
         Raises:
             FormatError: if the Program is malformed or an op has no rule here.
