@@ -1,5 +1,6 @@
 # make demo   train, pack, export and benchmark the digits network, from nothing
 # make test   lint, types, tests
+# make test-all  also the slow tests: a whole installation beside packages with our rooms' names
 # make test-arm  the engine under aarch64 emulation (needs make system and apt's network)
 # make docker-test  build and run the images with buildah (as root); IMAGES=train for the large one
 # make reliability  kills, fuzzing, concurrency at full length; make fuzz  ten times the mutations
@@ -18,13 +19,16 @@ TREE := .cache/tree
 LOCK_FLAGS := --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --no-header --no-annotate --constraint requirements/constraints.txt -q
 
-.PHONY: demo test test-arm docker-test reliability fuzz mutations audit licences sbom test-sweeps records setup lint system lock clean
+.PHONY: demo test test-all test-arm docker-test reliability fuzz mutations audit licences sbom test-sweeps records setup lint system lock clean
 
 demo: setup
 	$(BIN)/pipeline run --recipe digits --out runs/digits --force
 
 test: setup lint
 	$(BIN)/python -m pytest
+
+test-all: setup lint
+	$(BIN)/python -m pytest -m "slow or not slow"
 
 ARM := .cache/arm
 PYTHON_ARM := $(ARM)/sysroot/usr/bin/python3.11

@@ -1,6 +1,7 @@
-"""Version of Frostbit as exported files carry it; a test holds it to ``pyproject.toml``.
+"""The version of Frostbit: the package's, ``frostbit.__version__``, and that in exported files.
 
-It is written here because files must not depend on how the package was installed.
+It is written here alone; ``pyproject.toml`` reads it, and files do not depend on how the package
+was installed.
 """
 
 VERSION = "0.1.0"

@@ -82,6 +82,8 @@ class Engine:
         classes: one name per logit.
         kernel: name of the micro-kernel (``FROSTBIT_KERNEL`` overrides the choice).
         peak_bytes: working memory of all threads together, in bytes, weights excluded.
+
+    Source: ``docs/engine.md`` describes the kernels and their records.
     """
 
     def __init__(
@@ -261,7 +263,9 @@ if hasattr(os, "register_at_fork"):
 
 
 def load(model: Source, *, threads: int = 1) -> Engine:
-    """Engine for a packed model.
+    """Engine for a packed model: uint8 ``[N, H, W, C]`` -> float32 ``[N, classes]``.
+
+    Source: the layout of the file is described in ``docs/formats.md``.
 
     Args:
         model: path of a ``model.bnn`` (text or path-like), its bytes, or a file opened for

@@ -1,8 +1,19 @@
 """Fixtures shared by all tests: one short training run on real data, packed."""
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests import one_name
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _every_package_has_one_name() -> Iterator[None]:
+    """Two names would be two modules, with two classes Program."""
+    yield
+    assert one_name.imported_twice(sys.modules) == []
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ ALLOWED = {
     ),
     "pipeline.device": (
         "pipeline.bench pipeline.data pipeline.run pipeline.console pipeline.machine "
-        "pipeline.errors export.parity kernels.engine kernels.machine kernels.ir"
+        "pipeline.errors export.parity export.version kernels.engine kernels.machine kernels.ir"
     ),
     "pipeline.report": (
         "pipeline.bench pipeline.training pipeline.lowering pipeline.data pipeline.run "
@@ -65,6 +65,7 @@ ALLOWED = {
     "export.runtimes": "kernels.engine kernels.ir",
     "export.summary": "kernels.ir",
     "export.synthetic": "export.errors kernels.ir",
+    "export.model_file": "kernels.ir",
     "export.version": "",
     "export.errors": "",
     "export": "",

@@ -41,7 +41,10 @@ MAX_PARTS = 256
 
 
 class FormatError(ValueError):
-    """A model file, or a Program built by hand, that breaks the format; the text says where."""
+    """A model file, or a Program built by hand, that breaks the format; the text says where.
+
+    Source: ``docs/formats.md`` describes the file, :mod:`frostbit.kernels.ir.verify` the Program.
+    """
 
 
 @dataclass(frozen=True)
@@ -247,6 +250,8 @@ class Program:
         dataset: name of the data set it was trained on ("" if none).
         classes: one name per logit.
         settled_hash: SHA-256 (hex) of the settled torch weights it was packed from ("" if none).
+
+    Source: :mod:`frostbit.kernels.ir.reference` defines what each op computes.
     """
 
     input_shape: tuple[int, int, int]

@@ -56,7 +56,7 @@ def _verify(
     if json_file is not None:
         run_folder.write_bytes(json_file, found.to_json().encode())
         terminal().print(f"wrote {json_file}")
-    return found.report.passed
+    return found.passed
 
 
 @click.command(name="verify")

@@ -13,10 +13,12 @@ import zipfile
 from importlib import import_module, metadata
 from pathlib import Path, PurePosixPath
 
+from frostbit.export.version import VERSION
 from frostbit.pipeline.errors import UserError
 
 NAME = "frostbit"
 PACKAGES = ("frostbit", "frostbit.kernels", "frostbit.export", "frostbit.pipeline")
+COMMAND = "frostbit.pipeline.cli.main:main"
 LEFT_OUT = ("__pycache__", "records")
 """Folders of the packages that a device does not need."""
 _WHEEL = "Wheel-Version: 1.0\nGenerator: frostbit\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
@@ -50,10 +52,17 @@ def _distribution() -> metadata.Distribution:
     """What pip installed: a stale ``egg-info`` in the folder of a checkout has no METADATA.
 
     Raises:
-        UserError: if there is no installation to make a wheel of.
+        UserError: there is no installation to make a wheel of, or it is of other code than this.
     """
     for found in metadata.distributions(name=NAME):
         if found.read_text("METADATA"):
+            if found.version != VERSION or COMMAND not in {
+                each.value for each in found.entry_points
+            }:
+                raise UserError(
+                    f"the installed {NAME} {found.version} is older than this code, so its wheel "
+                    "cannot be made: install it again"
+                )
             return found
     raise UserError("frostbit is not installed, so its wheel cannot be made: pip install frostbit")
 

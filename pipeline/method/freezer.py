@@ -70,8 +70,8 @@ class Freezer:
         self._latents = [
             slot for slots in self.layers for slot in slots if _latent(slot) is not None
         ]
-        self._device = next(model.parameters()).device
-        self._field = torch.empty(0, dtype=torch.int32, device=self._device)
+        self.device = next(model.parameters()).device
+        self._field = torch.empty(0, dtype=torch.int32, device=self.device)
         self._range = (0, 0)
         self._step = -1
 
@@ -92,7 +92,7 @@ class Freezer:
         if (start, stop) == self._range and step == self._step + 1:
             refresh_(self._field, self.seed, start, step, self.period)
         elif (start, stop, step) != (*self._range, self._step):
-            self._field = field(self.seed, start, stop, step, self.period, self._device)
+            self._field = field(self.seed, start, stop, step, self.period, self.device)
         self._range, self._step = (start, stop), step
 
     def _mask(self, slot: _Slot, share: float) -> Tensor | None:

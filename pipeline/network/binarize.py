@@ -237,6 +237,9 @@ def binarize(
 ) -> fx.GraphModule:
     """Convert an ordinary network; see the module's text for the rules.
 
+    Source: which layers stay in full precision follows the papers of StoMPP (arXiv 2601.22660) and
+    Bi-Real Net (arXiv 1808.00278).
+
     Args:
         model: made of Conv2d, Linear, BatchNorm, ReLU (Hardtanh, PReLU), pooling, flatten and
             sums; float input ``[N, C, H, W]``. It is left as it was; modules

@@ -254,15 +254,23 @@ def export(
             refuse_existing(out / file, force)
             run_folder.require_writable(out / file)
     for form in forms:
-        data = _converted(form, program, choices)
-        note = check(form, program, data) if checked else "not run"
-        path, *others = (out / file for file in form.files(choices))
-        run_folder.write_bytes(path, data)
-        if form.declare is not None:
-            run_folder.write_bytes(others[0], form.declare(program, choices))
-            note = f"{note}; declared in {others[0].name}"
-        spent = bits_per_weight(form.file, data, program)
-        yield Exported(path, len(data), spent, note + form.remark(program))
+        path = out / form.files(choices)[0]
+        yield write_format(form, program, path, choices, checked=checked)
+
+
+def write_format(
+    form: Format, program: Program, path: Path, choices: Choices, *, checked: bool
+) -> Exported:
+    """Write ``program`` in one format to ``path``; arguments and errors as of :func:`export`."""
+    data = _converted(form, program, choices)
+    note = check(form, program, data) if checked else "not run"
+    run_folder.write_bytes(path, data)
+    if form.declare is not None:
+        header = path.with_suffix(".h")
+        run_folder.write_bytes(header, form.declare(program, choices))
+        note = f"{note}; declared in {header.name}"
+    spent = bits_per_weight(form.file, data, program)
+    return Exported(path, len(data), spent, note + form.remark(program))
 
 
 def size_table(program: Program, written: Sequence[Exported]) -> Table:

@@ -54,6 +54,11 @@ class Verified:
     dataset: str
     strangers: tuple[str, ...] = ()
 
+    @property
+    def passed(self) -> bool:
+        """Whether everything that could run agrees with the reference."""
+        return self.report.passed
+
     def accuracy(self, each: Comparison) -> float | None:
         """Percent of images classified as their label; None without labels."""
         return None if each.correct is None else 100 * each.correct / each.images
@@ -76,7 +81,7 @@ class Verified:
             "dataset": self.dataset,
             "exact": self.report.promised,
             "head_exact": self.report.head_exact,
-            "passed": self.report.passed,
+            "passed": self.passed,
             "runtimes": rows,
             "missing": [{"name": m.name, "remedy": m.remedy} for m in self.missing],
         }

@@ -1,6 +1,6 @@
 """The training loop: a network, its masks, its optimizer, and a state that can be put back.
 
-The loop is short on purpose: before a step the :class:`~frostbit.pipeline.method.freezer.Freezer`
+The loop is short on purpose: before a step :class:`~frostbit.pipeline.method.own_loop.StoMPP`
 sets the masks, after it frozen latents are held. A step depends on the state and on (recipe, seed,
 step) alone, so a run that stops and goes on from its :meth:`Trainer.state` ends bit for bit the
 same.
@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from frostbit.pipeline.data import datasets
 from frostbit.pipeline.data.datasets import Dataset
 from frostbit.pipeline.errors import Diverged, UserError
-from frostbit.pipeline.method.freezer import Freezer
-from frostbit.pipeline.method.stompp import FEWEST_STEPS_PER_LAYER, METHODS, Schedule
+from frostbit.pipeline.method.own_loop import StoMPP
+from frostbit.pipeline.method.stompp import FEWEST_STEPS_PER_LAYER, METHODS
 from frostbit.pipeline.network.binary import BinaryActivation, maskable
 from frostbit.pipeline.network.models import build_from
 from frostbit.pipeline.run.metrics import Metrics, from_json
@@ -86,23 +86,25 @@ class Trainer:
             synchronise(model)
         self.model: nn.Module = model
         model.to(memory_format=torch.channels_last)
-        method = METHODS[recipe.method]
-        self.schedule = Schedule(
-            method.order,
-            recipe.ramp,
-            1 + max(module.layer for _, module in maskable(model)),
+        self.freezer = StoMPP(
+            model,
             self.steps,
-            recipe.warmup,
-            recipe.settle,
-            recipe.overlap,
+            method=recipe.method,
+            ramp=recipe.ramp,
+            refresh=recipe.refresh,
+            seed=recipe.seed,
+            warmup=recipe.warmup,
+            settle=recipe.settle,
+            overlap=recipe.overlap,
+            activations=recipe.binarize == "both",
         )
-        both = recipe.binarize == "both"
-        self.freezer = Freezer(model, method, self.schedule, recipe.seed, recipe.refresh, both)
+        self.schedule = self.freezer.schedule
         self.optimizer, self.rates = make_optimizer(model, recipe)
         if setting.compile_backend is not None:
             torch._dynamo.config.recompile_limit = COMPILED_VARIANTS
             model.compile(backend=setting.compile_backend)
-        self.network = distributed(model, setting.ranks, self.device, not method.ste)
+        method = METHODS[recipe.method]
+        self.network = distributed(model, setting.ranks, self.device, unused=not method.ste)
         self.history: list[Metrics] = []
         self._losses: list[Tensor] = []
         self._correct: list[Tensor] = []

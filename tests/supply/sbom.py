@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 
+from frostbit.export.version import VERSION
 from frostbit.pipeline.run.folder import write_bytes
 from tests.supply import EXTRAS, LOCKS, ROOT
 
@@ -24,7 +25,9 @@ def build(extra: str) -> bytes:
         [*tool, str(LOCKS[extra]), *project, "--of", "JSON", "-o", "-"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    return (done.stdout.rstrip() + "\n").encode()
+    document = json.loads(done.stdout)
+    document["metadata"]["component"]["version"] = VERSION  # not in pyproject.toml
+    return (json.dumps(document, indent=2) + "\n").encode()
 
 
 @click.command()
