@@ -133,7 +133,7 @@ def _dataset(recipe: Recipe, data_dir: Path | str | None, skip_corrupt: bool) ->
     return datasets.load(recipe.dataset, data_dir, photographs=chosen)
 
 
-def measure(recipe: Recipe, data_dir: str | None, skip_corrupt: bool) -> Fields:
+def measure(recipe: Recipe, data_dir: str | None, skip_corrupt: bool = False) -> Fields:
     """Train one recipe on the CPU; returns its accuracies (percent) and seconds."""
     import torch
 
