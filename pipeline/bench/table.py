@@ -12,6 +12,7 @@ from frostbit.export.parity import ParityReport
 from frostbit.pipeline.bench import conditions
 from frostbit.pipeline.bench.measure import Bench, Row
 from frostbit.pipeline.bench.timing import NOISY
+from frostbit.pipeline.console import shown
 from frostbit.pipeline.parity.runtimes import Missing
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def bench_table(bench: Bench, missing: list[Missing]) -> tuple[Table, list[str]]
 
 def markdown_cell(value: Any) -> str:
     """Text that cannot leave its cell of a Markdown table, nor be markup there."""
-    text = html.escape(" ".join(str(value).split()), quote=False)
+    text = html.escape(shown(str(value)), quote=False)
     return re.sub(r"([\\`*_{}\[\]|~])", r"\\\1", text)
 
 

@@ -61,7 +61,7 @@ def _bench_remote(
     arguments += [] if wishes.pin is None else ["--pin", str(wishes.pin)]
     with console.status(f"measuring on {target}"):
         document, text = remote.bench(machine, data, arguments)
-    console.print(text.rstrip())
+    console.print(*text.rstrip().split("\n"), sep="\n")
     path = wishes.json_file or model.parent / "bench-remote.json"
     run_folder.write_bytes(path, (json.dumps(document, indent=2) + "\n").encode())
     console.print(f"wrote {path}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from frostbit.pipeline.console import shown
+
 
 @click.command()
 @click.option("--install-lce", is_flag=True, help="Make LCE's own small environment.")
@@ -16,6 +18,8 @@ def doctor(install_lce: bool, as_json: bool) -> None:
     from frostbit.pipeline.report.installation import findings, install, to_json
 
     if install_lce:
-        install(lambda text: click.echo(text, err=as_json))
+        install(lambda text: click.echo(shown(text), err=as_json))
     found = findings()
-    click.echo(to_json(found) if as_json else "\n".join(map(str, found)), nl=not as_json)
+    click.echo(
+        to_json(found) if as_json else "\n".join(shown(str(each)) for each in found), nl=not as_json
+    )

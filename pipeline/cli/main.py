@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+import io
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 import click
 
@@ -19,7 +23,7 @@ from frostbit.pipeline.cli.run import run_command
 from frostbit.pipeline.cli.summary import summary_command
 from frostbit.pipeline.cli.train import train_command
 from frostbit.pipeline.cli.verify import verify_command
-from frostbit.pipeline.console import log_to_terminal
+from frostbit.pipeline.console import log_to_terminal, shown
 
 COMMANDS = (
     train_command,
@@ -48,6 +52,23 @@ class _Failure(click.ClickException):
 class _Commands(click.Group):
     """A group that turns our errors into one line each, and Ctrl-C into status 130."""
 
+    def main(self, *args: Any, **how: Any) -> Any:
+        if sys.stdout is None:
+            _end("standard output is closed; send it to a file or to /dev/null")
+        try:
+            try:
+                return super().main(*args, **how)
+            finally:
+                sys.stdout.flush()
+        except OSError as error:
+            if not _stdout_fails():
+                raise
+            _end(f"cannot write to standard output: {error.strerror}")
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        refuse_empty(args)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         from frostbit.pipeline.errors import Interrupted, UserError
 
@@ -57,14 +78,50 @@ class _Commands(click.Group):
             click.echo("interrupted: nothing half-written is left", err=True)
             ctx.exit(INTERRUPTED)
         except Interrupted as error:
-            click.echo(str(error), err=True)
+            click.echo(shown(str(error)), err=True)
             ctx.exit(128 + error.number)
+        except click.UsageError as error:
+            raise click.UsageError(shown(error.format_message()), error.ctx) from error
         except UserError as error:
-            raise _Failure(str(error)) from error
+            raise _Failure(shown(str(error))) from error
         except (ValueError, RuntimeError) as error:
             if _is_ours(error):
-                raise _Failure(str(error)) from error
+                raise _Failure(shown(str(error))) from error
             raise
+
+
+def refuse_empty(args: Sequence[str]) -> None:
+    """Refuse an empty value, by its option: a script's variable was not set.
+
+    Raises:
+        click.ClickException: naming the option, or the argument before it.
+    """
+    for before, text in zip(("the command", *args), args, strict=False):
+        name = text.removesuffix("=") if text.startswith("--") and text.endswith("=") else before
+        if not text.strip() or name != before:
+            raise _Failure(
+                f"{shown(name)} is followed by an empty value; give one, or leave it out"
+            )
+
+
+def _stdout_fails() -> bool:
+    """Whether not even a line's end can be written; Python's buffers forget what they could not."""
+    try:
+        os.write(sys.stdout.fileno(), b"\n")
+    except io.UnsupportedOperation:  # a stream in memory
+        return False
+    except OSError:
+        return True
+    return False
+
+
+def _end(message: str) -> NoReturn:
+    """One line on standard error, exit status 2, and nothing more on standard output."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    if sys.stdout is not None:  # or Python complains when it flushes at its end
+        os.dup2(nothing, sys.stdout.fileno())
+    click.echo(f"Error: {message}", err=True)
+    sys.exit(_Failure.exit_code)
 
 
 def _is_ours(error: Exception) -> bool:

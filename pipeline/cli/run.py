@@ -13,6 +13,7 @@ from frostbit.pipeline.cli.export import export_model
 from frostbit.pipeline.cli.options import bench_options, split_training, training_options
 from frostbit.pipeline.cli.pack import pack_run
 from frostbit.pipeline.cli.train import train_run
+from frostbit.pipeline.console import terminal
 
 if TYPE_CHECKING:
     from frostbit.kernels.ir.program import Program
@@ -71,7 +72,6 @@ def run_command(rounds: int, threads: int, **options: Any) -> None:
     )
     export_model(model, force=True)
     found, well = bench_command.bench_models([model], wishes)
-    click.echo("")
-    click.echo("\n".join(_summary(found, model, load_program(model))))
+    terminal().print("", *_summary(found, model, load_program(model)), sep="\n")
     if not well:
         sys.exit(1)

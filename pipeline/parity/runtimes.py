@@ -201,7 +201,9 @@ def chosen(asked: Sequence[str], known: Sequence[str], what: str) -> tuple[str, 
 
     A text may hold several names between commas.
     """
-    asked = [name.strip() for text in asked for name in text.split(",") if name.strip()]
+    asked = [name.strip() for text in asked for name in text.split(",")]
+    if not all(asked):
+        raise UserError(f"a {what} without a name is asked for (known: {', '.join(known)})")
     for name in asked:
         if name not in known and name != "all":
             near = difflib.get_close_matches(name, known, n=1)

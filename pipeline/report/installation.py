@@ -104,6 +104,9 @@ def _dataset(name: str) -> Finding:
         found = datasets.load(name)
     except UserError as error:
         return Finding(f"data {name}", "not here", str(error))
+    except ImportError as error:
+        remedy = "pip install 'frostbit[train]'"
+        return Finding(f"data {name}", f"not known without {error.name}", remedy)
     return Finding(
         f"data {name}", f"{len(found.train):,} training and {len(found.test):,} test images"
     )

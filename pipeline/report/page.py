@@ -26,6 +26,7 @@ from frostbit.kernels.ir.file import load_program, program_hash
 from frostbit.kernels.ir.program import Program
 from frostbit.pipeline.bench import file as bench_file
 from frostbit.pipeline.bench.table import markdown_cell
+from frostbit.pipeline.console import shown
 from frostbit.pipeline.data.inputs import Inputs, Place, inputs_for
 from frostbit.pipeline.errors import UserError
 from frostbit.pipeline.report import plots
@@ -227,11 +228,17 @@ def plain(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) and abs(value) < 1000 else str(value)
 
 
+def _finished(value: Any) -> Any:
+    """What a template shows: text through :func:`shown`; figures are marked up already."""
+    return shown(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 def _environment(escaped: bool) -> Environment:
     made = Environment(
         loader=PackageLoader("frostbit.pipeline.report", "templates"),
         autoescape=escaped,
         undefined=StrictUndefined,
+        finalize=_finished,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.table import Table
-from rich.text import Text
 
 from frostbit.pipeline.errors import UserError
 
@@ -36,7 +35,7 @@ def layer_table(summary: Summary, title: str) -> Table:
     """
     parameter_bits = sorted({1, 32, *summary.parameters})
     mac_bits = sorted({1, 32, *summary.macs})
-    table = Table(title=Text(title), title_justify="left")
+    table = Table(title=title, title_justify="left")
     for name in ("layer", "op"):
         table.add_column(name)
     for name in ("in bits", "output", *(f"{bits}-bit" for bits in parameter_bits), "bytes"):
@@ -51,7 +50,7 @@ def layer_table(summary: Summary, title: str) -> Table:
 
     for layer in summary.layers[:MOST_ROWS]:
         table.add_row(
-            Text(layer.name), Text(layer.op), *_in_and_out(layer),
+            layer.name, layer.op, *_in_and_out(layer),
             *counts(layer.parameters, layer.bytes, layer.macs),
         )  # fmt: skip
     if len(summary.layers) > MOST_ROWS:

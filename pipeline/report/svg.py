@@ -8,6 +8,8 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from frostbit.pipeline.console import shown
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -49,4 +51,4 @@ def svg(draw: Callable[[], Figure], name: str, description: str) -> str:
     text = re.sub(r'(<svg [^>]*?) width="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg [^>]*?) height="[^"]*"', r"\1", text, count=1)
     label = html.escape(description, quote=True)
-    return text.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+    return shown(text.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1), keep="\n")

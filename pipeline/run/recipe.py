@@ -222,16 +222,18 @@ def from_file(path: Path, changes: dict[str, Any]) -> Recipe:
     return override(recipe, {**named, **changes})
 
 
-def read_text(path: Path) -> str:
-    """Text of a recipe file; UserError if it is no text, or larger than any recipe."""
+def read_text(path: Path, what: str = "recipe") -> str:
+    """Text of a TOML file, as editors save it; UserError if it is no UTF-8, or larger than any."""
     try:
         with path.open("rb") as stream:
             data = stream.read(MAX_BYTES + 1)
-        text = data.decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read recipe '{path}' ({error}); check the path") from error
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{what} '{path}' is no text in UTF-8 ({error}); save it so") from error
+    except OSError as error:
+        raise UserError(f"cannot read {what} '{path}' ({error}); check the path") from error
     if len(data) > MAX_BYTES:
-        raise UserError(f"'{path}' is larger than {MAX_BYTES:,} bytes: no recipe; check the path")
+        raise UserError(f"'{path}' is larger than {MAX_BYTES:,} bytes: no {what}; check the path")
     return text
 
 
