@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from frostbit.pipeline.bench.file import labels
 from frostbit.pipeline.console import progress, terminal
 from frostbit.pipeline.errors import UserError
 
@@ -60,6 +59,7 @@ class Wishes:
 def bench_models(files: Sequence[Path], wishes: Wishes) -> tuple[Bench, bool]:
     """Measure packed models side by side; returns the figures and whether all is well."""
     from frostbit.kernels.ir.file import load_program
+    from frostbit.pipeline.bench.file import labels
 
     programs = [load_program(path) for path in files]
     return _bench(dict(zip(labels(files), zip(files, programs, strict=True), strict=True)), wishes)
@@ -113,7 +113,10 @@ def _bench(models: dict[str, tuple[Path, Program]], wishes: Wishes) -> tuple[Ben
     if before is not None:
         verdicts, warning = baseline.compare(found, before, wishes.allowed)
         terminal().print(*([warning] if warning else []), *map(str, verdicts), sep="\n")
-        well = well and not any(each.regressed for each in verdicts)
+        compared = any(each.ratio is not None for each in verdicts)
+        if not compared:
+            terminal().print("FAILED: the baseline holds none of these models and runtimes")
+        well = well and compared and not any(each.regressed for each in verdicts)
     _write(found, next(iter(models.values()))[0], len(models), wishes)
     return found, well
 

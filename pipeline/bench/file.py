@@ -2,15 +2,84 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from msgspec import Meta, Struct
+
+from frostbit.pipeline import json_file
 from frostbit.pipeline.errors import UserError
+from frostbit.pipeline.json_file import Count, JsonError, Name, Number, Percent, Positive, Text
 
-_TIMES = ("min", "median", "p90", "p99")
+_Share = Annotated[float, Meta(ge=0, le=1)]
+
+
+class _Latency(Struct):
+    min: Positive
+    median: Positive
+    p90: Positive
+    p99: Positive
+    rounds: Annotated[list[Positive], Meta(min_length=1, max_length=1 << 20)]
+
+
+class _Ratio(Struct):
+    value: Positive
+    low: Positive
+    high: Positive
+
+
+class _Row(Struct):
+    name: Name
+    model: Text
+    latency_ms: _Latency
+    ratio: _Ratio | None
+    accuracy: Percent | None
+    size_bytes: Annotated[int, Meta(gt=0, le=1 << 53)]
+
+
+class _Compared(Struct):
+    name: Name
+    images: Count
+    sign_bits_compared: Count
+    sign_bits_differing: Count
+    logits_max_abs_diff: Number
+    top1_agreement: _Share
+
+
+class _Parity(Struct):
+    passed: bool
+    images: Count
+    sign_bits_compared: Count
+    sign_bits_differing: Count
+    runtimes: list[_Compared]
+
+
+class _Conditions(Struct):
+    cpu: Text
+    threads: Count
+    batch: Count
+    rounds: Count
+
+
+class _Step(Struct):
+    name: Name
+    microseconds: Annotated[float, Meta(ge=0, le=1e12)]
+    share: _Share
+    binary_macs: Count
+
+
+class _Profile(Struct):
+    steps: list[_Step]
+
+
+class _Bench(Struct):
+    runtimes: Annotated[list[_Row], Meta(min_length=1, max_length=1000)]
+    conditions: _Conditions
+    parity: _Parity | None = None
+    profile: _Profile | None = None
+    program_sha256: Text = ""
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -20,29 +89,14 @@ def read(path: Path) -> dict[str, Any]:
         UserError: it is missing, or something else, or of another version.
     """
     try:
-        document = json.loads(path.read_text("utf-8"))
-        for row in document["runtimes"]:
-            _check_row(row)
-        if not document["runtimes"] or not isinstance(document["conditions"], dict):
-            raise ValueError
+        return json_file.document(json_file.read_bytes(path), _Bench)
     except FileNotFoundError as error:
         raise UserError(f"there is no benchmark '{path}'; write one with --json {path}") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, JsonError) as error:
         raise UserError(
-            f"'{path}' is no bench.json of this version; measure it again with --json {path}"
+            f"'{path}' is no bench.json of this version ({error}); measure it again with --json "
+            f"{path}"
         ) from error
-    return dict(document)
-
-
-def _check_row(row: dict[str, Any]) -> None:
-    latency, ratio = row["latency_ms"], row["ratio"]
-    numbers = [*latency["rounds"], *(latency[name] for name in _TIMES), row["size_bytes"]]
-    numbers += [] if ratio is None else [ratio[name] for name in ("value", "low", "high")]
-    well = isinstance(row["name"], str) and isinstance(row["model"], str) and latency["rounds"]
-    if not well or not all(float(number) > 0 for number in numbers):
-        raise ValueError
-    if row["accuracy"] is not None:
-        float(row["accuracy"])
 
 
 def of_model(path: Path, program_sha256: str) -> dict[str, Any] | None:

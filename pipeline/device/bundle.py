@@ -8,7 +8,7 @@
 ``images.npy``            uint8 ``[N, H, W, C]``, test images (random without data set)
 ``logits.npy``            float32 ``[N, classes]``, what the reference gives for them
 ``labels.npy``            int64 ``[N]``, only with a data set
-``manifest.json``         SHA-256 of the files, tolerance, where it was made
+``manifest.json``         SHA-256 of the files, tolerance, images, where it was made
 ========================  ==========================================================
 """
 
@@ -23,15 +23,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from frostbit.export.parity import LOGITS_TOLERANCE, REAL_TOLERANCE
 from frostbit.kernels.ir import reference
-from frostbit.kernels.ir.exact import analyse
 from frostbit.kernels.ir.file import dumps, program_hash
 from frostbit.kernels.ir.program import Program
 from frostbit.pipeline import machine
+from frostbit.pipeline.bench.table import markdown_cell
 from frostbit.pipeline.console import Progress
 from frostbit.pipeline.data.inputs import Inputs
 from frostbit.pipeline.device import wheel
+from frostbit.pipeline.device.check import tolerance_of
 
 IMAGES = 256
 MOST_BYTES = 2**24
@@ -56,14 +56,6 @@ It needs Python 3.10 or newer and, for the first step, pip's index.
 logits with `logits.npy`{tolerance}, then measures the latency. `--no-timing` leaves that out,
 `--rounds N` makes it longer, `--pin CPU` keeps to one core. Exit status 1: something differs.
 """
-
-
-def tolerance_of(program: Program) -> float:
-    """Share of an image's largest logit by which runtimes may differ; 0 where the head is exact."""
-    verdict = analyse(program)
-    if verdict.head_exact:
-        return 0.0
-    return LOGITS_TOLERANCE if verdict.has_signs else REAL_TOLERANCE
 
 
 def build(program: Program, label: str, inputs: Inputs, progress: Progress = iter) -> bytes:
@@ -92,12 +84,13 @@ def build(program: Program, label: str, inputs: Inputs, progress: Progress = ite
         "label": label,
         "program_sha256": program_hash(program),
         "tolerance": tolerance,
+        "images": count,
         "dataset": inputs.dataset,
         "made_on": {"cpu": machine.cpu_model(), "versions": machine.versions()},
         "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
     }
     text = README.format(
-        label=label,
+        label=markdown_cell(label),
         version=machine.versions()["frostbit"],
         hash=facts["program_sha256"],
         wheel=name,

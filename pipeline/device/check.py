@@ -11,40 +11,95 @@ import json
 import platform
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import click
 import numpy as np
+from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
+from frostbit.export.parity import LOGITS_TOLERANCE, REAL_TOLERANCE
 from frostbit.kernels.engine import Engine
-from frostbit.kernels.ir.file import load_program
+from frostbit.kernels.ir.exact import analyse
+from frostbit.kernels.ir.file import load_program, program_hash
 from frostbit.kernels.ir.program import FormatError, Program
 from frostbit.kernels.machine import cpu
+from frostbit.pipeline import json_file
+from frostbit.pipeline.console import shown
 from frostbit.pipeline.errors import UserError
+from frostbit.pipeline.json_file import JsonError, Name, Sha256, Text
 
 LARGEST = 2**26
 """Bytes of any file of a bundle."""
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+CHECKED = ("model.bnn", "images.npy", "logits.npy")
+"""Files without whose hashes nothing is proved."""
+
+
+class _MadeOn(Struct):
+    cpu: Text
+
+
+class Manifest(Struct):
+    """What a bundle's maker says of it.
+
+    Attributes:
+        label: name of the model in tables.
+        program_sha256: hash of its Program.
+        tolerance: see :func:`tolerance_of`.
+        images: how many there are to compare.
+        made_on: the machine that made the bundle.
+        sha256: of every file of the bundle but README.md and the manifest.
+    """
+
+    label: Text
+    program_sha256: Sha256
+    tolerance: Annotated[float, Meta(ge=0, le=REAL_TOLERANCE)]
+    images: Annotated[int, Meta(ge=1, le=LARGEST)]
+    made_on: _MadeOn
+    sha256: dict[Name, Sha256]
+
+
+def tolerance_of(program: Program) -> float:
+    """Share of an image's largest logit by which runtimes may differ; 0 where the head is exact."""
+    verdict = analyse(program)
+    if verdict.head_exact:
+        return 0.0
+    return LOGITS_TOLERANCE if verdict.has_signs else REAL_TOLERANCE
+
+
+def read_manifest(folder: Path) -> Manifest:
     """The bundle's manifest, after every file's hash was checked.
 
     Raises:
-        UserError: a file is missing, too large or damaged.
+        UserError: a file is missing, too large, damaged or without a hash.
     """
     try:
-        facts = json.loads(_small(folder / "manifest.json"))
-        for name, expected in dict(facts["sha256"]).items():
+        facts = json_file.parse(json_file.read_bytes(folder / "manifest.json"), Manifest)
+        labels = ("labels.npy",) if (folder / "labels.npy").exists() else ()
+        for name in (*CHECKED, *labels):
+            if name not in facts.sha256:
+                raise JsonError(f"its manifest has no hash of {name}")
+        for name, expected in facts.sha256.items():
             if Path(name).name != name:
                 raise UserError(f"the bundle names a file outside its folder: '{name}'")
             if hashlib.sha256(_small(folder / name)).hexdigest() != expected:
                 raise UserError(f"'{folder / name}' is damaged; copy the bundle again")
-        float(facts["tolerance"])
-        str(facts["label"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"'{folder}' is no complete bundle ({error}); unpack it again") from error
-    return dict(facts)
+    return facts
+
+
+def _fits(facts: Manifest, program: Program) -> None:
+    """UserError unless the manifest tells of this model, and promises what the model can keep."""
+    if program_hash(program) != facts.program_sha256:
+        raise UserError("manifest.json is of another model; make the bundle again")
+    if facts.tolerance != tolerance_of(program):
+        raise UserError(
+            f"manifest.json allows a difference of {facts.tolerance:g}, this model needs "
+            f"{tolerance_of(program):g}; make the bundle again"
+        )
 
 
 def _small(path: Path) -> bytes:
@@ -63,7 +118,7 @@ def _array(folder: Path, name: str) -> NDArray[Any]:
         raise UserError(f"'{name}.npy' is damaged ({error}); copy the bundle again") from error
 
 
-def compare(program: Program, folder: Path, tolerance: float) -> list[dict[str, Any]]:
+def compare(program: Program, folder: Path, facts: Manifest) -> list[dict[str, Any]]:
     """Run the bundle's images with every micro-kernel; one result each.
 
     Raises:
@@ -72,15 +127,24 @@ def compare(program: Program, folder: Path, tolerance: float) -> list[dict[str, 
     images, expected = _array(folder, "images"), _array(folder, "logits")
     if images.dtype != np.uint8 or images.shape[1:] != program.input_shape:
         raise UserError("images.npy does not fit the model; make the bundle again")
+    if len(images) != facts.images:
+        raise UserError(
+            f"images.npy holds {len(images)} images, the manifest names {facts.images}; make the "
+            "bundle again"
+        )
     if expected.shape != (len(images), len(program.classes)):
         raise UserError("logits.npy does not fit the model; make the bundle again")
+    if expected.dtype != np.float32 or not np.isfinite(expected).all():
+        raise UserError("logits.npy holds what no model gives; make the bundle again")
     labels = _array(folder, "labels") if (folder / "labels.npy").exists() else None
+    if labels is not None and (labels.shape != (len(images),) or labels.dtype != np.int64):
+        raise UserError("labels.npy does not fit the images; make the bundle again")
     found = []
     for kernel in cpu.available():
         logits = Engine(program, kernel=kernel).run(images)
         apart = np.abs(logits.astype(np.float64) - expected)
         largest = np.abs(expected).max(axis=1, keepdims=True)
-        within = bool((apart <= tolerance * largest).all())
+        within = bool((apart <= facts.tolerance * largest).all())
         accuracy = None
         if labels is not None:
             accuracy = 100 * float((logits.argmax(axis=1) == labels).mean())
@@ -129,7 +193,7 @@ def main(
     try:
         well = _main(rounds, pin, no_timing, json_file, folder)
     except (UserError, FormatError) as error:
-        raise click.ClickException(str(error)) from error
+        raise click.ClickException(shown(str(error))) from error
     if not well:
         sys.exit(1)
 
@@ -139,12 +203,14 @@ def _main(
 ) -> bool:
     facts = read_manifest(folder)
     program = load_program(folder / "model.bnn")
-    results = compare(program, folder, facts["tolerance"])
-    click.echo(f"{facts['label']} on {platform.machine()}, made on {facts['made_on']['cpu']}")
+    _fits(facts, program)
+    results = compare(program, folder, facts)
+    title = f"{facts.label} on {platform.machine()}, made on {facts.made_on.cpu}"
+    click.echo(shown(title))
     for each in results:
-        click.echo(report(each, facts["tolerance"]))
+        click.echo(report(each, facts.tolerance))
     well = all(each["equal"] and not each["constant"] for each in results)
-    document: dict[str, Any] = {"label": facts["label"], "passed": well, "kernels": results}
+    document: dict[str, Any] = {"label": facts.label, "passed": well, "kernels": results}
     if well and not no_timing:
         document["bench"] = _measured(folder, rounds, pin)
     if json_file is not None:
@@ -156,10 +222,11 @@ def _main(
 
 def _measured(folder: Path, rounds: int, pin: int | None) -> dict[str, Any]:
     """Latency of every micro-kernel, as ``pipeline bench`` gives it."""
+    from frostbit.pipeline.bench import file as bench_file
     from frostbit.pipeline.bench.command import Wishes, bench_models
 
     names = tuple(f"engine:{kernel}" for kernel in cpu.available())
     out = folder / "bench.json"
     wishes = Wishes(names=names, rounds=rounds, pin=pin, json_file=out)
     bench_models([folder / "model.bnn"], wishes)
-    return dict(json.loads(out.read_text()))
+    return bench_file.read(out)

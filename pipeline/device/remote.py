@@ -7,7 +7,6 @@ Where its Python lacks a package of the base install, a virtual environment is m
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import subprocess
@@ -16,12 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msgspec import Struct
+
 from frostbit.kernels.ir.output import write_file
+from frostbit.pipeline import json_file
 from frostbit.pipeline.errors import UserError
+from frostbit.pipeline.json_file import JsonError
 
 _TARGET = re.compile(r"([A-Za-z0-9_][A-Za-z0-9._-]*@)?[A-Za-z0-9_][A-Za-z0-9._-]*")
 _FOLDER = re.compile(r"/[A-Za-z0-9._/-]+")
-_NEEDED = "import click, numba, numpy, rich, safetensors"
+_NEEDED = "import click, msgspec, numba, numpy, rich, safetensors"
 SECONDS = 3600
 
 
@@ -115,7 +118,18 @@ def _bench(
         if done.returncode not in (0, 1) or "Error" in done.stderr:
             raise UserError(f"{remote.target}: {(done.stderr or done.stdout).strip()[-300:]}")
         remote.copy(remote.at(out), str(result))
-        return dict(json.loads(result.read_text("utf-8"))), done.stdout
+        return _result(result, remote.target), done.stdout
+
+
+class _Result(Struct):
+    passed: bool
+
+
+def _result(path: Path, target: str) -> dict[str, Any]:
+    try:
+        return json_file.document(json_file.read_bytes(path), _Result)
+    except JsonError as error:
+        raise UserError(f"{target} sent back no result ({error}); measure it again") from error
 
 
 def _environment(remote: Remote, folder: str) -> tuple[str, str]:

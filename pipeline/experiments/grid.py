@@ -26,6 +26,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, track
 from rich.progress import Progress as RichProgress
@@ -36,7 +37,9 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+from frostbit.pipeline import json_file
 from frostbit.pipeline.errors import UserError
+from frostbit.pipeline.json_file import Count, JsonError, Percent
 from frostbit.pipeline.run import recipe as recipes
 from frostbit.pipeline.run.folder import write_bytes, writing
 from frostbit.pipeline.run.recipe import Recipe
@@ -82,10 +85,7 @@ def load(name: str) -> Experiment:
         UserError: unknown name, unreadable file, unknown field or bad value.
     """
     if name.endswith(".toml"):
-        try:
-            text = Path(name).read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"cannot read experiment '{name}' ({error}); check the path") from error
+        text = recipes.read_text(Path(name), "experiment")
     elif name in names():
         text = (
             resources.files("frostbit.pipeline").joinpath("experiments", f"{name}.toml").read_text()
@@ -97,7 +97,7 @@ def load(name: str) -> Experiment:
         content = tomllib.loads(text)
         grids = [{k: _listed(v) for k, v in grid.items()} for grid in content["runs"]]
         title, recipe = str(content["title"]), str(content["recipe"])
-    except (tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"experiment '{name}' is not valid ({error}); it needs title, recipe and [[runs]]"
         ) from error
@@ -218,7 +218,21 @@ def run(
                 content = {**each, **_result(future)}
                 write_bytes(path, (json.dumps(content, indent=1) + "\n").encode())
                 bar.advance(task)
-    return _write(experiment, out, [json.loads(path.read_text()) for path in paths])
+    return _write(experiment, out, [_read(path) for path in paths])
+
+
+class _Measured(Struct):
+    seed: Count
+    validation_accuracy: Percent
+    test_accuracy: Percent
+
+
+def _read(path: Path) -> Fields:
+    """A run of this grid that ended earlier."""
+    try:
+        return json_file.document(json_file.read_bytes(path), _Measured)
+    except (OSError, JsonError) as error:
+        raise UserError(f"'{path}' is damaged ({error}); remove it to run it again") from error
 
 
 NETWORK_FIELDS = (

@@ -13,16 +13,32 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
+from msgspec import Meta, Struct
 from torch import Tensor
 
+from frostbit.pipeline import json_file
 from frostbit.pipeline.errors import UserError
+from frostbit.pipeline.json_file import Count
 from frostbit.pipeline.run.folder import write_bytes, writing
+from frostbit.pipeline.run.metrics import Metrics
 
 VERSION = 1
 KEPT = 2
 _NAME = re.compile(r"step-(\d{9})-([0-9a-f]{64})\.safetensors")
+
+
+class _Header(Struct):
+    metadata: dict[str, str] = msgspec.field(name="__metadata__")
+
+
+class _Facts(Struct):
+    version: int
+    step: Count
+    seconds: Annotated[float, Meta(ge=0, le=1e12)]
+    history: list[Metrics]
 
 
 @dataclass(frozen=True)
@@ -92,16 +108,17 @@ def _load(path: Path) -> Checkpoint:
     data = path.read_bytes()
     if match is None or hashlib.sha256(data).hexdigest() != match[2]:
         raise UserError("its checksum is wrong")
+    size = int.from_bytes(data[:8], "little")
     try:
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        facts = json.loads(header["__metadata__"]["frostbit"])
+        text = json_file.parse(data[8 : 8 + size], _Header).metadata["frostbit"].encode()
+        facts = json_file.document(text, _Facts)
         if facts["version"] != VERSION:
-            raise UserError(f"it has version {str(facts['version'])[:20]}, not {VERSION}")
-        if facts["step"] != int(match[1]) or not facts["seconds"] >= 0:
-            raise ValueError
+            raise UserError(f"it has version {facts['version']}, not {VERSION}")
+        if facts["step"] != int(match[1]):
+            raise UserError("its name tells another step")
         return Checkpoint(int(match[1]), load(data), facts)
-    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError("it is no checkpoint") from error
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"it is no checkpoint: {error}") from error
 
 
 def _sweep(folder: Path) -> None:

@@ -33,7 +33,8 @@ from frostbit.pipeline.run.recipe import Recipe
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMAT_VERSION = 1
+LOCK = ".training"
+"""Lies in a folder while a training runs there."""
 LATER_FILES = ("model.bnn", "model.onnx", "model.tflite", "bench.json")
 
 
@@ -132,7 +133,8 @@ def require_free(out: Path, used: bool = False) -> None:
     with writing(out):
         if out.exists() and not out.is_dir():
             raise UserError(f"'{out}' is a file; choose another folder with --out")
-        if out.exists() and any(out.iterdir()) and not used:
+        held = {path.name for path in out.iterdir()} if out.exists() else set()
+        if held - {LOCK} and not used:
             raise UserError(
                 f"folder '{out}' is not empty; overwrite it with --force or choose another --out"
             )
@@ -163,7 +165,7 @@ def write_run(folder: RunFolder, facts: dict[str, Any]) -> None:
     """Write run.json, last of all files, with the checksums of the others."""
     files = (folder.recipe, folder.model, folder.settled, folder.metrics, folder.pictures)
     sums = {path.name: _sha256(path) for path in files if path.exists()}
-    content = {"format_version": FORMAT_VERSION, **facts, "sha256": sums}
+    content = {"format_version": run_checks.FORMAT_VERSION, **facts, "sha256": sums}
     write_bytes(folder.run, (json.dumps(content, indent=2) + "\n").encode())
 
 
@@ -183,21 +185,8 @@ def read_run(path: Path | str) -> Run:
     """
     folder = RunFolder(Path(path))
     again = "train it again with `pipeline train --force`"
-    try:
-        facts = run_checks.read_json(folder.run)
-        version = facts["format_version"]
-        sums = dict(facts["sha256"])
-        if version != FORMAT_VERSION:
-            raise UserError(
-                f"'{path}' was written in run format {str(version)[:20]}, this version reads "
-                f"{FORMAT_VERSION}; {again}"
-            )
-        run_checks.check(facts)
-    except FileNotFoundError as error:
-        raise UserError(f"'{path}' holds no finished run (no run.json); {again}") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise run_checks.refuse(folder.run, error, again) from error
-    for name, expected in sums.items():
+    facts = run_checks.read(folder.run, again)
+    for name, expected in facts["sha256"].items():
         file = folder.path / Path(name).name[:200]
         if not file.is_file() or _sha256(file) != expected:
             raise UserError(f"'{file}' is missing or was changed after training; {again}")

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
+import msgspec
+from msgspec import Struct
+
+from frostbit.pipeline import json_file
 from frostbit.pipeline.errors import UserError
+from frostbit.pipeline.json_file import Count, JsonError, Number
 
-MAX_BYTES = 1 << 26
 
-
-@dataclass(frozen=True)
-class Metrics:
+class Metrics(Struct, frozen=True, forbid_unknown_fields=True):
     """Averages over one interval of training, a line of metrics.jsonl.
 
     Attributes:
@@ -25,27 +24,17 @@ class Metrics:
         flips: share of every layer's binary weights whose sign changed in the interval.
     """
 
-    step: int
-    epoch: float
-    loss: float
-    accuracy: float
-    lr: float
-    frozen: tuple[float, ...]
-    flips: tuple[float, ...]
+    step: Count
+    epoch: Number
+    loss: Number
+    accuracy: Number
+    lr: Number
+    frozen: tuple[Number, ...]
+    flips: tuple[Number, ...]
 
-
-def from_json(row: dict[str, Any]) -> Metrics:
-    """The inverse of ``dataclasses.asdict``, after a way through JSON; ValueError if it is none."""
-    try:
-        found = Metrics(**{**row, "frozen": tuple(row["frozen"]), "flips": tuple(row["flips"])})
-        single = (found.step, found.epoch, found.loss, found.accuracy, found.lr)
-        numbers = (*single, *found.frozen, *found.flips)
-        well = all(type(n) in (int, float) and abs(n) < 1e30 for n in numbers)
-    except (KeyError, TypeError) as error:
-        raise ValueError("no metrics of one interval") from error
-    if not well or len(found.frozen) != len(found.flips):
-        raise ValueError("metrics that are no numbers")
-    return found
+    def __post_init__(self) -> None:
+        if len(self.frozen) != len(self.flips):
+            raise ValueError("frozen and flips need a number a layer")
 
 
 def read(path: Path) -> list[Metrics]:
@@ -54,19 +43,19 @@ def read(path: Path) -> list[Metrics]:
     Raises:
         UserError: it is missing or damaged.
     """
+    found: list[Metrics] = []
     try:
-        with path.open("rb") as stream:
-            data = stream.read(MAX_BYTES + 1)
-        if len(data) > MAX_BYTES:
-            raise ValueError("too large")
-        found = [from_json(json.loads(line)) for line in data.splitlines()]
-        if len({len(row.frozen) for row in found}) > 1:
-            raise ValueError("layers come and go")
-        return found
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"'{path}' is damaged; train the run again") from error
+        for line in json_file.read_bytes(path).splitlines():
+            found.append(json_file.parse(line, Metrics))
+            if len(found[-1].frozen) != len(found[0].frozen):
+                raise JsonError("layers come and go")
+    except (OSError, JsonError) as error:
+        raise UserError(
+            f"'{path}' is damaged in line {len(found) + 1} ({error}); train the run again"
+        ) from error
+    return found
 
 
 def to_lines(history: Sequence[Metrics]) -> bytes:
     """``history`` as the bytes of metrics.jsonl."""
-    return "".join(json.dumps(asdict(row)) + "\n" for row in history).encode()
+    return b"".join(msgspec.json.encode(row) + b"\n" for row in history)

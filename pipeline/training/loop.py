@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor, nn
 
@@ -23,7 +24,7 @@ from frostbit.pipeline.method.own_loop import StoMPP
 from frostbit.pipeline.method.stompp import FEWEST_STEPS_PER_LAYER, METHODS
 from frostbit.pipeline.network.binary import BinaryActivation, maskable
 from frostbit.pipeline.network.models import build_from
-from frostbit.pipeline.run.metrics import Metrics, from_json
+from frostbit.pipeline.run.metrics import Metrics
 from frostbit.pipeline.run.recipe import Recipe, to_toml
 from frostbit.pipeline.training.batches import Batches
 from frostbit.pipeline.training.divergence import DIVERGED, divergence, worst_layer
@@ -252,7 +253,7 @@ class Trainer:
         if self._losses:
             tensors["interval.losses"] = torch.stack(self._losses)
             tensors["interval.correct"] = torch.stack(self._correct)
-        return tensors, {"history": [asdict(row) for row in self.history], **self.origin()}
+        return tensors, {"history": msgspec.to_builtins(self.history), **self.origin()}
 
     def origin(self) -> dict[str, Any]:
         """What must be the same when a run goes on: recipe and teacher."""
@@ -279,7 +280,7 @@ class Trainer:
         self._losses = list(interval.get("losses", ()))
         self._correct = list(interval.get("correct", ()))
         self.step = step
-        self.history = [from_json(row) for row in facts["history"]]
+        self.history = msgspec.convert(facts["history"], list[Metrics])
 
     def _restore_optimizer(self, tensors: dict[str, Tensor]) -> None:
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]

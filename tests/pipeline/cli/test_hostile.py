@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from frostbit.pipeline import json_file
 from frostbit.pipeline.cli.main import main
 from frostbit.pipeline.data.inputs import Place, inputs_for
 from frostbit.pipeline.device import bundle
@@ -128,13 +129,14 @@ def test_a_forged_run_json_is_refused(trained: Path, tmp_path: Path, change: Cha
 
 def test_json_beyond_measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "x.json"
-    path.write_text("[" * 10**5)
-    with pytest.raises(ValueError, match=r"nested|object"):
-        run_checks.read_json(path)
-    monkeypatch.setattr(run_checks, "MAX_BYTES", 10)
+    for text in ("[" * 10**5, '{"unknown": ' + "[" * 10**5 + "]" * 10**5 + "}"):
+        path.write_text(text)
+        with pytest.raises(UserError, match=r"nested|object"):
+            run_checks.read(path, "train again")
+    monkeypatch.setattr(json_file, "MAX_BYTES", 10)
     path.write_text('{"a": "bcdefghijk"}')
-    with pytest.raises(ValueError, match="larger"):
-        run_checks.read_json(path)
+    with pytest.raises(UserError, match="larger"):
+        run_checks.read(path, "train again")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,17 +41,25 @@ def model(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def unpacked(model: Path, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle in a folder, its wheel unpacked into ``lib``."""
-    done = invoke("bundle", model, "-o", tmp_path / "b.zip")
+    folder = tmp_path_factory.mktemp("built")
+    (folder / "toy").mkdir()
+    save_program(every_op(), folder / "toy" / "model.bnn")
+    done = invoke("bundle", folder / "toy" / "model.bnn", "-o", folder / "b.zip")
     assert done.exit_code == 0, done.output
-    folder = tmp_path / "board"
-    with zipfile.ZipFile(tmp_path / "b.zip") as archive:
-        archive.extractall(folder)
-    with zipfile.ZipFile(next(folder.glob("*.whl"))) as archive:
-        archive.extractall(folder / "lib")
-    return folder
+    with zipfile.ZipFile(folder / "b.zip") as archive:
+        archive.extractall(folder / "board")
+    with zipfile.ZipFile(next((folder / "board").glob("*.whl"))) as archive:
+        archive.extractall(folder / "board" / "lib")
+    return folder / "board"
+
+
+@pytest.fixture
+def unpacked(built: Path, tmp_path: Path) -> Path:
+    """A bundle of one's own to damage."""
+    return shutil.copytree(built, tmp_path / "board")
 
 
 def invoke(*words: object) -> Result:
@@ -106,6 +115,79 @@ def rewrite(folder: Path, name: str, data: bytes) -> None:
     (folder / "manifest.json").write_text(json.dumps(facts))
 
 
+def facts(folder: Path) -> dict[str, Any]:
+    """The manifest."""
+    found: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
+    return found
+
+
+def state(folder: Path, key: str, value: object) -> None:
+    """Forge a field of the manifest; text stands there as it is."""
+    text = json.dumps({**facts(folder), key: "HERE"})
+    new = value if isinstance(value, str) else json.dumps(value)
+    (folder / "manifest.json").write_text(text.replace('"HERE"', new))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("tolerance", "Infinity", "tolerance"),
+        ("tolerance", "1e999", "tolerance"),
+        ("tolerance", "NaN", "tolerance"),
+        ("tolerance", "0.5", "tolerance"),
+        ("tolerance", "-1e-9", "tolerance"),
+        ("tolerance", '"0"', "tolerance"),
+        ("tolerance", "1e-4", "allows a difference of 0.0001, this model needs"),
+        ("images", "0", "images"),
+        ("images", "255", "holds 256 images, the manifest names 255"),
+        ("images", "1" + "0" * 400, "images"),
+        ("sha256", "{}", "no hash of model.bnn"),
+        ("sha256", '{"model.bnn": ""}', "sha256"),
+        ("program_sha256", '""', "program_sha256"),
+        ("program_sha256", json.dumps("0" * 64), "of another model"),
+        ("label", "[" * 10**5, "label"),
+        ("made_on", "{}", "cpu"),
+    ],
+)
+def test_a_forged_manifest_proves_nothing(
+    unpacked: Path, key: str, value: str, reason: str
+) -> None:
+    state(unpacked, key, value)
+    with pytest.raises(UserError) as refused:
+        board_check._main(1, None, True, None, unpacked)
+    assert reason in str(refused.value)
+    assert str(refused.value).isprintable()
+
+
+@pytest.mark.parametrize("name", ["model.bnn", "images.npy", "logits.npy", "labels.npy"])
+def test_no_file_that_counts_goes_without_a_hash(unpacked: Path, name: str) -> None:
+    (unpacked / "labels.npy").write_bytes(npy(np.zeros(bundle.IMAGES, np.int64)))
+    rewrite(unpacked, "labels.npy", (unpacked / "labels.npy").read_bytes())
+    board_check.read_manifest(unpacked)
+    sums = facts(unpacked)["sha256"]
+    del sums[name]
+    state(unpacked, "sha256", sums)
+    with pytest.raises(UserError, match=f"no hash of {name}"):
+        board_check.read_manifest(unpacked)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "reason"),
+    [
+        ("images", np.zeros((0, 8, 8, 3), np.uint8), "images.npy"),
+        ("logits", np.full((256, 5), np.inf, np.float32), "logits.npy"),
+        ("logits", np.zeros((256, 5), np.complex64), "logits.npy"),
+        ("labels", np.zeros(1, np.int64), "labels.npy"),
+    ],
+)
+def test_arrays_that_prove_nothing(
+    unpacked: Path, name: str, values: np.ndarray, reason: str
+) -> None:
+    rewrite(unpacked, f"{name}.npy", npy(values))
+    with pytest.raises(UserError, match=reason):
+        board_check._main(1, None, True, None, unpacked)
+
+
 def npy(values: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, values)
@@ -138,7 +220,9 @@ def test_damage_is_named(unpacked: Path) -> None:
     (unpacked / "images.npy").write_bytes(data)
     with pytest.raises(UserError, match=r"images\.npy' is damaged"):
         board_check.read_manifest(unpacked)
-    (unpacked / "manifest.json").write_text('{"sha256": {"../x": ""}}')
+    data[-1] ^= 1
+    (unpacked / "images.npy").write_bytes(data)
+    state(unpacked, "sha256", {**facts(unpacked)["sha256"], "../x": "0" * 64})
     with pytest.raises(UserError, match="outside its folder"):
         board_check.read_manifest(unpacked)
     (unpacked / "manifest.json").unlink()
