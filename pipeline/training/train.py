@@ -8,7 +8,7 @@ orderly end on a signal, and what follows the last step: settling
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from frostbit.pipeline.run.recipe import Recipe, to_toml
 from frostbit.pipeline.training import freeze_plot
 from frostbit.pipeline.training.before import require_packable
 from frostbit.pipeline.training.divergence import watched
+from frostbit.pipeline.training.folder_lock import locked
 from frostbit.pipeline.training.loop import Setting, Trainer, as_pixels
 from frostbit.pipeline.training.loss import Teacher
 from frostbit.pipeline.training.parallel import joined, local_device, part
@@ -165,7 +166,7 @@ def train(
         bars=_bars(console),
     )
     teacher = _teacher(options.teacher, dataset, device)
-    with joined(device) as ranks:
+    with joined(device) as ranks, ExitStack() as held:
         console = console if ranks.first else None
         notes = ranks.first_alone(
             lambda: _checked(recipe, dataset, folder, options, ranks.count, console), device
@@ -173,6 +174,7 @@ def train(
         with reproducible(recipe.seed):
             setting = Setting(device, ranks, teacher, options.compile_backend, options.workers)
             trainer = Trainer(recipe, dataset, setting)
+            ranks.first_alone(lambda: held.enter_context(locked(folder.path)), device)
             ranks.first_alone(lambda: _begin(folder, recipe, dataset, options), device)
             warnings = [*dataset.notes, *(notes or ()), *filter(None, [trainer.warning()])]
             if warnings and console is not None:
