@@ -19,21 +19,23 @@ ALLOWED = {
         "export.errors kernels kernels.engine kernels.machine kernels.ir"
     ),
     "pipeline.device": (
-        "pipeline.bench pipeline.data pipeline.run pipeline.console pipeline.machine "
-        "pipeline.errors export.parity export.version kernels.engine kernels.machine kernels.ir"
+        "pipeline.bench pipeline.data pipeline.run pipeline.json_file pipeline.console "
+        "pipeline.machine pipeline.errors export.parity export.version kernels.engine "
+        "kernels.machine kernels.ir"
     ),
     "pipeline.report": (
         "pipeline.bench pipeline.training pipeline.lowering pipeline.data pipeline.run "
-        "pipeline.machine pipeline.errors export.bounded export.lce export.summary "
-        "export.errors kernels.engine kernels.machine kernels.ir"
+        "pipeline.console pipeline.machine pipeline.errors export.bounded export.lce "
+        "export.summary export.errors kernels.engine kernels.machine kernels.ir"
     ),
     "pipeline.bench": (
-        "pipeline.parity pipeline.data pipeline.run pipeline.console pipeline.machine "
-        "pipeline.errors export.parity export.lce export.runtimes export.synthetic "
-        "kernels.profile kernels.engine kernels.micro kernels.machine kernels.ir"
+        "pipeline.parity pipeline.data pipeline.run pipeline.json_file pipeline.console "
+        "pipeline.machine pipeline.errors export.parity export.lce export.runtimes "
+        "export.synthetic kernels.profile kernels.engine kernels.micro kernels.machine kernels.ir"
     ),
     "pipeline.experiments": (
-        "pipeline.training pipeline.lowering pipeline.data pipeline.run pipeline.errors"
+        "pipeline.training pipeline.lowering pipeline.data pipeline.run pipeline.json_file "
+        "pipeline.errors"
     ),
     "pipeline.training": (
         "pipeline.parity pipeline.lowering pipeline.method pipeline.network pipeline.data "
@@ -51,7 +53,8 @@ ALLOWED = {
     "pipeline.method": "pipeline.network pipeline.errors",
     "pipeline.network": "pipeline.run pipeline.errors",
     "pipeline.data": "pipeline.run pipeline.console pipeline.errors kernels.ir",
-    "pipeline.run": "pipeline.errors kernels.ir",
+    "pipeline.run": "pipeline.json_file pipeline.errors kernels.ir",
+    "pipeline.json_file": "pipeline.console",
     "pipeline.console": "",
     "pipeline.machine": "",
     "pipeline.errors": "",
