@@ -3,7 +3,7 @@
 >>> import frostbit as fb
 >>> logits = fb.load("model.bnn").run(images)  # uint8 [N, H, W, C] -> float32 [N, classes]
 
-The names of ``__all__`` are the public API; the rooms below it may change.
+The names of ``__all__`` are the public API (``docs/api.md``); the rooms below it may change.
 Each is imported on first use. ``load``, ``read``, ``save``, ``Program``, ``Engine`` and
 ``FormatError`` work in the base install, without torch.
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from frostbit.export.model_file import read, save
     from frostbit.kernels.engine import Engine, load
     from frostbit.kernels.ir.program import FormatError, Program
+    from frostbit.pipeline.lowering.own_network import pack
     from frostbit.pipeline.method.own_loop import StoMPP
     from frostbit.pipeline.network.binarize import binarize
     from frostbit.pipeline.parity.from_python import export_model, verify
@@ -35,6 +36,7 @@ __all__ = [
     "binarize",
     "export_model",
     "load",
+    "pack",
     "read",
     "save",
     "verify",
@@ -48,6 +50,7 @@ _HOMES = {
     "binarize": "frostbit.pipeline.network.binarize",
     "export_model": "frostbit.pipeline.parity.from_python",
     "load": "frostbit.kernels.engine",
+    "pack": "frostbit.pipeline.lowering.own_network",
     "read": "frostbit.export.model_file",
     "save": "frostbit.export.model_file",
     "verify": "frostbit.pipeline.parity.from_python",

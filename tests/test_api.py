@@ -19,11 +19,11 @@ from tests.nets import every_op
 
 PUBLIC = {
     "Engine", "FormatError", "Program", "StoMPP", "__version__", "binarize", "export_model",
-    "load", "read", "save", "verify",
+    "load", "pack", "read", "save", "verify",
 }  # fmt: skip
 BASE = ("Engine", "FormatError", "Program", "__version__", "load", "read", "save")
 """What the base install gives."""
-FUNCTIONS = ("binarize", "export_model", "load", "read", "save", "verify")
+FUNCTIONS = ("binarize", "export_model", "load", "pack", "read", "save", "verify")
 IMAGES = "uint8 ``[N, H, W, C]``"
 PIXELS = "``[N, C, H, W]``"
 LOGITS = "``[N, classes]``"
@@ -31,6 +31,7 @@ WORDS = {
     "binarize": (PIXELS, "0..255", "float"),
     "export_model": (PIXELS, "0..255", "float32"),
     "load": (IMAGES, "float32", LOGITS),
+    "pack": (PIXELS, IMAGES, "0..255", "float32", LOGITS),
     "read": (IMAGES, "0..255", "float32", LOGITS),
     "save": ("SHA-256",),
     "verify": (IMAGES, "0..255", "int64 ``[N]``"),
@@ -136,7 +137,7 @@ def test_the_base_install_reads_saves_and_runs_without_torch(tmp_path: Path) -> 
     assert (tmp_path / "again.bnn").read_bytes() == (tmp_path / "model.bnn").read_bytes()
 
 
-@pytest.mark.parametrize("name", ["StoMPP", "binarize"])
+@pytest.mark.parametrize("name", ["StoMPP", "binarize", "pack"])
 def test_what_needs_an_extra_names_it_in_one_line(name: str, tmp_path: Path) -> None:
     statement = f"import sys; sys.modules['torch'] = None\nfrom frostbit import {name}"
     last = run(statement, tmp_path).stderr.splitlines()[-1]

@@ -77,6 +77,25 @@ def test_the_python_of_the_method_runs() -> None:
     assert tuple(names["logits"].shape) == (2, 10)
 
 
+def test_the_page_of_the_python_api_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    whole, plain = blocks("python", page("api"))
+    exec(compile(whole, "api", "exec"), names)
+    assert names["logits"].shape == (360, 10)
+    right, exported, parity = capsys.readouterr().out.splitlines()
+    assert float(right.split()[0]) > 20
+    assert " 0 differ" in exported
+    assert parity == "passed"
+    exec(compile(plain, "api", "exec"), names)
+    batches = names["batches"][:6]
+    freezer = names["fb"].StoMPP(names["net"], len(batches))
+    names["train"](names["net"], batches, names["optimizer"], freezer, first=3)
+    assert freezer.step == len(batches)
+
+
 def test_links_to_files_lead_somewhere() -> None:
     for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
         for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):

@@ -55,16 +55,16 @@ def _fill(module: nn.Module, path: Path) -> None:
         raise UserError(f"'{path}' does not fit the recipe ({detail}); train again") from error
 
 
-def refuse_unfrozen(model: nn.Module, activations: bool = True) -> None:
+_TRAIN_ON = "train until every mask is all ones (--method float never freezes)"
+
+
+def refuse_unfrozen(model: nn.Module, activations: bool, remedy: str = _TRAIN_ON) -> None:
     """UserError naming the layers, and how many entries, that are not binary yet."""
     left = unfrozen_layers(model, activations)
     if left:
         some = ", ".join(f"{name} ({count} entries)" for name, count in list(left.items())[:4])
         more = f" and {len(left) - 4} more layers" if len(left) > 4 else ""
-        raise UserError(
-            f"not fully frozen: {some}{more}; train until every mask is all ones "
-            "(--method float never freezes)"
-        )
+        raise UserError(f"not fully frozen: {some}{more}; {remedy}")
 
 
 def load_settled(folder: Path, expected_hash: str | None = None) -> fx.GraphModule:

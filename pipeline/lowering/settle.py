@@ -32,6 +32,8 @@ from frostbit.pipeline.lowering import settled_layers as st
 from frostbit.pipeline.lowering.fold_batchnorm import BATCH_NORMS, structure
 from frostbit.pipeline.lowering.to_program import lower_with_targets, with_numbers
 
+SETTLE_IMAGES = 5000
+"""Images on which BatchNorm is estimated again, at most: more change its statistics no longer."""
 FINEST = 20
 """Finest grid, steps of 2**-20: sums of normalised values reach 16, and float32 has 24 bits."""
 COARSEST = 4

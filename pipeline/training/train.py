@@ -24,7 +24,7 @@ from frostbit.pipeline.data.folders import USUAL_SIZE
 from frostbit.pipeline.errors import Diverged, UserError
 from frostbit.pipeline.lowering.agreement import COMPARED, require_equal
 from frostbit.pipeline.lowering.pack import network, program_of
-from frostbit.pipeline.lowering.settle import settle
+from frostbit.pipeline.lowering.settle import SETTLE_IMAGES, settle
 from frostbit.pipeline.network.binary import unfrozen_layers
 from frostbit.pipeline.run import checkpoint
 from frostbit.pipeline.run import folder as run_folder
@@ -47,7 +47,6 @@ from frostbit.pipeline.training.reproducibility import (
 )
 from frostbit.pipeline.training.resume import Keeper, stopping
 
-SETTLE_IMAGES = 5000
 Bar = Callable[[Iterable[int]], Iterable[int]]
 """Wraps the numbers of a loop, to show how far it is."""
 
