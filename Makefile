@@ -50,7 +50,7 @@ reliability: setup
 
 fuzz: setup
 	$(BIN)/python -W ignore -m tests.reliability --dry --models 200000 --others 20000 --runs 5000 \
-		--only models --only recipes --only pictures --only runs
+		--only models --only networks --only recipes --only pictures --only runs
 
 mutations: setup
 	$(BIN)/python -W ignore -m tests.reliability.mutations

@@ -81,6 +81,11 @@ class Window:
             (width + left + right - reach_w) // self.stride[1] + 1,
         )
 
+    def pads_less_than_kernel(self) -> bool:
+        """Whether the padding of each side is smaller than the kernel along it."""
+        (rows, columns), (top, left, bottom, right) = self.kernel, self.pads
+        return max(top, bottom) < rows and max(left, right) < columns
+
     def always_meets(self, height: int, width: int) -> bool:
         """Whether every position of the window has a tap inside the map, not only padding."""
         for axis, size in enumerate((height, width)):

@@ -156,7 +156,7 @@ def output_type(op: Op, sources: tuple[ValueType, ...]) -> ValueType:
             return source
         case MaxPool() | AvgPool():
             result = _slide(op, op.window, source, source.shape[2], source.kind)
-            if max(op.window.pads) >= min(op.window.kernel):
+            if not op.window.pads_less_than_kernel():
                 raise _fail(op, "pads must be smaller than the kernel")
             if isinstance(op, MaxPool) and not op.window.always_meets(*source.shape[:2]):
                 raise _fail(op, "a window lies wholly in the padding")

@@ -26,6 +26,10 @@ class Folded(NamedTuple):
     mul: Tensor
     add: Tensor
 
+    def then(self, other: Folded) -> Folded:
+        """This, and ``other`` of its result."""
+        return Folded(self.mul * other.mul, self.add * other.mul + other.add)
+
 
 def on_grid(values: Tensor, exponent: int) -> Tensor:
     """Round float64 ``values`` to multiples of ``2**-exponent``, as float32."""
@@ -62,6 +66,8 @@ class SettledConv(nn.Module):
     weight: Tensor
     add: Tensor
     zero_point: Tensor
+    pads: tuple[int, int, int, int]
+    raw: tuple[Tensor, Tensor]
 
     def __init__(
         self,
@@ -83,6 +89,27 @@ class SettledConv(nn.Module):
     def round_to(self, exponent: int) -> None:
         self.weight = on_grid(self.raw[0], exponent)
         self.add = on_grid(self.raw[1], exponent)
+
+    def takes(self, scale: Folded) -> bool:
+        """Whether a scale of what it reads can go into its weights (padding has no addend)."""
+        return not any(self.pads) or not bool(scale.add.any())
+
+    def scaled(self, scale: Folded) -> SettledConv:
+        """The same of ``scale(x)``."""
+        weight, add = self.raw
+        per_group = weight.shape[1]
+        rows = torch.arange(len(weight)) // (len(weight) // self.groups)
+        mul, plus = (v.view(self.groups, per_group)[rows] for v in scale)
+        made = SettledConv(
+            weight * mul[:, :, None, None],
+            add + (weight.sum(dim=(2, 3)) * plus).sum(dim=1),
+            self.zero_point,
+            self.stride,
+            self.pads,
+            self.dilation,
+            self.groups,
+        )
+        return made
 
     def forward(self, x: Tensor) -> Tensor:
         padded = pad_pixels(x, self.pads, self.zero_point)
@@ -112,6 +139,16 @@ class SettledDense(nn.Module):
         else:
             self.weight = on_grid(self.raw[0], exponent)
             self.add = on_grid(self.raw[1], exponent)
+
+    def takes(self, scale: Folded) -> bool:
+        """Whether a scale of what it reads can go into its weights: always."""
+        return True
+
+    def scaled(self, scale: Folded) -> SettledDense:
+        """The same of ``scale(x)``, one factor for all values of a flattened channel."""
+        weight, add = self.raw
+        mul, plus = (v.repeat_interleave(weight.shape[1] // len(v)) for v in scale)
+        return SettledDense(weight * mul, add + weight @ plus)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(torch.flatten(x, 1), self.weight, self.add)
@@ -222,6 +259,52 @@ class SettledClip(nn.Module):
         return x.clamp(-1, 1)
 
 
+class SettledScale(nn.Module):
+    """``mul * x + add`` for each channel of a map ``[N, C, H, W]`` or vector ``[N, C]``.
+
+    Attributes:
+        mul, add: float32 ``[C]``.
+    """
+
+    mul: Tensor
+    add: Tensor
+
+    def __init__(self, folded: Folded) -> None:
+        super().__init__()
+        self.raw = folded
+        self.register_buffer("mul", folded.mul.float())
+        self.register_buffer("add", folded.add.float())
+
+    def round_to(self, exponent: int) -> None:
+        """Round mul and add to ``2**-exponent``; GridError if a multiplier vanishes."""
+        mul = on_grid(self.raw.mul, exponent)
+        if ((mul == 0) & (self.raw.mul != 0)).any():
+            raise GridError(f"a multiplier rounds to 0 at 2**-{exponent}")
+        self.mul, self.add = mul, on_grid(self.raw.add, exponent)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shape = (1, -1, *[1] * (x.dim() - 2))
+        return x * self.mul.view(shape) + self.add.view(shape)
+
+
+class SettledCrossing(SettledScale):
+    """A scale that only signs read: ``mul`` is +1, -1 or 0, ``add`` minus the place of the zero.
+
+    ``sign(mul * x + add)`` is what it was before, and takes no more bits than ``x``.
+    """
+
+    def __init__(self, folded: Folded) -> None:
+        constant = torch.where(folded.add >= 0, 1.0, -1.0).double()
+        add = torch.where(folded.mul == 0, constant, folded.add / folded.mul.abs())
+        super().__init__(Folded(torch.sign(folded.mul), add))
+
+    def limit(self, bound: Tensor) -> None:
+        """Move zeros that ``|x| <= bound`` (float64 ``[C]``) does not reach just outside it."""
+        most = 2 * bound + 1  # twice: rounding to the grid may still move the bound
+        self.raw = Folded(self.raw.mul, self.raw.add.clamp(-most, most))
+        self.add = self.raw.add.float()
+
+
 class GlobalSum(nn.Module):
     """Sum over height and width: ``[N, C, H, W]`` -> ``[N, C, 1, 1]``."""
 
@@ -229,5 +312,6 @@ class GlobalSum(nn.Module):
         return x.sum(dim=(2, 3), keepdim=True)
 
 
-Rounded = SettledConv | SettledDense | SettledBinaryConv | SettledBinaryLinear
-ROUNDED = (SettledConv, SettledDense, SettledBinaryConv, SettledBinaryLinear)
+Rounded = SettledConv | SettledDense | SettledScale | SettledBinaryConv | SettledBinaryLinear
+ROUNDED = (SettledConv, SettledDense, SettledScale, SettledBinaryConv, SettledBinaryLinear)
+SETTLED = (*ROUNDED, SettledSign, SettledClip, GlobalSum)

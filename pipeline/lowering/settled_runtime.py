@@ -92,14 +92,13 @@ class TorchRuntime:
 
     @torch.inference_mode()
     def signs(self, images: Images) -> dict[str, bits.Words]:
-        recorder = _Recorder(self._gm, set(self._nodes.values()))
+        recorder = _Recorder(self._gm, {node for node, _ in self._nodes.values()})
         with threads_of(self._threads):
             recorder.run(pixels_of(images))
         found = {}
-        for name, node in self._nodes.items():
-            value = recorder.kept[node]
-            nhwc = value[:, None, None, :] if value.dim() == 2 else value.permute(0, 2, 3, 1)
-            found[name] = bits.pack(nhwc.contiguous().numpy())
+        for name, (node, (height, width, channels)) in self._nodes.items():
+            planes = recorder.kept[node].reshape(len(images), channels, height, width)
+            found[name] = bits.pack(planes.permute(0, 2, 3, 1).contiguous().numpy())
         return found
 
     def latency(self, image: Images, repeats: int) -> Milliseconds:

@@ -25,6 +25,7 @@ from frostbit.kernels.ir.program import (
     AvgPool,
     BinaryConv,
     Clip,
+    Concat,
     Conv,
     Dense,
     GlobalSum,
@@ -41,7 +42,7 @@ from frostbit.kernels.ir.program import (
 from frostbit.kernels.ir.verify import output_type
 from frostbit.pipeline.errors import UserError
 from frostbit.pipeline.lowering import settled_layers as st
-from frostbit.pipeline.network.models import ChannelRepeat
+from frostbit.pipeline.network.channels import ChannelRepeat
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,16 @@ def _dense(lo: _Lowering, name: str, module: st.SettledDense, source: _Value) ->
     return lo.emit(Dense(name, (source.name,), _numpy(module.weight), _numpy(module.add)))
 
 
+def _scale(lo: _Lowering, name: str, module: st.SettledScale, source: _Value) -> _Value:
+    """A factor and an addend of every channel: a convolution of every channel by itself."""
+    channels = len(module.mul)
+    weights = _numpy(module.mul).reshape(channels, 1, 1, 1)
+    zero = np.zeros(channels, np.uint8)
+    window = Window((1, 1))
+    op = Conv(name, (source.name,), window, weights, _numpy(module.add), zero, channels)
+    return lo.emit(op)
+
+
 def _epilogue(module: Any) -> Threshold | Affine:
     if module.to_bits:
         return Threshold(_numpy(module.level))
@@ -164,32 +175,45 @@ def _sign(lo: _Lowering, name: str, module: st.SettledSign, source: _Value) -> _
     return lo.emit(Sign(name, (source.name,)))
 
 
-def _pool_window(name: str, module: nn.MaxPool2d | nn.AvgPool2d, height: int, width: int) -> Window:
-    kernel = _pair(module.kernel_size)
+def _pool_window(module: nn.MaxPool2d | nn.AvgPool2d, height: int, width: int) -> Window:
+    """Geometry of a pool; windows that ``ceil_mode`` lets hang over are padded."""
     vertical, horizontal = _pair(module.padding)
     window = Window(
-        kernel,
+        _pair(module.kernel_size),
         _pair(module.stride),
         (vertical, horizontal, vertical, horizontal),
         _pair(getattr(module, "dilation", 1)),
     )
-    whole = [(size + 2 * pad - k) % s == 0 for size, pad, k, s in zip(
-        (height, width), (vertical, horizontal), kernel, window.stride, strict=True)]  # fmt: skip
-    if module.ceil_mode and not all(whole):
-        raise UserError(f"'{name}': pooling with ceil_mode over a cut window cannot be packed")
-    return window
+    if not module.ceil_mode:
+        return window
+    below = _overhang(window, 0, height, vertical)
+    right = _overhang(window, 1, width, horizontal)
+    return replace(window, pads=(vertical, horizontal, vertical + below, horizontal + right))
+
+
+def _overhang(window: Window, axis: int, size: int, pad: int) -> int:
+    """How far PyTorch's last window of ``ceil_mode`` reaches beyond the padding."""
+    reach = (window.kernel[axis] - 1) * window.dilation[axis] + 1
+    stride, free = window.stride[axis], size + 2 * pad - reach
+    steps = -(-free // stride)
+    if steps * stride >= size + pad:  # it would begin beyond the map
+        steps -= 1
+    return max(0, steps * stride - free)
 
 
 def _max_pool(lo: _Lowering, name: str, module: nn.MaxPool2d, source: _Value) -> _Value:
     height, width, _ = lo.types[source.name].shape
-    return lo.emit(MaxPool(name, (source.name,), _pool_window(name, module, height, width)))
+    return lo.emit(MaxPool(name, (source.name,), _pool_window(module, height, width)))
 
 
 def _avg_pool(lo: _Lowering, name: str, module: nn.AvgPool2d, source: _Value) -> _Value:
     source = lo.as_float(source)
     height, width, _ = lo.types[source.name].shape
-    window = _pool_window(name, module, height, width)
-    if module.divisor_override is not None or (any(window.pads) and not module.count_include_pad):
+    window = _pool_window(module, height, width)
+    area = window.kernel[0] * window.kernel[1]
+    if module.divisor_override not in (None, area) or (
+        any(window.pads) and not module.count_include_pad
+    ):
         raise UserError(f"'{name}': only average pooling that divides by the kernel's area packs")
     return lo.emit(AvgPool(name, (source.name,), window))
 
@@ -211,6 +235,8 @@ RULES: dict[type[nn.Module], Callable[..., _Value]] = {
     st.SettledDense: _dense,
     st.SettledBinaryConv: _binary_conv,
     st.SettledBinaryLinear: _binary_dense,
+    st.SettledScale: _scale,
+    st.SettledCrossing: _scale,
     st.SettledSign: _sign,
     st.SettledClip: _clip,
     st.GlobalSum: _global_sum,
@@ -221,6 +247,15 @@ RULES: dict[type[nn.Module], Callable[..., _Value]] = {
 }
 
 
+def _joined(lo: _Lowering, node: fx.Node) -> _Value:
+    """``torch.cat`` along channels: of bits if all are, else of numbers."""
+    parts = [lo.values[part] for part in node.args[0]]  # type: ignore[index, union-attr]
+    if any(lo.types[part.name].kind != "bits" for part in parts):
+        parts = [lo.as_float(part) for part in parts]
+    made = lo.emit(Concat(node.name, tuple(part.name for part in parts)))
+    return replace(made, flat=parts[0].flat)
+
+
 def _lower_node(lo: _Lowering, node: fx.Node) -> _Value:
     sources = [lo.values[source] for source in node.all_input_nodes]
     if node.op == "call_module":
@@ -229,16 +264,17 @@ def _lower_node(lo: _Lowering, node: fx.Node) -> _Value:
         rule = RULES.get(type(module))
         if rule is not None:
             used = name if name not in lo.types else f"{name}.{node.name}"
-            return rule(lo, used, module, sources[0])
+            made = rule(lo, used, module, sources[0])
+            return replace(made, flat=made.flat or sources[0].flat)
         raise UserError(f"'{name}': a {type(module).__name__} cannot be packed")
-    if node.target in (operator.add, operator.iadd, torch.add) and len(node.args) == 2:
+    if node.target is operator.add and all(isinstance(arg, fx.Node) for arg in node.args):
         first, second = (lo.as_float(lo.values[arg]) for arg in node.args)  # type: ignore[index]
-        return lo.emit(Add(node.name, (first.name, second.name)))
-    if node.target is torch.flatten:
-        return _Value(sources[0].name, flat=True)
+        return replace(lo.emit(Add(node.name, (first.name, second.name))), flat=first.flat)
+    if node.target is torch.cat:
+        return _joined(lo, node)
     raise UserError(
         f"'{node.name}': the operation {getattr(node.target, '__name__', node.target)} cannot be "
-        "packed; use modules, `+` and torch.flatten"
+        "packed; use modules and `+`"
     )
 
 
@@ -298,13 +334,21 @@ def with_numbers(op: Op, module: nn.Module) -> Op:
             out, height, width, channels = op.weights.shape
             planar = module.weight.reshape(out, channels, height, width)
             return replace(op, weights=_numpy(planar.permute(0, 2, 3, 1)), add=_numpy(module.add))
+        case Conv(), st.SettledScale():
+            weights = _numpy(module.mul).reshape(op.weights.shape)
+            return replace(op, weights=weights, add=_numpy(module.add))
         case Dense(), st.SettledDense():
             return replace(op, weights=_numpy(module.weight), add=_numpy(module.add))
     raise TypeError(f"op '{op.name}': no numbers of a {type(module).__name__}")
 
 
-def sign_nodes(gm: fx.GraphModule, image_shape: tuple[int, int, int]) -> dict[str, str]:
-    """For every ``bits`` value of the Program, the name of the fx node that computes it."""
+def sign_nodes(
+    gm: fx.GraphModule, image_shape: tuple[int, int, int]
+) -> dict[str, tuple[str, tuple[int, int, int]]]:
+    """For every ``bits`` value of the Program: the fx node that computes it, and (H, W, C)."""
     lo, _ = _walk(gm, image_shape)
-    nodes = lo.node_of.items()
-    return {name: node.name for name, node in nodes if lo.types[name].kind == "bits"}
+    return {
+        name: (node.name, lo.types[name].shape)
+        for name, node in lo.node_of.items()
+        if lo.types[name].kind == "bits"
+    }

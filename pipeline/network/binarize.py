@@ -3,17 +3,18 @@
 What becomes what, by rule, in execution order (torch.fx):
 
 * the first convolution or dense layer becomes a stem, which takes pixels; full precision;
-* the last dense layer stays as it is;
+* the last dense layer, or 1x1 convolution, stays as it is;
 * a 1x1 convolution on a shortcut (its input also goes elsewhere, its output goes into a sum) is a
   downsample and stays as it is; so does every depthwise convolution, and every layer whose name
   matches a pattern in ``keep``;
 * every other convolution and dense layer becomes binary, and every activation becomes a
   :class:`BinaryActivation` of its own, also where the network shares one ReLU;
-* where a binary layer would read a real map (a linear bottleneck, a residual sum), a
-  :class:`BinaryActivation` is put before it.
+* where a layer between the first and the last would read a real map (a linear bottleneck, a
+  residual sum), a :class:`BinaryActivation` is put before it.
 
 Weights are kept (clipped to [-1, 1] where they become binary), so a trained network can be
-binarized too. What cannot be handled is refused by name.
+binarized too. :mod:`frostbit.pipeline.network.table` lists what a network may consist of; what
+is not there is refused by name.
 """
 
 from __future__ import annotations
@@ -21,10 +22,8 @@ from __future__ import annotations
 import fnmatch
 import operator
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from frostbit.pipeline.errors import UserError
@@ -35,18 +34,14 @@ from frostbit.pipeline.network.binary_layers import (
     Maskable,
     number_layers,
 )
-from frostbit.pipeline.network.functional_calls import FLATTEN, plain_calls
+from frostbit.pipeline.network.channels import ChannelAffine
 from frostbit.pipeline.network.pixel_layers import StemConv2d, StemLinear
+from frostbit.pipeline.network.table import to_plain_calls
+from frostbit.pipeline.network.trace import trace
 
 _WEIGHTED = (nn.Conv2d, nn.Linear)
-_ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.PReLU)
-_ACTIVATION_CALLS: tuple[Any, ...] = (
-    F.relu, F.relu6, F.hardtanh, torch.relu, "relu", "relu_",
-)  # fmt: skip
 _KEEPS_BITS = (nn.MaxPool2d, nn.Flatten, nn.Identity, nn.Dropout, nn.Dropout2d)
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
-_ALLOWED = (*_KEEPS_BITS, *_NORMS, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
-_SUMS: tuple[Any, ...] = (operator.add, operator.iadd, torch.add)
+_PER_CHANNEL = (nn.BatchNorm1d, nn.BatchNorm2d, ChannelAffine, nn.Identity, nn.Dropout2d)
 
 
 def is_depthwise(module: nn.Module | None) -> bool:
@@ -55,77 +50,47 @@ def is_depthwise(module: nn.Module | None) -> bool:
 
 
 class _Conversion:
-    """One network being converted: its graph, and the rules of the module's text."""
+    """One network being converted: its graph of plain calls, and the rules of the module's text."""
 
-    def __init__(self, model: nn.Module, keep: Sequence[str]) -> None:
-        try:
-            self.gm = fx.symbolic_trace(model)
-        except Exception as error:  # fx raises whatever the model's own code raises
-            raise UserError(
-                f"cannot trace {type(model).__name__} ({error}); its forward must not depend on "
-                "the values of tensors"
-            ) from error
+    def __init__(self, model: nn.Module, example: Tensor, keep: Sequence[str]) -> None:
+        traced = trace(model, example)
+        self.gm = traced.gm
+        self.values = to_plain_calls(traced)
         self.keep = keep
-        plain_calls(self.gm)
         self.weighted = [n for n in self.gm.graph.nodes if isinstance(self.module(n), _WEIGHTED)]
         if len(self.weighted) < 2:
             raise UserError("nothing to binarize: the network needs at least two weighted layers")
+        names = [str(node.target) for node in self.weighted]
+        for pattern in keep:
+            if not fnmatch.filter(names, pattern):
+                raise UserError(f"keep: no layer matches '{pattern}'; they are {', '.join(names)}")
 
     def module(self, node: fx.Node) -> nn.Module | None:
         return self.gm.get_submodule(str(node.target)) if node.op == "call_module" else None
 
     def replace(self, node: fx.Node, module: nn.Module) -> None:
-        parent, _, leaf = str(node.target).rpartition(".")
-        setattr(self.gm.get_submodule(parent), leaf, module)
-
-    def activations(self) -> None:
-        """Give every activation call a BinaryActivation of its own."""
-        nodes = [
-            (node, isinstance(self.module(node), _ACTIVATIONS))
-            for node in self.gm.graph.nodes
-            if isinstance(self.module(node), _ACTIVATIONS) or node.target in _ACTIVATION_CALLS
-        ]
-        taken = {name for name, _ in self.gm.named_modules()}
-        replaced: set[str] = set()
-        for node, is_module in nodes:
-            name = str(node.target) if is_module else f"activation_{node.name}"
-            count = 1
-            while name in replaced or (name in taken and not (is_module and count == 1)):
-                count += 1
-                name = f"{node.target if is_module else node.name}_{count}"
-            replaced.add(name)
-            self.gm.add_submodule(name, BinaryActivation())
-            with self.gm.graph.inserting_after(node):
-                call = self.gm.graph.call_module(name, (node.args[0],))
-            node.replace_all_uses_with(call)
-            self.gm.graph.erase_node(node)
+        self.gm.add_submodule(str(node.target), module)
 
     def stem(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Replace the first layer; it must read the network's input."""
-        node = self.weighted[0]
+        """Replace the first layer; it alone must read the network's input."""
+        node, module = self.weighted[0], self.module(self.weighted[0])
         source = node.all_input_nodes[0]
-        if source.target in FLATTEN or isinstance(self.module(source), nn.Flatten):
+        if isinstance(self.module(source), nn.Flatten):
             source = source.all_input_nodes[0]
         if source.op != "placeholder":
             raise UserError(
                 f"'{node.target}' is the first layer but does not read the input directly"
             )
         node.args = (source,)
-        module = self.module(node)
-        assert isinstance(module, _WEIGHTED)
-        has_bias = module.bias is not None
-        if isinstance(module, nn.Conv2d):
-            shape = _plain_geometry(str(node.target), module)
-            if module.groups != 1 or tuple(module.dilation) != (1, 1):
-                raise UserError(f"'{node.target}': a first layer with groups or dilation")
-            stem: nn.Module = StemConv2d(
-                module.in_channels, module.out_channels, *shape, mean=mean, std=std, bias=has_bias
+        self.gm.graph.eliminate_dead_code()
+        others = [user for user in source.users if user is not node]
+        if others:
+            raise UserError(
+                f"'{others[0].name}' reads the image too; only the first layer "
+                f"('{node.target}') may"
             )
-        else:
-            stem = StemLinear(
-                module.in_features, module.out_features, mean=mean, std=std, bias=has_bias
-            )
-        self.replace(node, _with_weights(stem, module))
+        stem = _stem(str(node.target), module, mean, std)
+        self.replace(node, stem)
 
     def binary(self, pad_value: int) -> None:
         """Replace the layers between the first and the last, but for what stays as it is."""
@@ -137,7 +102,7 @@ class _Conversion:
                 made: nn.Module = BinaryConv2d(
                     module.in_channels,
                     module.out_channels,
-                    *_plain_geometry(name, module),
+                    *_geometry(module),
                     dilation=(module.dilation[0], module.dilation[1]),
                     groups=module.groups,
                     pad_value=pad_value,
@@ -155,66 +120,90 @@ class _Conversion:
         if module.kernel_size != (1, 1) or len(node.all_input_nodes[0].users) < 2:
             return False
         user = next(iter(node.users))
-        if isinstance(self.module(user), _NORMS):
+        while isinstance(self.module(user), _PER_CHANNEL):
             user = next(iter(user.users))
-        return user.target in _SUMS
+        return user.target is operator.add
 
     def signs(self) -> None:
-        """Put an activation before every binary layer that would read a real map, one per map."""
+        """Put an activation before every layer that would read a real map, one per map.
+
+        The last layer may read one: no sign depends on it. A full-precision layer whose result is
+        signed cannot: its products would need more bits than float32 has.
+        """
         made: dict[fx.Node, fx.Node] = {}
-        for node in list(self.gm.graph.nodes):
-            if isinstance(self.module(node), (BinaryConv2d, BinaryLinear)):
-                source = node.all_input_nodes[0]
-                if self.reads_bits(node):
-                    continue
-                if source not in made:
-                    name = f"sign_{source.name}"
-                    self.gm.add_submodule(name, BinaryActivation())
-                    with self.gm.graph.inserting_after(source):
-                        made[source] = self.gm.graph.call_module(name, (source,))
-                node.replace_input_with(source, made[source])
+        for node in self.weighted[1:-1]:
+            source = node.all_input_nodes[0]
+            if self.is_bits(source):
+                continue
+            if source not in made:
+                name = f"sign_{source.name}"
+                self.gm.add_submodule(name, BinaryActivation())
+                with self.gm.graph.inserting_after(source):
+                    made[source] = self.gm.graph.call_module(name, (source,))
+            node.replace_input_with(source, made[source])
 
-    def check(self) -> None:
-        """Refuse modules and calls that have no binary form, by name."""
-        used: set[str] = set()
-        for node in self.gm.graph.nodes:
-            module = self.module(node)
-            known = (*_ALLOWED, *_WEIGHTED, Maskable, StemConv2d, StemLinear)
-            if module is not None and not isinstance(module, known):
-                raise UserError(
-                    f"'{node.target}': a {type(module).__name__} has no binary form; use Conv2d, "
-                    "Linear, BatchNorm, ReLU, Hardtanh, PReLU, pooling and sums"
-                )
-            if isinstance(module, (*_WEIGHTED, Maskable)) and str(node.target) in used:
-                raise UserError(f"'{node.target}' is used twice; give each place its own module")
-            if node.op in ("call_function", "call_method"):
-                self.check_call(node)
-            used.add(str(node.target))
+    def is_bits(self, node: fx.Node) -> bool:
+        if isinstance(self.module(node), _KEEPS_BITS) or node.target is torch.cat:
+            return all(self.is_bits(source) for source in node.all_input_nodes)
+        return isinstance(self.module(node), BinaryActivation)
 
-    def check_call(self, node: fx.Node) -> None:
-        if node.target is operator.iadd:
-            node.target = operator.add
-        if node.target not in (*_SUMS, *FLATTEN):
-            name = getattr(node.target, "__name__", node.target)
+    def check_result(self) -> None:
+        """Refuse what is no vector of logits."""
+        output = next(node for node in self.gm.graph.nodes if node.op == "output")
+        result = output.args[0]
+        value = self.values.get(result) if isinstance(result, fx.Node) else None
+        if value is None or not value.is_vector or value.map[1:] != (1, 1):
+            seen = (
+                f"[N, {', '.join(map(str, value.shape))}]"
+                if value
+                else f"a {type(result).__name__}"
+            )
             raise UserError(
-                f"'{node.name}': a call of {name} has no binary form; use modules, sums and flatten"
+                f"the network must return one tensor [N, classes], not {seen}; return the logits"
+            )
+        if isinstance(result, fx.Node) and self.is_bits(result):
+            raise UserError(
+                f"'{result.name}': the logits come out of an activation; return what the last "
+                "layer gives"
             )
 
-    def reads_bits(self, node: fx.Node) -> bool:
-        source = node.all_input_nodes[0]
-        while isinstance(self.module(source), _KEEPS_BITS) or source.target in FLATTEN:
-            source = source.all_input_nodes[0]
-        return isinstance(self.module(source), BinaryActivation)
+
+def _stem(
+    name: str, module: nn.Module | None, mean: Sequence[float], std: Sequence[float]
+) -> nn.Module:
+    """The stem that a first layer becomes."""
+    if isinstance(module, nn.Conv2d):
+        if module.groups != 1 or tuple(module.dilation) != (1, 1):
+            raise UserError(f"'{name}': a first layer with groups or dilation; give it neither")
+        made: nn.Module = StemConv2d(
+            module.in_channels,
+            module.out_channels,
+            *_geometry(module),
+            mean=mean,
+            std=std,
+            bias=module.bias is not None,
+        )
+    elif isinstance(module, nn.Linear):
+        made = StemLinear(
+            module.in_features,
+            module.out_features,
+            mean=mean,
+            std=std,
+            bias=module.bias is not None,
+        )
+    else:
+        raise UserError(f"'{name}' cannot be a first layer; use Conv2d or Linear")
+    return _with_weights(made, module)
 
 
-def _plain_geometry(
-    name: str, conv: nn.Conv2d
-) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
-    """Kernel, stride and padding of a convolution; UserError where padding is unusual."""
-    if conv.padding_mode != "zeros" or isinstance(conv.padding, str):
-        raise UserError(f"'{name}': give its padding as numbers, with padding_mode='zeros'")
+def _geometry(conv: nn.Conv2d) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+    """Kernel, stride and padding of a convolution, as numbers."""
     kernel, stride, padding = conv.kernel_size, conv.stride, conv.padding
-    return (kernel[0], kernel[1]), (stride[0], stride[1]), (padding[0], padding[1])
+    return (
+        (kernel[0], kernel[1]),
+        (stride[0], stride[1]),
+        (int(padding[0]), int(padding[1])),
+    )
 
 
 def _with_weights(made: nn.Module, source: nn.Module) -> nn.Module:
@@ -223,7 +212,24 @@ def _with_weights(made: nn.Module, source: nn.Module) -> nn.Module:
     if isinstance(made, Maskable):
         state["weight"] = state["weight"].clamp(-1, 1)
     made.load_state_dict({**made.state_dict(), **state})
+    for name, parameter in source.named_parameters(recurse=False):
+        made.get_parameter(name).requires_grad_(parameter.requires_grad)
     return made
+
+
+def _check_pixels(
+    example: Tensor, mean: Sequence[float], std: Sequence[float], pad_value: int
+) -> None:
+    channels = int(example.shape[1]) if example.dim() == 4 else 0
+    if example.dim() == 4 and not channels == len(mean) == len(std):
+        raise UserError(
+            f"{len(mean)} means and {len(std)} deviations for images of {channels} channels; "
+            "give one of each a channel"
+        )
+    if min(std, default=1.0) <= 0:
+        raise UserError(f"std is {tuple(std)}; every value must be positive")
+    if pad_value not in (0, 1):
+        raise UserError(f"pad_value is {pad_value}; binary convolutions pad with 0 or 1")
 
 
 def binarize(
@@ -241,10 +247,9 @@ def binarize(
     Bi-Real Net (arXiv 1808.00278).
 
     Args:
-        model: made of Conv2d, Linear, BatchNorm, ReLU (Hardtanh, PReLU), pooling, flatten and
-            sums; float input ``[N, C, H, W]``. It is left as it was; modules
-            that stay as they are are shared with it.
-        example: any pixels ``[N, C, H, W]``, for the shapes of activations.
+        model: float input ``[N, C, H, W]``, made of what ``docs/what-converts.md`` lists. It is
+            left as it was; modules that stay as they are are shared with it.
+        example: any pixels ``[N, C, H, W]``, for the shapes of maps: one network for one size.
         mean, std: per channel, of pixels / 255; the result normalises by itself.
         pad_value: what padded taps of binary convolutions hold: 0 or 1.
         keep: name patterns (as of files) of layers that stay in full precision.
@@ -253,14 +258,14 @@ def binarize(
         Network of float pixels (0..255) with its layers numbered.
 
     Raises:
-        UserError: naming the module that cannot be converted.
+        UserError: naming the module, call or argument that cannot be converted.
     """
-    conversion = _Conversion(model, tuple(keep))
-    conversion.activations()
+    _check_pixels(example, mean, std, pad_value)
+    conversion = _Conversion(model, example, tuple(keep))
     conversion.stem(mean, std)
     conversion.binary(pad_value)
     conversion.signs()
-    conversion.check()
+    conversion.check_result()
     gm = conversion.gm
     gm.delete_all_unused_submodules()
     gm.recompile()

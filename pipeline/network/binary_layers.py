@@ -12,6 +12,7 @@ weight needs no clipping here.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -221,6 +222,19 @@ def unfrozen_layers(model: nn.Module, activations: bool = True) -> dict[str, int
     return {name: count for name, count in counts.items() if count}
 
 
+@contextmanager
+def in_mode(model: nn.Module, training: bool) -> Iterator[None]:
+    """Every module in one mode, whatever their ``train`` methods do; afterwards as before."""
+    before = [(module, module.training) for module in model.modules()]
+    for module, _ in before:
+        module.training = training
+    try:
+        yield
+    finally:
+        for module, was in before:
+            module.training = was
+
+
 @torch.no_grad()
 def number_layers(model: nn.Module, pixels: Tensor) -> int:
     """Give every maskable module its layer, and activations their shape, by running once.
@@ -246,12 +260,10 @@ def number_layers(model: nn.Module, pixels: Tensor) -> int:
             module.set_entry_shape(tuple(output.shape[1:]))
 
     hooks = [module.register_forward_hook(note) for _, module in maskable(model)]
-    training = model.training
-    model.eval()
     try:
-        model(pixels)
+        with in_mode(model, training=False):
+            model(pixels)
     finally:
-        model.train(training)
         for hook in hooks:
             hook.remove()
     return layer + 1

@@ -34,6 +34,7 @@ from frostbit.pipeline.network.binary import (
     StemLinear,
     number_layers,
 )
+from frostbit.pipeline.network.channels import ChannelRepeat
 from frostbit.pipeline.run.recipe import Recipe
 
 MOST_WEIGHTS = 1 << 30
@@ -65,17 +66,6 @@ class Options:
     final_sign: bool = False
     cifar_stem: bool = False
     keep: tuple[str, ...] = ()
-
-
-class ChannelRepeat(nn.Module):
-    """Tile channels: ``[N, C, H, W]`` -> ``[N, times * C, H, W]``, output c is input c % C."""
-
-    def __init__(self, times: int) -> None:
-        super().__init__()
-        self.times = times
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([x] * self.times, dim=1)
 
 
 Size = tuple[int, int]

@@ -16,7 +16,7 @@ import click
 from frostbit.pipeline import machine
 from frostbit.pipeline.run.folder import write_bytes
 from tests import ROOT
-from tests.reliability import engines, fuzz, guard, interrupts, kills
+from tests.reliability import engines, fuzz, guard, interrupts, kills, networks
 
 HEAD = """# Behaviour under fault
 
@@ -45,6 +45,13 @@ recipe, metrics and weights are changed, checksums made right, and the run is pa
 has {seconds:g} s of processor time and all of them together {megabytes} MB more than the process
 had (RLIMIT_AS); one that needs more, or raises anything but our error of one line, fails the run.
 
+**Networks** are drawn by Hypothesis out of `docs/what-converts.md`: structure, arguments and ways
+to write them. Each is converted, its BatchNorm drawn, frozen, settled and packed. Before freezing
+it must compute what the user's does (with clip as activation, so that no argument is lost), folded
+what the frozen one does, and packed, by the NumPy reference and the engine, what the settled one
+does: all sign bits, and the logits. Anything that is refused fails the run, but for sums that
+float32 cannot hold exactly.
+
 **Together.** Processes start on an empty shared cache folder, so that all compile at once; in
 each, half of the threads share one engine and half have their own.
 
@@ -65,7 +72,10 @@ one, and a killed worker of `torchrun` is restarted and goes on from the checkpo
 
 
 THREADS = (1, 2, 4)
-PARTS = ("models", "recipes", "pictures", "runs", "kills", "together", "interrupts", "fork", "long")
+PARTS = (
+    "models", "networks", "recipes", "pictures", "runs", "kills", "together", "interrupts", "fork",
+    "long",
+)  # fmt: skip
 PAGE, RECORD = ROOT / "docs" / "reliability.md", ROOT / "docs" / "reliability.json"
 
 
@@ -76,6 +86,7 @@ class Sizes:
     models: int
     others: int
     runs: int
+    networks: int
     kills: int
     seconds: float
     interrupts: int
@@ -92,6 +103,11 @@ def parts(sizes: Sizes, place: Path) -> dict[str, tuple[str, str, Callable[[], s
             "mutated `model.bnn`",
             f"{sizes.models:,}",
             lambda: _fuzzed(fuzz.fuzz_models(sizes.models, seed)),
+        ),
+        "networks": (
+            "random networks of what converts",
+            f"{sizes.networks:,}",
+            lambda: networks.converted(sizes.networks, seed).row(),
         ),
         "recipes": (
             "mutated recipes",
@@ -134,6 +150,7 @@ def parts(sizes: Sizes, place: Path) -> dict[str, tuple[str, str, Callable[[], s
 @click.option("--models", default=20_000, show_default=True, help="Mutated model.bnn.")
 @click.option("--others", default=2_000, show_default=True, help="Mutated recipes, and pictures.")
 @click.option("--runs", default=500, show_default=True, help="Mutated run folders.")
+@click.option("--networks", default=2_000, show_default=True, help="Random torch networks.")
 @click.option("--seconds", default=60.0, show_default=True, help="Of many engines at once.")
 @click.option("--interrupts", default=10_000, show_default=True, help="Calls, per threads.")
 @click.option("--inferences", default=1_000_000, show_default=True)

@@ -427,11 +427,11 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "activation": (lambda: Small(nn.Conv2d(8, 8, 3), nn.SiLU()), "'act': a SiLU"),
     "module": (lambda: Small(nn.Sequential(nn.Conv2d(8, 8, 3), nn.GroupNorm(2, 8))), "'middle.1'"),
     "padding mode": (lambda: Small(nn.Conv2d(8, 8, 3, 1, 1, padding_mode="reflect")), "'middle'"),
-    "padding word": (lambda: Small(nn.Conv2d(8, 8, 3, padding="same")), "'middle'"),
+    "padding word": (lambda: Small(nn.Conv2d(8, 8, 2, padding="same")), "'middle': padding='same'"),
     "control flow": (Branching, "cannot trace Branching"),
     "call": (lambda: Calling(nn.Conv2d(8, 8, 3)), "'sigmoid'"),
     "twice": (lambda: Twice(nn.Conv2d(8, 8, 3)), "'middle' is used twice"),
-    "one layer": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(3, 2)), "at least two"),
+    "one layer": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(3072, 2)), "at least two"),
     "no input": (
         lambda: nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3)),
         "'1' is the first layer",

@@ -174,7 +174,7 @@ class Net(nn.Module):
         x = F.max_pool2d(F.relu(self.conv1(x)), 2)
         x = F.relu(self.norm2(self.conv2(x)))
         x = F.adaptive_avg_pool2d(x, 1)
-        return self.head(F.dropout(x.view(x.size(0), -1), 0.1))
+        return self.head(F.dropout(x.view(x.size(0), -1), 0.1, self.training))
 
 
 def net(num_classes, in_channels):

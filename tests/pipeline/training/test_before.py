@@ -111,7 +111,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "vectors": ({"batch": 1}, "set batch to at least 2"),
     "vectors ": ({"batch": 5, "accumulate": 4}, "set batch to at least 2"),
     "ends_only": ({}, "nothing to binarize"),
-    "thirds": ({}, "3x3 = 9 values"),
     "mismatched": ({}, "expected input"),
     "good": ({"keep": "middle"}, "nothing to binarize"),
 }
@@ -138,7 +137,7 @@ def test_a_refused_training_does_not_touch_the_run_that_was_there(mine: str, tra
     assert read_run(out).facts == read_run(trained).facts
 
 
-@pytest.mark.parametrize("name", ["good", "zeros", "vectors"])
+@pytest.mark.parametrize("name", ["good", "zeros", "vectors", "thirds"])
 def test_good_networks_pass_even_if_they_start_with_zeros(mine: str, name: str) -> None:
     assert before.require_packable(quick(model=f"{mine}:{name}"), datasets.load("digits")) == ()
 
