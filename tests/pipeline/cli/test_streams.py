@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from frostbit.kernels.ir.file import save_program
 from frostbit.pipeline.cli.main import main
 from tests import RECORDS
+from tests.nets import every_op
 
 MODEL = RECORDS / "fashion-best.bnn"
 COMMAND = f"{sys.executable} -m frostbit"
@@ -127,7 +129,8 @@ main()
         (["doctor"], 0, "cuda: not known without torch; pip install 'frostbit[train]'"),
         (["summary", MODEL], 0, "float equivalent"),
         (["predict", MODEL, "picture.png"], 0, "picture.png"),
-        (["bench", MODEL, "--runtime", "engine", "--rounds", "1", "--json", "b.json"], 0, "wrote"),
+        (["bench", "toy.bnn", "--runtime", "engine", "--rounds", "1"], 0, "wrote bench.json"),
+        (["bundle", "toy.bnn"], 0, "wrote toy.zip"),
         (["export", MODEL, "-o", "."], 2, "pip install 'frostbit[export]'"),
         (["verify", MODEL, "--formats", "onnx"], 2, "pip install 'frostbit[export]'"),
         (["train", "--recipe", "digits", "-o", "r"], 2, "pip install 'frostbit[train]'"),
@@ -146,6 +149,7 @@ def test_the_base_install_works_or_names_the_extra(
     from PIL import Image
 
     Image.new("L", (28, 28)).save(tmp_path / "picture.png")
+    save_program(every_op(), tmp_path / "toy.bnn")
     command = [sys.executable, "-c", BARE, *(str(each) for each in arguments)]
     done = subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, check=False, env={**os.environ}
