@@ -31,7 +31,8 @@ ALLOWED = {
     "pipeline.bench": (
         "pipeline.parity pipeline.data pipeline.run pipeline.json_file pipeline.console "
         "pipeline.machine pipeline.errors export.parity export.lce export.runtimes "
-        "export.synthetic kernels.profile kernels.engine kernels.micro kernels.machine kernels.ir"
+        "export.synthetic kernels.profile kernels.engine kernels.micro kernels.machine "
+        "kernels.ir"
     ),
     "pipeline.experiments": (
         "pipeline.training pipeline.lowering pipeline.data pipeline.run pipeline.json_file "
@@ -51,7 +52,7 @@ ALLOWED = {
         "export.parity export.runtimes kernels.ir"
     ),
     "pipeline.method": "pipeline.network pipeline.errors",
-    "pipeline.network": "pipeline.run pipeline.errors",
+    "pipeline.network": "pipeline.run pipeline.errors kernels.ir",
     "pipeline.data": "pipeline.run pipeline.console pipeline.errors kernels.ir",
     "pipeline.run": "pipeline.json_file pipeline.errors kernels.ir",
     "pipeline.json_file": "pipeline.console",

@@ -326,8 +326,8 @@ class _Folder:
         scale = self.module(source)
         if isinstance(scale, st.SettledScale) and self.only_user(source) is pool:
             self.remove(source)
-            self.scales_after(pool)
             self.put_after(pool, f"{source.target}_after", st.SettledScale(scale.raw))
+            self.scales_after(pool)  # put between: what came earlier acts earlier
 
     def scale(self, node: fx.Node) -> None:
         """Put a scale into what follows it, if that can take it."""

@@ -20,9 +20,8 @@ from frostbit.pipeline.data import datasets
 from frostbit.pipeline.errors import UserError
 from frostbit.pipeline.network import models
 from frostbit.pipeline.network.binary import unfrozen_layers
-from frostbit.pipeline.run import checkpoint, recipe
+from frostbit.pipeline.run import checkpoint, metrics, recipe
 from frostbit.pipeline.run.folder import read_run, read_tensors
-from frostbit.pipeline.run.metrics import from_json
 from frostbit.pipeline.run.recipe import Recipe
 from frostbit.pipeline.training import freeze_plot
 from frostbit.pipeline.training import train as training
@@ -88,8 +87,7 @@ def test_the_picture_is_a_picture(trained: Path) -> None:
 def test_bold_lines_are_means_and_grey_lines_the_ends_of_windows(trained: Path) -> None:
     assert freeze_plot.smooth([1, 2, 6, 3], 3).tolist() == [1.5, 3, 11 / 3, 4.5]
     assert freeze_plot.smooth([2.0], 7).tolist() == [2.0]
-    lines = (trained / "metrics.jsonl").read_text().splitlines()
-    found = freeze_plot.closings([from_json(json.loads(line)) for line in lines])
+    found = freeze_plot.closings(metrics.read(trained / "metrics.jsonl"))
     assert 1 <= len(found) <= 5
     assert found == sorted(found)
     assert 0 < found[0] < found[-1] < 2
