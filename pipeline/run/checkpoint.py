@@ -34,8 +34,11 @@ class _Header(Struct):
     metadata: dict[str, str] = msgspec.field(name="__metadata__")
 
 
-class _Facts(Struct):
+class _Version(Struct):
     version: int
+
+
+class _Facts(Struct):
     step: Count
     seconds: Annotated[float, Meta(ge=0, le=1e12)]
     history: list[Metrics]
@@ -111,9 +114,10 @@ def _load(path: Path) -> Checkpoint:
     size = int.from_bytes(data[:8], "little")
     try:
         text = json_file.parse(data[8 : 8 + size], _Header).metadata["frostbit"].encode()
+        version = json_file.parse(text, _Version).version
+        if version != VERSION:
+            raise UserError(f"it has version {version}, not {VERSION}")
         facts = json_file.document(text, _Facts)
-        if facts["version"] != VERSION:
-            raise UserError(f"it has version {facts['version']}, not {VERSION}")
         if facts["step"] != int(match[1]):
             raise UserError("its name tells another step")
         return Checkpoint(int(match[1]), load(data), facts)

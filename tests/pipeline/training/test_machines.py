@@ -30,7 +30,7 @@ def launcher(nodes: int, processes: int, port: int, out: Path) -> subprocess.Pop
     """What is typed on one machine."""
     words = ["--nnodes", str(nodes), "--nproc-per-node", str(processes), "--rdzv-backend", "c10d"]
     words += ["--rdzv-id", "test", "--rdzv-endpoint", f"127.0.0.1:{port}"]
-    train = ["-m", "pipeline", "train", "--recipe", "digits", *SMALL, "--resume", str(out)]
+    train = ["-m", "frostbit", "train", "--recipe", "digits", *SMALL, "--resume", str(out)]
     return subprocess.Popen(
         [sys.executable, "-m", "torch.distributed.run", *words, *train],
         cwd=ROOT, env=QUIET, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
