@@ -46,7 +46,12 @@ def test_every_number_of_a_recipe_has_a_limit(field: str) -> None:
 
 def test_every_whole_number_is_limited() -> None:
     numbers = {f.name for f in dataclasses.fields(recipe.Recipe) if type(f.default) is int}
-    assert numbers == set(recipe.MOST)
+    ranges = {"image_size", "image_channels"}
+    assert numbers == set(recipe.MOST) | ranges
+    for name in ranges:
+        for value in (-1, 10**9):
+            with pytest.raises(UserError, match=name):
+                recipe.load("edge", {name: value})
 
 
 @pytest.mark.parametrize("text", ['lr_other = 1e999', "lr_other = " + "9" * 5000, "x = " + "[" * 9999])  # fmt: skip  # noqa: E501

@@ -228,7 +228,7 @@ def test_verify_runs_every_setting_on_a_trained_network(
     assert {f"torch:batch{b}-threads{t}" for b in (1, 256) for t in (1, 2)} < names
 
 
-@pytest.mark.parametrize("formats", ["onnx,bnn", "onnx, bnn ,"])
+@pytest.mark.parametrize("formats", ["onnx,bnn", "onnx , bnn"])
 def test_formats_may_stand_between_commas(packed: Path, formats: str) -> None:
     result = invoke("verify", packed, "--formats", formats, "--data", "random", "--images", 5)
     assert result.exit_code == 0, result.output
