@@ -105,7 +105,8 @@ def _from_torchvision(
 def _take_channels(model: nn.Module, name: str, channels: int) -> None:
     """Make the first convolution read ``channels`` channels."""
     old = model.get_submodule(name)
-    assert isinstance(old, nn.Conv2d)
+    if not isinstance(old, nn.Conv2d):
+        raise TypeError(f"{name} is no convolution")
     if old.in_channels != channels:
         made = nn.Conv2d(
             channels,
