@@ -149,7 +149,7 @@ class Engine:
 
     def _buffers(self, images: Images) -> tuple[Images, Logits]:
         """``images``, checked, as a plain array, and room for their logits."""
-        check_images(images, self.input_shape)
+        check_images(images, self.program)
         return np.asarray(images), np.empty((len(images), len(self.classes)), np.float32)
 
     def _call(

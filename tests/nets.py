@@ -1,9 +1,12 @@
 """Small Programs, exact by construction, shared by the tests."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from frostbit.kernels.ir import bits
 from frostbit.kernels.ir.program import (
+    NO_BOUND,
     Add,
     Affine,
     AvgPool,
@@ -12,12 +15,21 @@ from frostbit.kernels.ir.program import (
     Concat,
     Conv,
     Dense,
+    Flatten,
     GlobalSum,
     MaxPool,
+    Mul,
     Op,
+    Pad,
+    PRelu,
+    Preprocessing,
     Program,
     Repeat,
+    Scale,
+    Sigmoid,
     Sign,
+    Slice,
+    Softmax,
     Threshold,
     ToFloat,
     Window,
@@ -120,7 +132,38 @@ def every_op(seed: int = 0) -> Program:
     return _toy(ops)
 
 
-def images(program: Program, count: int, seed: int = 1) -> np.ndarray:
-    """Random uint8 images ``[count, H, W, C]``."""
+def imported(seed: int = 0) -> Program:
+    """A network of the ops that only imported ones have, float32 6x7x2 -> 5 probabilities."""
     rng = np.random.default_rng(seed)
-    return rng.integers(0, 256, (count, *program.input_shape), dtype=np.uint8)
+    clipped = affine_conv(rng, "clipped", "sign", (9, 9))
+    ops = (
+        Conv(
+            "stem", ("input",), Window((3, 3), (1, 1), PAD1), grid(rng, 9, 3, 3, 2),
+            grid(rng, 9), np.zeros(2, np.uint8),
+        ),
+        Scale("scale", ("stem",), grid(rng, 9), grid(rng, 9)),
+        Sign("sign", ("scale",)),
+        replace(clipped, epilogue=replace(clipped.epilogue, low=0, high=12)),
+        Add("sum", ("clipped", "scale")),
+        PRelu("prelu", ("sum",), grid(rng, 9)),
+        Slice("some", ("prelu",), 2, 7),
+        Pad("wide", ("some",), (1, 0, 0, 2), (0, 4)),
+        Clip("relu", ("wide",), 0.0, NO_BOUND),
+        GlobalSum("total", ("relu",)),
+        Dense("squeeze", ("total",), grid(rng, 9, 9) / 4, grid(rng, 9)),
+        Sigmoid("gate", ("squeeze",)),
+        Mul("gated", ("relu", "gate")),
+        MaxPool("peak", ("gated",), Window((3, 3), (3, 3))),
+        Flatten("flat", ("peak",)),
+        Dense("logits", ("flat",), grid(rng, 5, 54) / 4, grid(rng, 5)),
+        Softmax("probabilities", ("logits",)),
+    )  # fmt: skip
+    known = Preprocessing((1 / 128,) * 2, (-1.0,) * 2)
+    return replace(_toy(ops), input_kind="f32", preprocessing=known)
+
+
+def images(program: Program, count: int, seed: int = 1) -> np.ndarray:
+    """Random images ``[count, H, W, C]``: uint8, or float32 if ``program`` takes those."""
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 256, (count, *program.input_shape), dtype=np.uint8)
+    return pixels if program.preprocessing is None else program.preprocessing.apply(pixels)

@@ -146,7 +146,7 @@ class CRuntime:
 
     def logits(self, images: Images) -> Logits:
         """Logits float32 ``[N, classes]`` of uint8 ``[N, H, W, C]``, one image at a time."""
-        check_images(images, self.program.input_shape)
+        check_images(images, self.program)
         images = np.ascontiguousarray(images)
         logits = np.empty((len(images), len(self.program.classes)), np.float32)
         run = self._function(self._shipped)
@@ -156,7 +156,7 @@ class CRuntime:
 
     def signs(self, images: Images) -> dict[str, Words]:
         """Every ``bits`` value by op name, uint64 ``[N, H, W, ceil(C/64)]``, of the debug form."""
-        check_images(images, self.program.input_shape)
+        check_images(images, self.program)
         if not self._kept:
             return {}
         if self._debug is None:
@@ -174,7 +174,7 @@ class CRuntime:
 
     def latency(self, image: Images, repeats: int) -> Milliseconds:
         """Milliseconds of ``repeats`` runs; several images are run one after the other."""
-        check_images(image, self.program.input_shape)
+        check_images(image, self.program)
         logits = np.empty(len(self.program.classes), np.float32)
         each = [np.ascontiguousarray(one) for one in image]
         run = self._function(self._shipped)

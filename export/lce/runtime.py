@@ -179,7 +179,7 @@ class LceRuntime:
         }
 
     def _run(self, model: str, images: NDArray[np.uint8]) -> list[lce_worker.Array]:
-        check_images(images, self.program.input_shape)
+        check_images(images, self.program)
         chunks = [
             self._worker.ask({"op": "run", "model": model}, images[start : start + CHUNK])
             for start in range(0, len(images), CHUNK)
@@ -191,7 +191,7 @@ class LceRuntime:
 
         The file has batch 1: of several images the first is run as often as there are images.
         """
-        check_images(image, self.program.input_shape)
+        check_images(image, self.program)
         times = [np.empty(0)]
         runs = repeats * len(image)
         for start in range(0, runs, CHUNK):

@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from frostbit.export.errors import ExportError
 from frostbit.export.version import VERSION
-from frostbit.kernels.ir.file import FORMAT_VERSION, program_hash
+from frostbit.kernels.ir.file import format_version, program_hash
 from frostbit.kernels.ir.program import INPUT, Op, Program, ValueType, Window
 from frostbit.kernels.ir.verify import infer_types
 
@@ -219,7 +219,7 @@ def _metadata(program: Program, form: Form, options: Options) -> dict[str, str]:
         "classes": "\n".join(program.classes),
         "dataset": program.dataset,
         "frostbit_form": form.name,
-        "frostbit_format": str(FORMAT_VERSION),
+        "frostbit_format": str(format_version(program)),
         "frostbit_version": VERSION,
         "model_license": options.licence,
         "program_sha256": program_hash(program),

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from frostbit.kernels.ir.program import (
     INPUT,
+    INPUT_LIMIT,
     Add,
     AvgPool,
     BinaryConv,
@@ -30,12 +31,20 @@ from frostbit.kernels.ir.program import (
     Concat,
     Conv,
     Dense,
+    Flatten,
     GlobalSum,
     MaxPool,
+    Mul,
     Op,
+    Pad,
+    PRelu,
     Program,
     Repeat,
+    Scale,
+    Sigmoid,
     Sign,
+    Slice,
+    Softmax,
     Threshold,
     ToFloat,
 )
@@ -192,7 +201,36 @@ def _dense(op: Dense, source: Grid) -> Grid:
 
 
 def _clip(op: Clip, source: Grid) -> Grid:
-    return Grid(source.exponent, np.minimum(source.bound, 1.0), source.exact)
+    ends = np.stack([np.clip(end, op.low, op.high) for end in (-source.bound, source.bound)])
+    exponent = max(source.exponent, grid_exponent(np.array([op.low, op.high])))
+    return Grid(exponent, np.abs(ends).max(axis=0), source.exact)
+
+
+def _mul(op: Mul, a: Grid, b: Grid) -> Grid:
+    return _made(a.exponent + b.exponent, a.bound * b.bound, a.exact and b.exact)
+
+
+def _scale(op: Scale, source: Grid) -> Grid:
+    exponent = max(source.exponent + grid_exponent(op.mul), grid_exponent(op.add))
+    bound = np.abs(op.mul.astype(np.float64)) * source.bound + np.abs(op.add)
+    return _made(exponent, bound, source.exact)
+
+
+def _prelu(op: PRelu, source: Grid) -> Grid:
+    bound = source.bound * np.maximum(1.0, np.abs(op.slope))
+    return _made(source.exponent + grid_exponent(op.slope), bound, source.exact)
+
+
+def _rounded(op: Sigmoid | Softmax, source: Grid) -> Grid:
+    return Grid(MANTISSA_BITS, np.ones_like(source.bound), False)
+
+
+def _slice(op: Slice, source: Grid) -> Grid:
+    return Grid(source.exponent, source.bound[op.start : op.stop], source.exact)
+
+
+def _pad(op: Pad, source: Grid) -> Grid:
+    return Grid(source.exponent, np.pad(source.bound, op.channels), source.exact)
 
 
 RULES: dict[type[Op], Callable[..., Grid]] = {
@@ -207,19 +245,33 @@ RULES: dict[type[Op], Callable[..., Grid]] = {
     Repeat: _repeat,
     Concat: _concat,
     Dense: _dense,
+    Mul: _mul,
+    Scale: _scale,
+    PRelu: _prelu,
+    Sigmoid: _rounded,
+    Softmax: _rounded,
+    Slice: _slice,
+    Pad: _pad,
 }
 
 
 def grids(program: Program) -> dict[str, Grid]:
     """Grid of every value by name, ``"input"`` included; raises FormatError if malformed."""
     types = infer_types(program)
-    found = {INPUT: Grid(0, np.full(program.input_shape[2], 255.0), True)}
+    is_pixels = program.input_kind == "u8"
+    most = np.full(program.input_shape[2], 255.0 if is_pixels else INPUT_LIMIT)
+    found = {INPUT: Grid(0 if is_pixels else MANTISSA_BITS, most, is_pixels)}
     for op in program.ops:
         sources = [found[name] for name in op.inputs]
         if isinstance(op, GlobalSum):
             height, width, _ = types[op.inputs[0]].shape
             source = sources[0]
             found[op.name] = _made(source.exponent, source.bound * height * width, source.exact)
+        elif isinstance(op, Flatten):
+            height, width, _ = types[op.inputs[0]].shape
+            source = sources[0]
+            bound = np.tile(source.bound, height * width)
+            found[op.name] = Grid(source.exponent, bound, source.exact)
         else:
             found[op.name] = RULES[type(op)](op, *sources)
     return found

@@ -18,7 +18,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,18 +31,23 @@ from frostbit.kernels.ir.limits import MAX_FILE_BYTES, check_name, check_names, 
 from frostbit.kernels.ir.output import write_file
 from frostbit.kernels.ir.program import (
     MAX_DIM,
+    NO_BOUND,
     OP_TYPES,
     Affine,
     BinaryConv,
+    Clip,
     FormatError,
     Op,
+    Preprocessing,
     Program,
     Threshold,
     Window,
 )
 from frostbit.kernels.ir.verify import verify
 
-FORMAT_VERSION = 1
+FORMAT_VERSIONS = (1, 2)
+"""A file has the second if a reader of the first could take it for another model: where it takes
+floats, or an op that the first knows has a limit of its own."""
 _AT_ONCE = 1 << 26
 """Bits that are widened to bytes at a time while weights are read."""
 _KEY = "frostbit"
@@ -93,10 +98,33 @@ def _describe(owner: Any, prefix: str, tensors: dict[str, Tensor]) -> dict[str, 
             fields[field.name] = [*value.kernel, *value.stride, *value.pads, *value.dilation]
         elif isinstance(value, (Threshold, Affine)):
             fields[field.name] = type(value).__name__.lower()
-            _describe(value, prefix, tensors)
+            fields.update(_describe(value, prefix, tensors))
         elif field.default is dataclasses.MISSING or value != field.default:
             fields[field.name] = value
     return fields
+
+
+def format_version(program: Program) -> int:
+    """The oldest of ``FORMAT_VERSIONS`` whose readers understand ``program`` or refuse it."""
+    has_limits = any(
+        (isinstance(op, Clip) and (op.low, op.high) != (-1.0, 1.0))
+        or (
+            isinstance(op, BinaryConv)
+            and isinstance(op.epilogue, Affine)
+            and op.epilogue.is_clipped
+        )
+        for op in program.ops
+    )
+    return 2 if has_limits or program.input_kind != "u8" else 1
+
+
+def _input(program: Program) -> dict[str, object]:
+    """What the header says of an input that is not pixels."""
+    if program.input_kind == "u8":
+        return {}
+    known = program.preprocessing
+    numbers = None if known is None else [known.mul, known.add]
+    return {"input_kind": program.input_kind, "preprocessing": numbers}
 
 
 def dumps(program: Program) -> bytes:
@@ -105,13 +133,14 @@ def dumps(program: Program) -> bytes:
     tensors: dict[str, Tensor] = {}
     ops = [{"op": type(op).__name__, **_describe(op, op.name, tensors)} for op in program.ops]
     document = {
-        "format": FORMAT_VERSION,
+        "format": format_version(program),
         "input_shape": program.input_shape,
         "dataset": program.dataset,
         "classes": program.classes,
         "settled_hash": program.settled_hash,
         "ops": ops,
         "sha256": _BLANK,
+        **_input(program),
     }
     text = json.dumps(document, sort_keys=True, separators=(",", ":"))
     blank = save_tensors(tensors, metadata={_KEY: text})
@@ -130,10 +159,11 @@ def _document(data: bytes) -> dict[str, object]:
         version, digest = document["format"], document["sha256"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise FormatError("the file is not a Frostbit model or its header is damaged") from error
-    if version != FORMAT_VERSION:
+    if type(version) is not int or version not in FORMAT_VERSIONS:
+        readable = " and ".join(map(str, FORMAT_VERSIONS))
         raise FormatError(
-            f"the file has format version {str(version)[:20]!a}, this Frostbit reads "
-            f"{FORMAT_VERSION}: pack the run again with this version"
+            f"the file has format version {str(version)[:20]!a}, this Frostbit reads {readable}: "
+            "install a newer one, or pack the run again with this one"
         )
     quoted = f'\\"sha256\\":\\"{digest}'.encode(errors="replace")
     at = data.find(quoted)
@@ -168,6 +198,32 @@ def _integers(value: object, count: int, what: str) -> tuple[int, ...]:
     return tuple(value)
 
 
+def _floats(value: object, count: int, what: str) -> tuple[float, ...]:
+    if (
+        not isinstance(value, list)
+        or len(value) != count
+        or not all(type(item) in (int, float) and abs(item) <= NO_BOUND for item in value)
+    ):
+        raise FormatError(f"{what} must be {count} numbers")
+    return tuple(float(item) for item in value)
+
+
+def _preprocessing(value: object, channels: int) -> Preprocessing | None:
+    if value is None:
+        return None
+    if not isinstance(value, list) or len(value) != 2:
+        raise FormatError("preprocessing must be factors and addends")
+    what = "each half of preprocessing"
+    return Preprocessing(*(_floats(half, channels, what) for half in value))
+
+
+def _input_kind(document: dict[str, object]) -> Literal["u8", "f32"]:
+    kind = document.get("input_kind", "u8")
+    if kind not in ("u8", "f32"):
+        raise FormatError("input_kind must be u8 or f32")
+    return "f32" if kind == "f32" else "u8"
+
+
 def _strings(value: object, what: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise FormatError(f"{what} must be a list of texts")
@@ -194,11 +250,15 @@ def _field(field: Any, prefix: str, entry: dict[str, Any], tensors: dict[str, Te
         if epilogue is None:
             raise FormatError(f"{what} is unknown")
         inner = dataclasses.fields(epilogue)
-        return epilogue(*(_field(part, prefix, {}, tensors) for part in inner))
+        return epilogue(*(_field(part, prefix, entry, tensors) for part in inner))
+    if field.default is not dataclasses.MISSING and name not in entry:
+        return field.default
     if field.type == "int":
-        if name not in entry and field.default is not dataclasses.MISSING:
-            return field.default
         return _integers([entry.get(name)], 1, what)[0]
+    if field.type == "float":
+        return _floats([entry.get(name)], 1, what)[0]
+    if field.type.startswith("tuple[int"):
+        return _integers(entry.get(name), field.type.count("int"), what)
     tensor = tensors.pop(f"{prefix}/{name}", None)
     if tensor is None:
         raise FormatError(f"{what} is missing")
@@ -216,6 +276,14 @@ def _op(entry: object, tensors: dict[str, Tensor]) -> Op:
             f"op '{name}': unknown op {str(entry.get('op'))[:80]!a}: it may need a newer Frostbit"
         )
     fields = [field for field in dataclasses.fields(kind) if field.name != "name"]
+    allowed = {"op", "name", *(field.name for field in fields)}
+    if "epilogue" in allowed:
+        allowed |= {
+            field.name for part in _EPILOGUES.values() for field in dataclasses.fields(part)
+        }
+    unknown = sorted(entry.keys() - allowed)
+    if unknown:
+        raise FormatError(f"op '{name}': unknown field {str(unknown[0])[:80]!a}")
     values = {field.name: _field(field, name, entry, tensors) for field in fields}
     if kind is BinaryConv:
         what = f"op '{name}' words"
@@ -245,7 +313,11 @@ def loads(data: bytes) -> Program:
         dataset=_text(document, "dataset"),
         classes=_strings(document.get("classes"), "classes"),
         settled_hash=_text(document, "settled_hash"),
+        input_kind=_input_kind(document),
+        preprocessing=_preprocessing(document.get("preprocessing"), max(0, min(shape[2], MAX_DIM))),
     )
+    if document["format"] != format_version(program):
+        raise FormatError(f"format version {document['format']} does not fit what the file holds")
     if tensors:
         raise FormatError(f"the file holds tensors that no op uses: {sorted(tensors)[:3]}")
     verify(program)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from frostbit.kernels.ir.program import (
     INPUT,
+    INPUT_LIMIT,
     Add,
     Affine,
     AvgPool,
@@ -25,9 +26,14 @@ from frostbit.kernels.ir.program import (
     Dense,
     FormatError,
     GlobalSum,
+    Mul,
     Op,
+    PRelu,
     Program,
+    Scale,
+    Sigmoid,
     Sign,
+    Softmax,
     ToFloat,
     ValueType,
 )
@@ -59,14 +65,25 @@ def _largest(op: Op, sources: Sequence[float], pixels: int) -> tuple[float, floa
                 return counted, 1.0
             result = counted * _most(op.epilogue.mul) + _most(op.epilogue.add)
             return max(counted, result), result
-        case Sign() | ToFloat() | Clip():
+        case Sign() | ToFloat() | Sigmoid():
             return source, 1.0
+        case Softmax():
+            return 2.0 * source, 1.0
+        case Clip():
+            ends = (min(max(end, op.low), op.high) for end in (-source, source))
+            return source, max(abs(end) for end in ends)
         case AvgPool():
             return source * op.window.kernel[0] * op.window.kernel[1], source
         case GlobalSum():
             reached = source * pixels
         case Add():
             reached = source + sources[1]
+        case Mul():
+            reached = source * sources[1]
+        case Scale():
+            reached = source * _most(op.mul) + _most(op.add)
+        case PRelu():
+            reached = source * max(1.0, _most(op.slope))
         case Concat():
             reached = max(sources)
         case _:
@@ -76,7 +93,7 @@ def _largest(op: Op, sources: Sequence[float], pixels: int) -> tuple[float, floa
 
 def check(program: Program, types: Mapping[str, ValueType]) -> None:
     """Raise :class:`FormatError` if a value of ``program`` could overflow float32."""
-    largest = {INPUT: 255.0}
+    largest = {INPUT: 255.0 if program.input_kind == "u8" else INPUT_LIMIT}
     for op in program.ops:
         height, width, _ = types[op.inputs[0]].shape
         sources = [largest[name] for name in op.inputs]

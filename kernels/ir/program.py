@@ -9,7 +9,7 @@ names its inputs and its output carries the op's own name. Only data here:
 Values are maps ``[H, W, C]`` (batch is implicit) of one of three kinds:
 
 * ``u8``   pixels 0..255, only the program's input;
-* ``f32``  fixed-point numbers carried in float32 (see :mod:`frostbit.kernels.ir.exact`);
+* ``f32``  float32; of our own networks fixed-point numbers (:mod:`frostbit.kernels.ir.exact`);
 * ``bits`` +1/-1, packed along C as in :mod:`frostbit.kernels.ir.bits`.
 
 Arrays are NHWC / OHWI. Pads are four explicit numbers (top, left, bottom, right), never a
@@ -30,6 +30,12 @@ Kind = Literal["u8", "f32", "bits"]
 F32 = NDArray[np.float32]
 
 INPUT = "input"
+NO_BOUND = float(np.finfo(np.float32).max)
+"""As a limit of :class:`Clip`: none."""
+INPUT_LIMIT = 2.0**24
+"""Largest absolute value of a float image: what no camera gives, and far from overflow."""
+NO_LIMIT = (1 << 31) - 1
+"""As a limit of :class:`Affine`: none, since an accumulator is smaller."""
 MAX_DIM = 1 << 16
 """Of a map or kernel, along one axis."""
 MAX_ELEMENTS = 1 << 28
@@ -110,10 +116,24 @@ class Threshold:
 
 @dataclass(frozen=True, eq=False)
 class Affine:
-    """Epilogue to f32: ``y = mul * acc + add``, both float32 ``[O]``."""
+    """Epilogue to f32: ``y = mul * clip(acc, low, high) + add``.
+
+    Larq Compute Engine fuses an activation there: before the multiplier, which may be negative.
+
+    Attributes:
+        mul: float32 ``[O]``.
+        add: float32 ``[O]``.
+        low, high: limits of the accumulator, for inputs of bits.
+    """
 
     mul: F32
     add: F32
+    low: int = -NO_LIMIT
+    high: int = NO_LIMIT
+
+    @property
+    def is_clipped(self) -> bool:
+        return (self.low, self.high) != (-NO_LIMIT, NO_LIMIT)
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,7 +201,13 @@ class Sign(Op):
 
 @dataclass(frozen=True, eq=False)
 class Clip(Op):
-    """f32 -> f32: clip(x, -1, 1), the activation of a binary-weight network."""
+    """f32 -> f32: clip(x, low, high).
+
+    By default the activation of a binary-weight network; 0 and ``NO_BOUND`` make a Relu.
+    """
+
+    low: float = -1.0
+    high: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,6 +218,62 @@ class ToFloat(Op):
 @dataclass(frozen=True, eq=False)
 class Add(Op):
     """Element-wise sum of two f32 maps of the same shape."""
+
+
+@dataclass(frozen=True, eq=False)
+class Mul(Op):
+    """Element-wise product of two f32 maps; the second may be ``[1, 1, C]``, one per channel."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scale(Op):
+    """``y = mul * x + add`` per channel, f32 or pixels -> f32; both float32 ``[C]``."""
+
+    mul: F32
+    add: F32
+
+
+@dataclass(frozen=True, eq=False)
+class PRelu(Op):
+    """``x`` where x >= 0, else ``slope * x``; f32, slope float32 ``[C]``."""
+
+    slope: F32
+
+
+@dataclass(frozen=True, eq=False)
+class Sigmoid(Op):
+    """``1 / (1 + exp(-x))``, f32."""
+
+
+@dataclass(frozen=True, eq=False)
+class Softmax(Op):
+    """``exp(x) / sum(exp(x))`` over the channels of an f32 ``[1, 1, C]``."""
+
+
+@dataclass(frozen=True, eq=False)
+class Slice(Op):
+    """Channels ``start`` to ``stop - 1``, f32 or bits."""
+
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, eq=False)
+class Pad(Op):
+    """Zeros around an f32 map and before and after its channels.
+
+    Attributes:
+        pads: ``(top, left, bottom, right)``.
+        channels: ``(before, after)``.
+    """
+
+    pads: tuple[int, int, int, int]
+    channels: tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Flatten(Op):
+    """f32 or bits ``[H, W, C]`` -> ``[1, 1, H * W * C]``, in that order."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -240,14 +322,31 @@ OP_TYPES: dict[str, type[Op]] = {
     cls.__name__: cls
     for cls in (
         Conv, BinaryConv, Sign, Clip, ToFloat, Add, MaxPool, AvgPool, Repeat, Concat, GlobalSum,
-        Dense,
+        Dense, Mul, Scale, PRelu, Sigmoid, Softmax, Slice, Pad, Flatten,
     )
 }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Preprocessing:
+    """How pixels 0..255 become the float32 input of a model: ``mul * pixel + add``.
+
+    Attributes:
+        mul, add: one number per input channel.
+    """
+
+    mul: tuple[float, ...]
+    add: tuple[float, ...]
+
+    def apply(self, pixels: NDArray[np.uint8]) -> F32:
+        """Images float32 ``[N, H, W, C]`` of uint8 ``pixels`` of that shape."""
+        scaled = pixels * np.asarray(self.mul, np.float32) + np.asarray(self.add, np.float32)
+        return np.asarray(scaled, np.float32)
+
+
 @dataclass(frozen=True, eq=False)
 class Program:
-    """A whole network, from uint8 pixels to float32 logits.
+    """A whole network, from pixels (or float32 images) to float32 logits.
 
     Attributes:
         input_shape: ``(H, W, C)`` of one image.
@@ -255,6 +354,8 @@ class Program:
         dataset: name of the data set it was trained on ("" if none).
         classes: one name per logit.
         settled_hash: SHA-256 (hex) of the settled torch weights it was packed from ("" if none).
+        input_kind: ``u8``, or ``f32`` for an imported model that takes floats.
+        preprocessing: of pixels for an ``f32`` input, if it is known.
 
     Source: :mod:`frostbit.kernels.ir.reference` defines what each op computes.
     """
@@ -264,3 +365,5 @@ class Program:
     dataset: str
     classes: tuple[str, ...]
     settled_hash: str = ""
+    input_kind: Literal["u8", "f32"] = "u8"
+    preprocessing: Preprocessing | None = None

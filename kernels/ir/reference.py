@@ -1,9 +1,9 @@
 """Every op in plain NumPy on +-1 values: the definition of correct.
 
 Slow and obvious on purpose. ``bits`` values are int8 arrays of +1/-1, ``f32`` values float32, the
-input uint8, all ``[N, H, W, C]``. Sums are carried in int64 or float64 and rounded to float32 once
-per op; where :mod:`frostbit.kernels.ir.exact` proves a value exact nothing is rounded at all, so
-any float32 runtime must agree bit for bit.
+input uint8 or float32, all ``[N, H, W, C]``. Sums are carried in int64 or float64 and rounded to
+float32 once per op; where :mod:`frostbit.kernels.ir.exact` proves a value exact nothing is rounded
+at all, so any float32 runtime must agree bit for bit.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from frostbit.kernels.ir import bits
 from frostbit.kernels.ir.program import (
     INPUT,
+    INPUT_LIMIT,
     Add,
     AvgPool,
     BinaryConv,
@@ -24,13 +25,21 @@ from frostbit.kernels.ir.program import (
     Concat,
     Conv,
     Dense,
+    Flatten,
     FormatError,
     GlobalSum,
     MaxPool,
+    Mul,
     Op,
+    Pad,
+    PRelu,
     Program,
     Repeat,
+    Scale,
+    Sigmoid,
     Sign,
+    Slice,
+    Softmax,
     Threshold,
     ToFloat,
     Window,
@@ -40,15 +49,24 @@ from frostbit.kernels.ir.verify import verify
 Array = NDArray[Any]
 
 
-def check_images(images: Array, shape: tuple[int, int, int]) -> None:
-    """Raise ValueError unless ``images`` is uint8 ``[N, *shape]`` with N >= 1.
+_WANTED = {
+    "u8": "a uint8 array [N, H, W, C] of pixels 0..255",
+    "f32": "a float32 array [N, H, W, C]: this model takes what the file it was read from takes",
+}
+
+
+def check_images(images: Array, program: Program) -> None:
+    """Raise ValueError unless ``images`` is ``[N, H, W, C]`` as ``program`` takes it, N >= 1.
 
     A subclass of an array can mean more than its pixels (a mask, a unit), which would be lost:
-    all but NumPy's memory map are refused.
+    all but NumPy's memory map are refused, and floats that are not finite or beyond
+    ``INPUT_LIMIT``.
     """
-    if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
+    shape, kind = program.input_shape, program.input_kind
+    dtype = np.uint8 if kind == "u8" else np.float32
+    if not isinstance(images, np.ndarray) or images.dtype != dtype:
         got = getattr(images, "dtype", type(images).__name__)
-        raise ValueError(f"images must be a uint8 array [N, H, W, C] of pixels 0..255, got {got}")
+        raise ValueError(f"images must be {_WANTED[kind]}; got {got}")
     if type(images) not in (np.ndarray, np.memmap):
         raise ValueError(
             f"images must be a plain array, and a {type(images).__name__} can mean more: pass "
@@ -60,6 +78,8 @@ def check_images(images: Array, shape: tuple[int, int, int]) -> None:
             f"images must have shape [N, {height}, {width}, {channels}] with N >= 1, "
             f"got {list(images.shape)}"
         )
+    if kind == "f32" and not (images.min() >= -INPUT_LIMIT and images.max() <= INPUT_LIMIT):
+        raise ValueError(f"images hold NaN, infinity or values beyond {INPUT_LIMIT:g}")
 
 
 def _pad(x: Array, window: Window, value: Any) -> Array:
@@ -117,6 +137,7 @@ def binary_conv(op: BinaryConv, x: Array) -> Array:
     if isinstance(op.epilogue, Threshold):
         return np.where(acc >= op.epilogue.level, 1, -1).astype(np.int8)
     mul, add = op.epilogue.mul.astype(np.float64), op.epilogue.add.astype(np.float64)
+    acc = np.clip(acc, op.epilogue.low, op.epilogue.high)
     return np.asarray(acc * mul + add, dtype=np.float32)
 
 
@@ -127,7 +148,7 @@ def sign(op: Sign, x: Array) -> Array:
 
 
 def clip(op: Clip, x: Array) -> Array:
-    return np.asarray(np.clip(x, -1.0, 1.0), dtype=np.float32)
+    return np.clip(x, np.float32(op.low), np.float32(op.high))
 
 
 def to_float(op: ToFloat, x: Array) -> Array:
@@ -136,6 +157,41 @@ def to_float(op: ToFloat, x: Array) -> Array:
 
 def add(op: Add, a: Array, b: Array) -> Array:
     return np.asarray(a + b)
+
+
+def mul(op: Mul, a: Array, b: Array) -> Array:
+    return np.asarray(a * b)
+
+
+def scale(op: Scale, x: Array) -> Array:
+    mul, add = op.mul.astype(np.float64), op.add.astype(np.float64)
+    return np.asarray(x * mul + add, dtype=np.float32)
+
+
+def prelu(op: PRelu, x: Array) -> Array:
+    return np.where(x >= 0, x, x * op.slope)
+
+
+def sigmoid(op: Sigmoid, x: Array) -> Array:
+    return np.exp(-np.logaddexp(0.0, -x.astype(np.float64))).astype(np.float32)
+
+
+def softmax(op: Softmax, x: Array) -> Array:
+    powers = np.exp(x.astype(np.float64) - x.max(axis=3, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=3, keepdims=True), dtype=np.float32)
+
+
+def channels(op: Slice, x: Array) -> Array:
+    return x[..., op.start : op.stop]
+
+
+def pad(op: Pad, x: Array) -> Array:
+    top, left, bottom, right = op.pads
+    return np.pad(x, [(0, 0), (top, bottom), (left, right), op.channels])
+
+
+def flatten(op: Flatten, x: Array) -> Array:
+    return x.reshape(len(x), 1, 1, -1)
 
 
 def max_pool(op: MaxPool, x: Array) -> Array:
@@ -182,6 +238,14 @@ RULES: dict[type[Op], Callable[..., Array]] = {
     Concat: concat,
     GlobalSum: global_sum,
     Dense: dense,
+    Mul: mul,
+    Scale: scale,
+    PRelu: prelu,
+    Sigmoid: sigmoid,
+    Softmax: softmax,
+    Slice: channels,
+    Pad: pad,
+    Flatten: flatten,
 }
 
 
@@ -190,7 +254,7 @@ def trace(program: Program, images: Array) -> dict[str, Array]:
 
     Args:
         program: a well-formed Program.
-        images: uint8 ``[N, H, W, C]``.
+        images: uint8 (or float32, as the Program says) ``[N, H, W, C]``.
 
     Returns:
         ``{"input": images, op name: value}``; the last op's value is ``[N, 1, 1, classes]``.
@@ -200,7 +264,7 @@ def trace(program: Program, images: Array) -> dict[str, Array]:
         ValueError: if ``images`` has the wrong shape or dtype.
     """
     verify(program)
-    check_images(images, program.input_shape)
+    check_images(images, program)
     values: dict[str, Array] = {INPUT: images}
     for op in program.ops:
         rule = RULES.get(type(op))
@@ -211,8 +275,8 @@ def trace(program: Program, images: Array) -> dict[str, Array]:
 
 
 def run(program: Program, images: Array, batch: int = 64) -> NDArray[np.float32]:
-    """Logits float32 ``[N, classes]`` of uint8 ``images``, ``batch`` at a time (less memory)."""
-    check_images(images, program.input_shape)
+    """Logits float32 ``[N, classes]`` of ``images``, ``batch`` at a time (less memory)."""
+    check_images(images, program)
     last = program.ops[-1].name
     chunks = [
         trace(program, images[start : start + batch])[last][:, 0, 0]

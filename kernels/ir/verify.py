@@ -13,10 +13,13 @@ import numpy as np
 from frostbit.kernels.ir import bits, limits, overflow
 from frostbit.kernels.ir.program import (
     INPUT,
+    INPUT_LIMIT,
     MAX_DIM,
     MAX_ELEMENTS,
     MAX_OPS,
     MAX_PARTS,
+    NO_BOUND,
+    NO_LIMIT,
     Add,
     AvgPool,
     BinaryConv,
@@ -24,14 +27,22 @@ from frostbit.kernels.ir.program import (
     Concat,
     Conv,
     Dense,
+    Flatten,
     FormatError,
     GlobalSum,
     Kind,
     MaxPool,
+    Mul,
     Op,
+    Pad,
+    PRelu,
     Program,
     Repeat,
+    Scale,
+    Sigmoid,
     Sign,
+    Slice,
+    Softmax,
     Threshold,
     ToFloat,
     ValueType,
@@ -113,6 +124,11 @@ def _binary_conv(op: BinaryConv, source: ValueType) -> ValueType:
         return _slide(op, op.window, source, out, "bits")
     _array(op, "mul", op.epilogue.mul, np.float32, (out,))
     _array(op, "add", op.epilogue.add, np.float32, (out,))
+    low, high = op.epilogue.low, op.epilogue.high
+    if not -NO_LIMIT <= low <= high <= NO_LIMIT:
+        raise _fail(op, f"clips its sums to {low} .. {high}")
+    if op.epilogue.is_clipped and source.kind != "bits":
+        raise _fail(op, "clips its sums, which needs an input of bits")
     return _slide(op, op.window, source, out, "f32")
 
 
@@ -136,6 +152,70 @@ def _concat(op: Concat, sources: tuple[ValueType, ...]) -> ValueType:
     return _sized(op, ValueType(first.kind, (*first.shape[:2], channels)))
 
 
+def _per_channel(op: Scale | PRelu, source: ValueType) -> ValueType:
+    shape = (source.shape[2],)
+    if isinstance(op, Scale):
+        _array(op, "mul", op.mul, np.float32, shape)
+        _array(op, "add", op.add, np.float32, shape)
+    else:
+        _array(op, "slope", op.slope, np.float32, shape)
+    return ValueType("f32", source.shape)
+
+
+def _mul(op: Mul, a: ValueType, b: ValueType) -> ValueType:
+    if b.shape not in (a.shape, (1, 1, a.shape[2])):
+        raise _fail(op, f"shapes {a.shape} and {b.shape}: the second must be equal or [1, 1, C]")
+    return a
+
+
+def _slice(op: Slice, source: ValueType) -> ValueType:
+    if not 0 <= op.start < op.stop <= source.shape[2]:
+        raise _fail(op, f"channels {op.start} to {op.stop} of {source.shape[2]}")
+    return ValueType(source.kind, (*source.shape[:2], op.stop - op.start))
+
+
+def _pad(op: Pad, source: ValueType) -> ValueType:
+    if len(op.pads) != 4 or len(op.channels) != 2 or min(*op.pads, *op.channels) < 0:
+        raise _fail(op, f"impossible pads {op.pads}, channels {op.channels}")
+    top, left, bottom, right = op.pads
+    height, width, channels = source.shape
+    shape = (height + top + bottom, width + left + right, channels + sum(op.channels))
+    return _sized(op, ValueType("f32", shape))
+
+
+def _flatten(op: Flatten, source: ValueType) -> ValueType:
+    height, width, channels = source.shape
+    return _sized(op, ValueType(source.kind, (1, 1, height * width * channels)))
+
+
+def _clip(op: Clip, source: ValueType) -> ValueType:
+    if not -NO_BOUND <= op.low <= op.high <= NO_BOUND:
+        raise _fail(op, f"clips to {op.low} .. {op.high}")
+    return source
+
+
+def _reordered(op: Op, source: ValueType) -> ValueType | None:
+    """Output of the ops that only move or scale values; None of any other."""
+    match op:
+        case Scale() | PRelu():
+            return _per_channel(op, source)
+        case Slice():
+            return _slice(op, source)
+        case Pad():
+            return _pad(op, source)
+        case Flatten():
+            return _flatten(op, source)
+        case Clip():
+            return _clip(op, source)
+        case Sigmoid():
+            return source
+        case Softmax():
+            if source.shape[:2] != (1, 1):
+                raise _fail(op, f"needs a [1, 1, C] input, got {source.shape}")
+            return source
+    return None
+
+
 def output_type(op: Op, sources: tuple[ValueType, ...]) -> ValueType:
     """Type of ``op``'s output for inputs of the right kinds; FormatError if the op is wrong."""
     source = sources[0]
@@ -146,10 +226,10 @@ def output_type(op: Op, sources: tuple[ValueType, ...]) -> ValueType:
             return _binary_conv(op, source)
         case Sign():
             return ValueType("bits", source.shape)
-        case Clip():
-            return source
         case ToFloat():
             return ValueType("f32", source.shape)
+        case Mul():
+            return _mul(op, source, sources[1])
         case Add():
             if sources[1].shape != source.shape:
                 raise _fail(op, f"shapes {source.shape} and {sources[1].shape} differ")
@@ -172,7 +252,10 @@ def output_type(op: Op, sources: tuple[ValueType, ...]) -> ValueType:
             return ValueType("f32", (1, 1, source.shape[2]))
         case Dense():
             return _dense(op, source)
-    raise _fail(op, "unknown op")
+    moved = _reordered(op, source)
+    if moved is None:
+        raise _fail(op, "unknown op")
+    return moved
 
 
 ACCEPTS: dict[type[Op], tuple[tuple[Kind, ...], ...]] = {
@@ -188,6 +271,14 @@ ACCEPTS: dict[type[Op], tuple[tuple[Kind, ...], ...]] = {
     Concat: (("f32", "bits"),),
     GlobalSum: (("f32", "bits"),),
     Dense: (("f32",),),
+    Mul: (("f32",), ("f32",)),
+    Scale: (("u8", "f32"),),
+    PRelu: (("f32",),),
+    Sigmoid: (("f32",),),
+    Softmax: (("f32",),),
+    Slice: (("f32", "bits"),),
+    Pad: (("f32",),),
+    Flatten: (("f32", "bits"),),
 }
 """Kinds that each input may have; those of a Concat are all as its first."""
 
@@ -210,6 +301,20 @@ def _check_inputs(op: Op, types: dict[str, ValueType]) -> None:
             raise _fail(op, f"input '{source}' is {types[source].kind}, needs {kinds}")
 
 
+def _check_preprocessing(program: Program) -> None:
+    if program.input_kind not in ("u8", "f32"):
+        raise FormatError(f"the input is {program.input_kind!r}, not u8 or f32")
+    known = program.preprocessing
+    if known is None:
+        return
+    if program.input_kind != "f32":
+        raise FormatError("preprocessing is for a float input only")
+    if not len(known.mul) == len(known.add) == program.input_shape[2]:
+        raise FormatError("preprocessing needs a factor and an addend per input channel")
+    if not all(abs(number) <= INPUT_LIMIT for number in (*known.mul, *known.add)):
+        raise FormatError(f"a number of the preprocessing is beyond {INPUT_LIMIT:g}")
+
+
 def infer_types(program: Program) -> dict[str, ValueType]:
     """Verify ``program`` and return the type of every value, ``"input"`` included.
 
@@ -223,7 +328,8 @@ def infer_types(program: Program) -> dict[str, ValueType]:
         raise FormatError(f"input shape {program.input_shape} is too large")
     if not 1 <= len(program.ops) <= MAX_OPS:
         raise FormatError(f"a program has 1 to {MAX_OPS} ops, this one {len(program.ops)}")
-    types = {INPUT: ValueType("u8", program.input_shape)}
+    _check_preprocessing(program)
+    types = {INPUT: ValueType(program.input_kind, program.input_shape)}
     for op in program.ops:
         if not op.name or op.name in types:
             raise _fail(op, "the name is empty or already taken")

@@ -130,7 +130,7 @@ def verify(
     Source: the reference, :mod:`frostbit.kernels.ir.reference`, defines correct; bits must be
     equal, logits too where :mod:`frostbit.kernels.ir.exact` proves them.
     """
-    check_images(images, program.input_shape)
+    check_images(images, program)
     if labels is not None and np.shape(labels) != (len(images),):
         raise ValueError(f"labels must be [{len(images)}], got {list(np.shape(labels))}")
     names = verifying.check_formats(formats)

@@ -7,7 +7,7 @@ hand.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from hypothesis import assume
@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from frostbit.kernels.ir import bits, exact
 from frostbit.kernels.ir.program import (
     INPUT,
+    NO_BOUND,
+    NO_LIMIT,
     Add,
     Affine,
     AvgPool,
@@ -25,12 +27,21 @@ from frostbit.kernels.ir.program import (
     Concat,
     Conv,
     Dense,
+    Flatten,
     GlobalSum,
     MaxPool,
+    Mul,
     Op,
+    Pad,
+    PRelu,
+    Preprocessing,
     Program,
     Repeat,
+    Scale,
+    Sigmoid,
     Sign,
+    Slice,
+    Softmax,
     Threshold,
     ToFloat,
     ValueType,
@@ -43,11 +54,13 @@ STEP = 2.0**-6
 class Builder:
     """Appends ops to a Program and keeps track of the types; each method returns a name."""
 
-    def __init__(self, shape: tuple[int, int, int], seed: int = 0) -> None:
-        self.shape = shape
+    def __init__(
+        self, shape: tuple[int, int, int], seed: int = 0, kind: Literal["u8", "f32"] = "u8"
+    ) -> None:
+        self.shape, self.kind = shape, kind
         self.rng = np.random.default_rng(seed)
         self.ops: list[Op] = []
-        self.types: dict[str, ValueType] = {INPUT: ValueType("u8", shape)}
+        self.types: dict[str, ValueType] = {INPUT: ValueType(kind, shape)}
 
     def grid(self, shape: tuple[int, ...], largest: int = 32) -> NDArray[np.float32]:
         """float32 of ``shape``: random multiples of ``STEP``, at most ``largest`` steps."""
@@ -82,6 +95,7 @@ class Builder:
         groups: int = 1,
         pad_value: int = 1,
         affine: bool = True,
+        limits: tuple[int, int] | None = None,
         words: bits.Words | None = None,
     ) -> str:
         """Binary convolution; random weights and epilogue unless ``words`` are given."""
@@ -92,7 +106,8 @@ class Builder:
         taps = window.kernel[0] * window.kernel[1] * inside
         epilogue: Affine | Threshold
         if affine:
-            epilogue = Affine(self.grid((out,), 16), self.grid((out,)))
+            mul, add = self.grid((out,), 16), self.grid((out,))
+            epilogue = Affine(mul, add) if limits is None else Affine(mul, add, *limits)
         else:
             spread = max(1, int(2 * taps**0.5))
             level = self.rng.integers(-spread, spread + 1, out).clip(-taps, taps + 1)
@@ -107,9 +122,56 @@ class Builder:
         """Signs of a float map."""
         return self._append(Sign(self._name("sign"), (source,)), "bits", self.types[source].shape)
 
-    def clip(self, source: str) -> str:
-        """Float map clipped to -1 .. 1."""
-        return self._append(Clip(self._name("clip"), (source,)), "f32", self.types[source].shape)
+    def clip(self, source: str, low: float = -1.0, high: float = 1.0) -> str:
+        """Float map clipped, by default to -1 .. 1."""
+        op = Clip(self._name("clip"), (source,), low, high)
+        return self._append(op, "f32", self.types[source].shape)
+
+    def mul(self, a: str, b: str) -> str:
+        """Product of two float maps, or of one and a ``[1, 1, C]``."""
+        return self._append(Mul(self._name("mul"), (a, b)), "f32", self.types[a].shape)
+
+    def scale(self, source: str) -> str:
+        """Random factor and addend per channel."""
+        shape = self.types[source].shape
+        mul, add = self.grid((shape[2],), 16), self.grid((shape[2],))
+        return self._append(Scale(self._name("scale"), (source,), mul, add), "f32", shape)
+
+    def prelu(self, source: str) -> str:
+        """Random slope per channel where negative."""
+        shape = self.types[source].shape
+        op = PRelu(self._name("prelu"), (source,), self.grid((shape[2],), 16))
+        return self._append(op, "f32", shape)
+
+    def sigmoid(self, source: str) -> str:
+        """Logistic function of a float map."""
+        shape = self.types[source].shape
+        return self._append(Sigmoid(self._name("sigmoid"), (source,)), "f32", shape)
+
+    def softmax(self, source: str) -> str:
+        """Softmax of a ``[1, 1, C]``."""
+        shape = self.types[source].shape
+        return self._append(Softmax(self._name("softmax"), (source,)), "f32", shape)
+
+    def slice(self, source: str, start: int, stop: int) -> str:
+        """Some channels."""
+        kind, (height, width, _) = self.types[source].kind, self.types[source].shape
+        op = Slice(self._name("slice"), (source,), start, stop)
+        return self._append(op, kind, (height, width, stop - start))
+
+    def pad(
+        self, source: str, pads: tuple[int, int, int, int], channels: tuple[int, int] = (0, 0)
+    ) -> str:
+        """Zeros around a float map."""
+        height, width, inside = self.types[source].shape
+        size = (height + pads[0] + pads[2], width + pads[1] + pads[3], inside + sum(channels))
+        return self._append(Pad(self._name("pad"), (source,), pads, channels), "f32", size)
+
+    def flatten(self, source: str) -> str:
+        """All values of a map as channels of one pixel."""
+        kind, (height, width, channels) = self.types[source].kind, self.types[source].shape
+        op = Flatten(self._name("flat"), (source,))
+        return self._append(op, kind, (1, 1, height * width * channels))
 
     def to_float(self, source: str) -> str:
         """Bits as floats."""
@@ -165,17 +227,28 @@ class Builder:
         """Program of the ops so far."""
         last = self.types[self.ops[-1].name].shape[2]
         names = tuple(f"class {i}" for i in range(last))
-        return Program(self.shape, tuple(self.ops), "", names)
+        known = None
+        if self.kind == "f32":
+            channels = self.shape[2]
+            known = Preprocessing((2.0 / 255,) * channels, (-1.0,) * channels)
+        return Program(self.shape, tuple(self.ops), "", names, "", self.kind, known)
 
-    def images(self, count: int) -> NDArray[np.uint8]:
-        """Random images uint8 ``[count, H, W, C]``."""
-        return self.rng.integers(0, 256, (count, *self.shape), dtype=np.uint8)
+    def images(self, count: int) -> NDArray[Any]:
+        """Random images ``[count, H, W, C]``, as :func:`random_images` makes them."""
+        return _images(self.rng, (count, *self.shape), self.kind)
 
 
-def random_images(program: Program, count: int, seed: int = 0) -> NDArray[np.uint8]:
-    """Random uint8 images ``[count, H, W, C]`` for ``program``."""
+def _images(rng: np.random.Generator, shape: tuple[int, ...], kind: str) -> NDArray[Any]:
+    """uint8, or float32 multiples of 1/16 in -4 .. 4."""
+    if kind == "u8":
+        return rng.integers(0, 256, shape, dtype=np.uint8)
+    return np.asarray(rng.integers(-64, 65, shape) / 16, np.float32)
+
+
+def random_images(program: Program, count: int, seed: int = 0) -> NDArray[Any]:
+    """Random images ``[count, H, W, C]`` for ``program``: uint8 or float32, as it takes them."""
     rng = np.random.default_rng(seed)
-    return rng.integers(0, 256, (count, *program.input_shape), dtype=np.uint8)
+    return _images(rng, (count, *program.input_shape), program.input_kind)
 
 
 CHANNELS = st.one_of(st.sampled_from([1, 3, 31, 32, 33, 63, 64, 65]), st.integers(1, 200))
@@ -319,16 +392,68 @@ def _next_from_bits(draw: st.DrawFn, b: Builder, x: str) -> str:
     return _binary_conv(draw, b, x)
 
 
+def _clipped(draw: st.DrawFn, b: Builder, x: str) -> str:
+    """Append a binary convolution whose accumulators are clipped."""
+    height, width, channels = b.types[x].shape
+    window = draw(windows((height, width)))
+    low = draw(st.integers(-channels, channels))
+    limits = (low, draw(st.sampled_from([low, low + 3, 6 + max(low, 0), NO_LIMIT])))
+    return b.binary_conv(x, draw(CHANNELS), window, pad_value=1, limits=limits)
+
+
+def _next_foreign(draw: st.DrawFn, b: Builder, x: str) -> str:
+    """Append a random op that only networks read from other people's files have."""
+    kind, (height, width, channels) = b.types[x].kind, b.types[x].shape
+    ops = ["slice", *(["flatten"] if height * width * channels <= 300 else [])]
+    ops += ["clipped", "clipped"] if kind == "bits" else ["clip", "mul", "vector", "scale"]
+    ops += [] if kind == "bits" else ["prelu", "sigmoid", "pad", "pad"]
+    match draw(st.sampled_from(ops)):
+        case "slice":
+            start = draw(st.integers(0, channels - 1))
+            return b.slice(x, start, draw(st.integers(start + 1, channels)))
+        case "flatten":
+            return b.flatten(x)
+        case "clipped":
+            return _clipped(draw, b, x)
+        case "clip":
+            return b.clip(x, *draw(st.sampled_from([(0.0, NO_BOUND), (0.0, 6.0), (-0.5, 2.0)])))
+        case "mul":
+            return b.mul(x, x)
+        case "vector":
+            return b.mul(x, b.sigmoid(b.global_sum(x)))
+        case "scale":
+            return b.scale(x)
+        case "prelu":
+            return b.prelu(x)
+        case "sigmoid":
+            return b.sigmoid(x)
+    pads = draw(st.tuples(*[st.integers(0, 2)] * 4))
+    return b.pad(x, pads, draw(st.tuples(st.integers(0, 40), st.integers(0, 40))))
+
+
 @st.composite
-def programs(draw: st.DrawFn) -> Program:
-    """A random valid Program of any ops, from 1x1 to 9x9 pixels."""
+def programs(draw: st.DrawFn, foreign: bool = False) -> Program:
+    """A random valid Program of any ops, from 1x1 to 9x9 pixels.
+
+    With ``foreign`` it has ops that only imported networks have, perhaps a float input, and
+    perhaps ends in a Softmax.
+    """
     shape = (draw(st.integers(1, 9)), draw(st.integers(1, 9)), draw(st.integers(1, 4)))
-    b = Builder(shape, draw(st.integers(0, 2**32 - 1)))
-    x = b.conv(INPUT, draw(CHANNELS), draw(windows(shape[:2])))
+    kind = draw(st.sampled_from(["u8", "f32"])) if foreign else "u8"
+    b = Builder(shape, draw(st.integers(0, 2**32 - 1)), kind)
+    x = INPUT
+    if foreign and draw(st.booleans()):
+        x = b.scale(x)
+    x = b.conv(x, draw(CHANNELS), draw(windows(shape[:2])))
     for _ in range(draw(st.integers(0, 6))):
         step = _next_from_floats if b.types[x].kind == "f32" else _next_from_bits
+        if foreign and draw(st.booleans()):
+            step = _next_foreign
         x = step(draw, b, x)
-    return b.finish(x, draw(st.integers(1, 40)))
+    program = b.finish(x, draw(st.integers(1, 40)))
+    if foreign and draw(st.booleans()):
+        b.softmax(program.ops[-1].name)
+    return b.program()
 
 
 @st.composite

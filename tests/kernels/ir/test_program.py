@@ -10,7 +10,7 @@ from frostbit.kernels.ir import bits
 from frostbit.kernels.ir.program import OP_TYPES, FormatError, Program, Threshold, Window
 from frostbit.kernels.ir.reference import RULES
 from frostbit.kernels.ir.verify import ACCEPTS, infer_types
-from tests.nets import every_op
+from tests.nets import every_op, imported
 
 
 def changed(program: Program, name: str, /, **fields: Any) -> Program:
@@ -20,8 +20,8 @@ def changed(program: Program, name: str, /, **fields: Any) -> Program:
 
 
 def test_every_op_is_used_and_known_everywhere() -> None:
-    program = every_op()
-    assert {type(op).__name__ for op in program.ops} == set(OP_TYPES)
+    ops = (*every_op().ops, *imported().ops)
+    assert {type(op).__name__ for op in ops} == set(OP_TYPES)
     assert set(ACCEPTS) == set(RULES) == set(OP_TYPES.values())
 
 
