@@ -39,6 +39,7 @@ from frostbit.kernels.ir.program import (
     Pad,
     PRelu,
     Program,
+    Quantize,
     Repeat,
     Scale,
     Sigmoid,
@@ -221,6 +222,13 @@ def _prelu(op: PRelu, source: Grid) -> Grid:
     return _made(source.exponent + grid_exponent(op.slope), bound, source.exact)
 
 
+def _quantize(op: Quantize, source: Grid) -> Grid:
+    """A quotient by a power of two is exact; another may round to either side of a half."""
+    bound = np.full_like(source.bound, op.step * max(abs(op.low), abs(op.high)))
+    by_shift = math.frexp(op.step)[0] == 0.5
+    return _made(grid_exponent(np.array([op.step])), bound, source.exact and by_shift)
+
+
 def _rounded(op: Sigmoid | Softmax, source: Grid) -> Grid:
     return Grid(MANTISSA_BITS, np.ones_like(source.bound), False)
 
@@ -248,6 +256,7 @@ RULES: dict[type[Op], Callable[..., Grid]] = {
     Mul: _mul,
     Scale: _scale,
     PRelu: _prelu,
+    Quantize: _quantize,
     Sigmoid: _rounded,
     Softmax: _rounded,
     Slice: _slice,

@@ -30,6 +30,7 @@ from frostbit.kernels.ir.program import (
     Op,
     PRelu,
     Program,
+    Quantize,
     Scale,
     Sigmoid,
     Sign,
@@ -67,6 +68,8 @@ def _largest(op: Op, sources: Sequence[float], pixels: int) -> tuple[float, floa
             return max(counted, result), result
         case Sign() | ToFloat() | Sigmoid():
             return source, 1.0
+        case Quantize():
+            return source / op.step, op.step * max(abs(op.low), abs(op.high))
         case Softmax():
             return 2.0 * source, 1.0
         case Clip():

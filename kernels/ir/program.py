@@ -241,6 +241,22 @@ class PRelu(Op):
 
 
 @dataclass(frozen=True, eq=False)
+class Quantize(Op):
+    """``step * clip(round(x / step), low, high)``, f32; halves round to even.
+
+    The quotient is that of float32, as QONNX's ``Quant`` computes it (there the zero point is 0).
+
+    Attributes:
+        step: > 0.
+        low, high: whole numbers.
+    """
+
+    step: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, eq=False)
 class Sigmoid(Op):
     """``1 / (1 + exp(-x))``, f32."""
 
@@ -322,7 +338,7 @@ OP_TYPES: dict[str, type[Op]] = {
     cls.__name__: cls
     for cls in (
         Conv, BinaryConv, Sign, Clip, ToFloat, Add, MaxPool, AvgPool, Repeat, Concat, GlobalSum,
-        Dense, Mul, Scale, PRelu, Sigmoid, Softmax, Slice, Pad, Flatten,
+        Dense, Mul, Scale, PRelu, Quantize, Sigmoid, Softmax, Slice, Pad, Flatten,
     )
 }  # fmt: skip
 

@@ -34,6 +34,7 @@ from frostbit.kernels.ir.program import (
     Pad,
     PRelu,
     Program,
+    Quantize,
     Repeat,
     Scale,
     Sigmoid,
@@ -172,6 +173,11 @@ def prelu(op: PRelu, x: Array) -> Array:
     return np.where(x >= 0, x, x * op.slope)
 
 
+def quantize(op: Quantize, x: Array) -> Array:
+    steps = np.rint(x / np.float32(op.step))
+    return np.clip(steps, np.float32(op.low), np.float32(op.high)) * np.float32(op.step)
+
+
 def sigmoid(op: Sigmoid, x: Array) -> Array:
     return np.exp(-np.logaddexp(0.0, -x.astype(np.float64))).astype(np.float32)
 
@@ -241,6 +247,7 @@ RULES: dict[type[Op], Callable[..., Array]] = {
     Mul: mul,
     Scale: scale,
     PRelu: prelu,
+    Quantize: quantize,
     Sigmoid: sigmoid,
     Softmax: softmax,
     Slice: channels,

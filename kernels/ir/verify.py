@@ -37,6 +37,7 @@ from frostbit.kernels.ir.program import (
     Pad,
     PRelu,
     Program,
+    Quantize,
     Repeat,
     Scale,
     Sigmoid,
@@ -194,6 +195,13 @@ def _clip(op: Clip, source: ValueType) -> ValueType:
     return source
 
 
+def _quantize(op: Quantize, source: ValueType) -> ValueType:
+    whole = all(abs(end) < 2**24 and end == int(end) for end in (op.low, op.high))
+    if not (2.0**-60 <= op.step <= 2.0**60 and whole and op.low <= op.high):
+        raise _fail(op, f"impossible steps of {op.step}, {op.low} to {op.high}")
+    return source
+
+
 def _reordered(op: Op, source: ValueType) -> ValueType | None:
     """Output of the ops that only move or scale values; None of any other."""
     match op:
@@ -207,6 +215,8 @@ def _reordered(op: Op, source: ValueType) -> ValueType | None:
             return _flatten(op, source)
         case Clip():
             return _clip(op, source)
+        case Quantize():
+            return _quantize(op, source)
         case Sigmoid():
             return source
         case Softmax():
@@ -274,6 +284,7 @@ ACCEPTS: dict[type[Op], tuple[tuple[Kind, ...], ...]] = {
     Mul: (("f32",), ("f32",)),
     Scale: (("u8", "f32"),),
     PRelu: (("f32",),),
+    Quantize: (("f32",),),
     Sigmoid: (("f32",),),
     Softmax: (("f32",),),
     Slice: (("f32", "bits"),),

@@ -36,6 +36,7 @@ from frostbit.kernels.ir.program import (
     PRelu,
     Preprocessing,
     Program,
+    Quantize,
     Repeat,
     Scale,
     Sigmoid,
@@ -142,6 +143,11 @@ class Builder:
         shape = self.types[source].shape
         op = PRelu(self._name("prelu"), (source,), self.grid((shape[2],), 16))
         return self._append(op, "f32", shape)
+
+    def quantize(self, source: str, step: float, low: float, high: float) -> str:
+        """Float map rounded to steps."""
+        op = Quantize(self._name("quantize"), (source,), step, low, high)
+        return self._append(op, "f32", self.types[source].shape)
 
     def sigmoid(self, source: str) -> str:
         """Logistic function of a float map."""
@@ -406,7 +412,7 @@ def _next_foreign(draw: st.DrawFn, b: Builder, x: str) -> str:
     kind, (height, width, channels) = b.types[x].kind, b.types[x].shape
     ops = ["slice", *(["flatten"] if height * width * channels <= 300 else [])]
     ops += ["clipped", "clipped"] if kind == "bits" else ["clip", "mul", "vector", "scale"]
-    ops += [] if kind == "bits" else ["prelu", "sigmoid", "pad", "pad"]
+    ops += [] if kind == "bits" else ["prelu", "quantize", "sigmoid", "pad", "pad"]
     match draw(st.sampled_from(ops)):
         case "slice":
             start = draw(st.integers(0, channels - 1))
@@ -425,6 +431,8 @@ def _next_foreign(draw: st.DrawFn, b: Builder, x: str) -> str:
             return b.scale(x)
         case "prelu":
             return b.prelu(x)
+        case "quantize":
+            return b.quantize(x, draw(st.sampled_from([0.25, 0.3])), -8.0, 7.0)
         case "sigmoid":
             return b.sigmoid(x)
     pads = draw(st.tuples(*[st.integers(0, 2)] * 4))

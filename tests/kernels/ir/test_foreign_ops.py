@@ -70,7 +70,8 @@ def test_ops_match_torch() -> None:
     x = b.conv(INPUT, 6, Window((2, 2)))
     names = [
         b.clip(x, 0.0, NO_BOUND), b.clip(x, 0.0, 6.0), b.scale(x), b.prelu(x), b.sigmoid(x),
-        b.slice(x, 1, 4), b.pad(x, (1, 0, 2, 1), (2, 1)), b.flatten(x),
+        b.quantize(x, 0.3, -4.0, 3.0), b.slice(x, 1, 4), b.pad(x, (1, 0, 2, 1), (2, 1)),
+        b.flatten(x),
     ]  # fmt: skip
     vector = b.sigmoid(b.global_sum(x))
     names.append(b.mul(x, vector))
@@ -83,10 +84,11 @@ def test_ops_match_torch() -> None:
     expected = [
         F.relu(y), F.relu6(y),
         y * torch.from_numpy(scale.mul).view(-1, 1, 1) + torch.from_numpy(scale.add).view(-1, 1, 1),
-        F.prelu(y, torch.from_numpy(prelu.slope)), torch.sigmoid(y), y[:, 1:4],
+        F.prelu(y, torch.from_numpy(prelu.slope)), torch.sigmoid(y),
+        torch.fake_quantize_per_tensor_affine(y, 0.3, 0, -4, 3), y[:, 1:4],
         F.pad(y, (0, 1, 1, 2, 2, 1)), torch.flatten(y.permute(0, 2, 3, 1), 1)[:, :, None, None],
         y * torch.from_numpy(values[vector]).permute(0, 3, 1, 2),
-        torch.from_numpy(values[ops[names[9]].inputs[0]]).permute(0, 3, 1, 2).softmax(1),
+        torch.from_numpy(values[ops[names[10]].inputs[0]]).permute(0, 3, 1, 2).softmax(1),
     ]  # fmt: skip
     for name, wanted in zip(names, expected, strict=True):
         found = values[name]
@@ -164,5 +166,7 @@ def test_impossible_ops_are_refused() -> None:
     refused("slice", (2, 9), "channels 2 to 9 of 6")
     refused("slice", (2, 2), "channels 2 to 2 of 6")
     refused("pad", ((0, 0, 0, -1),), "impossible pads")
+    refused("quantize", (0.0, 0.0, 1.0), "impossible steps")
+    refused("quantize", (1.0, 0.5, 1.0), "impossible steps")
     refused("softmax", (), r"\[1, 1, C\]")
     refused("mul", (INPUT,), "is u8")
