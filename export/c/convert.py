@@ -28,6 +28,7 @@ from frostbit.export.c.functions import source_of
 from frostbit.export.c.header import PREFIX, check_prefix
 from frostbit.export.c.steps import elements, places, steps_of
 from frostbit.export.errors import ExportError
+from frostbit.export.unsupported import require_plain
 from frostbit.kernels.ir.exact import analyse
 from frostbit.kernels.ir.file import program_hash
 from frostbit.kernels.ir.program import INPUT, BinaryConv, Op, Program, Threshold, ValueType
@@ -222,6 +223,7 @@ def convert(program: Program, prefix: str = PREFIX) -> bytes:
     """
     check_prefix(prefix)
     types, result = infer_types(program), program.ops[-1].name
+    require_plain(program, "C")
     for op in program.ops:
         if type(op) not in RULES:
             raise ExportError(f"op '{op.name}': C export has no {type(op).__name__}")

@@ -49,6 +49,7 @@ import numpy as np
 from frostbit.export.errors import ExportError
 from frostbit.export.lce.graph import LCE_WORD_BITS, LceGraph, is_same, lce_words, reach, used_pads
 from frostbit.export.lce.padding import zero_padded
+from frostbit.export.unsupported import require_plain
 from frostbit.export.version import VERSION
 from frostbit.kernels.ir.binary_weights import as_conv
 from frostbit.kernels.ir.file import program_hash
@@ -275,6 +276,7 @@ def convert(program: Program, *, debug: bool = False) -> bytes:
         FormatError: if the program is malformed.
     """
     types = infer_types(program)
+    require_plain(program, "LCE")
     graph = LceGraph()
     values = {INPUT: graph.input((1, *program.input_shape))}
     for op in program.ops:

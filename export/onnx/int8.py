@@ -36,6 +36,7 @@ from frostbit.export.onnx.graph import (
     serialize,
     window_attributes,
 )
+from frostbit.export.unsupported import require_plain
 from frostbit.kernels.ir import bits
 from frostbit.kernels.ir.program import BinaryConv, Concat, MaxPool, Op, Program, Sign, Threshold
 from frostbit.kernels.ir.verify import infer_types
@@ -97,6 +98,7 @@ def build(program: Program, options: Options = DEFAULTS) -> onnx.ModelProto:
         FormatError: if the program is malformed.
     """
     infer_types(program)
+    require_plain(program, "ONNX")
     labelled = relabelled(program)
     held, readers = _coded(labelled)
     g = Graph(infer_types(labelled), held=held, readers=readers)

@@ -42,6 +42,7 @@ from frostbit.export.onnx.graph import (
     serialize,
     window_attributes,
 )
+from frostbit.export.unsupported import require_plain
 from frostbit.kernels.ir import bits
 from frostbit.kernels.ir.program import (
     Add,
@@ -276,6 +277,7 @@ def build(program: Program, options: Options = DEFAULTS, *, packed: bool = True)
         FormatError: if the program is malformed.
     """
     infer_types(program)
+    require_plain(program, "ONNX")
     labelled = relabelled(program)
     g = Graph(infer_types(labelled))
     fill(g, labelled, RULES if packed else FLOAT_RULES, options)

@@ -33,6 +33,7 @@ from frostbit.export.onnx.graph import (
     relabelled,
     serialize,
 )
+from frostbit.export.unsupported import require_plain
 from frostbit.kernels.ir.program import Affine, BinaryConv, Op, Program, Sign
 from frostbit.kernels.ir.verify import infer_types
 
@@ -102,6 +103,7 @@ def build(program: Program, options: Options = DEFAULTS) -> onnx.ModelProto:
         FormatError: if the program is malformed.
     """
     infer_types(program)
+    require_plain(program, "QONNX")
     options = dataclasses.replace(options, float_input=True)
     labelled = relabelled(program)
     g = Graph(infer_types(labelled))

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from frostbit.export.runtimes import Images, Logits, Milliseconds, time_calls
+from frostbit.export.unsupported import require_plain
 from frostbit.kernels.ir import bits
 from frostbit.kernels.ir.program import (
     INPUT,
@@ -58,6 +59,7 @@ class TorchProgram:
         self, program: Program, threads: int = 1, dtype: torch.dtype = torch.float32
     ) -> None:
         types = infer_types(program)
+        require_plain(program, "PyTorch")
         self.program, self._threads, self._dtype = program, threads, dtype
         self._signs = [op.name for op in program.ops if types[op.name].kind == "bits"]
         self._weights = {op.name: self._oihw(op) for op in program.ops if _weights(op) is not None}
