@@ -46,6 +46,9 @@ from frostbit.kernels.ir.program import (
 
 F32 = NDArray[np.float32]
 Shape: TypeAlias = tuple[int, int, int]
+MAX_COPIES, SPARE_BYTES = 4, 1 << 24
+"""Bytes of all constants, beside those of the file: numbers of 2 bytes become 4, words of 4 become
+8, and constants that the file computes are more than what they are computed from."""
 
 
 def refused(layer: str, why: str) -> FormatError:
@@ -235,11 +238,14 @@ class Builder:
         name: of the input.
         shape: ``(H, W, C)`` of the input.
         kind: as in :class:`Graph`.
+        file_bytes: size of what is read. Nodes may share an array of the file, and each makes its
+            own of it later, so the sum of all is limited by it.
     """
 
-    def __init__(self, name: str, shape: Shape, kind: str) -> None:
+    def __init__(self, name: str, shape: Shape, kind: str, file_bytes: int) -> None:
         self._input, self._kind = name, kind
         self._nodes: list[Node] = []
+        self._bytes_left = MAX_COPIES * file_bytes + SPARE_BYTES
         self._shapes = {name: _sized(shape, "the input")}
 
     def shape(self, name: str) -> Shape:
@@ -255,6 +261,11 @@ class Builder:
             raise refused(node.layer, f"gives '{node.name}', which is there already")
         if len(self._nodes) == MAX_OPS:
             raise refused(node.layer, f"more than {MAX_OPS} operators")
+        self._bytes_left -= sum(
+            value.nbytes for value in vars(node).values() if isinstance(value, np.ndarray)
+        )
+        if self._bytes_left < 0:
+            raise refused(node.layer, "the weights are far more than the file holds")
         sources = [self._shapes[name] for name in node.inputs]
         self._shapes[node.name] = _sized(output_shape(node, sources), node.layer)
         self._nodes.append(node)
