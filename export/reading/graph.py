@@ -254,6 +254,8 @@ class Builder:
 
     def add(self, node: Node) -> str:
         """Add a node and return its name; FormatError if it cannot follow those before it."""
+        if not node.inputs:
+            raise refused(node.layer, "has no input")
         for name in node.inputs:
             if name not in self._shapes:
                 raise refused(node.layer, f"reads '{name}', which nothing before it computes")
@@ -299,7 +301,7 @@ def output_shape(node: Node, sources: list[Shape]) -> Shape:
     Raises:
         FormatError: the inputs do not go together; the text names the layer.
     """
-    height, width, channels = sources[0] if sources else (0, 0, 0)
+    height, width, channels = sources[0]
     match node:
         case Conv(window=window) | BitConv(window=window):
             outputs = node.weights.shape[0] if isinstance(node, Conv) else node.words.shape[0]

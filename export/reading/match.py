@@ -1,0 +1,224 @@
+"""The Program of a graph: every node one op, its values numbers or bits as they turn out to be."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+from numpy.typing import NDArray
+
+from frostbit.export.reading.graph import (
+    F32,
+    Add,
+    AvgPool,
+    BitConv,
+    Clip,
+    Concat,
+    Conv,
+    Dense,
+    Flatten,
+    Graph,
+    MaxPool,
+    Mul,
+    Node,
+    Pad,
+    PRelu,
+    Scale,
+    Sigmoid,
+    Sign,
+    Slice,
+    Softmax,
+    refused,
+)
+from frostbit.export.reading.imported import Imported, Restored
+from frostbit.export.reading.normalise import Nodes, Total, normalise
+from frostbit.kernels.ir import bits, program
+from frostbit.kernels.ir.program import INPUT, Affine, FormatError, Program, ValueType, Window
+from frostbit.kernels.ir.verify import output_type, verify
+
+_MOST_NAME = 120
+"""Characters of an op's name: those of a file are whole paths, joined by semicolons."""
+
+
+def to_program(graph: Graph, logits: bool = False) -> Imported:
+    """Match ``graph`` with the ops of a Program.
+
+    Args:
+        graph: of a front end.
+        logits: leave out a final softmax.
+
+    Raises:
+        FormatError: what no Program can say, by layer.
+    """
+    nodes = normalise(graph)
+    notes: list[str] = []
+    if logits and isinstance(nodes[-1], Softmax) and len(nodes) > 1:
+        nodes = nodes[:-1]
+        notes.append("the final softmax is left out: the answers are logits")
+    elif logits:
+        notes.append("there is no final softmax to leave out")
+    emitter = _Emitter(graph, nodes)
+    for node in nodes:
+        emitter.emit(node)
+    made = emitter.program()
+    verify(made)
+    return Imported(
+        made, graph.kind, tuple(notes), tuple(emitter.restored), dict(emitter.source_names)
+    )
+
+
+def _readable(name: str, taken: set[str]) -> str:
+    """An op's name from a source's: its first path, letters and digits, not in ``taken``."""
+    first = name.split(";")[0].strip("/")
+    clean = re.sub(r"[^A-Za-z0-9_]+", ".", first).strip(".")[-_MOST_NAME:] or "op"
+    found, number = clean, 2
+    while found in taken:
+        found, number = f"{clean}.{number}", number + 1
+    return found
+
+
+def _sizes(weights: F32) -> F32 | None:
+    """c of each row if all its weights are +-c (or all 0), float32 ``[O]``; else None."""
+    size = np.abs(weights.reshape(len(weights), -1))
+    return size[:, 0].copy() if (size == size[:, :1]).all() else None
+
+
+class _Emitter:
+    """Adds ops in execution order; knows the type of every value."""
+
+    def __init__(self, graph: Graph, nodes: Nodes) -> None:
+        self._graph, self._last = graph, nodes[-1]
+        self._ops: list[program.Op] = []
+        self._types = {INPUT: ValueType("f32", graph.shape)}
+        self._values = {graph.input: INPUT}
+        self._as_floats: dict[str, str] = {}
+        self.restored: list[Restored] = []
+        self.source_names: dict[str, str] = {}
+
+    def _add(self, op: program.Op, layer: str) -> str:
+        try:
+            sources = tuple(self._types[name] for name in op.inputs)
+            self._types[op.name] = output_type(op, sources)
+        except FormatError as error:
+            raise refused(layer, str(error)) from error
+        self._ops.append(op)
+        return op.name
+
+    def _name(self, wanted: str) -> str:
+        return _readable(wanted, set(self._types))
+
+    def _is_bits(self, value: str) -> bool:
+        return self._types[self._values[value]].kind == "bits"
+
+    def _floats(self, value: str, layer: str) -> str:
+        """The op whose value is ``value`` as numbers; signs are unpacked once."""
+        op = self._values[value]
+        if self._types[op].kind != "bits":
+            return op
+        if op not in self._as_floats:
+            made = program.ToFloat(self._name(f"{op}.numbers"), (op,))
+            self._as_floats[op] = self._add(made, layer)
+        return self._as_floats[op]
+
+    def emit(self, node: Node) -> None:
+        """Add the op of one node."""
+        name = self._name(node.name)
+        self._values[node.name] = self._add(self._op(node, name), node.layer)
+        if not node.is_inner:
+            self.source_names[name] = node.name
+
+    def _op(self, node: Node, name: str) -> program.Op:
+        as_is = tuple(self._values[value] for value in node.inputs)
+        match node:
+            case BitConv():
+                return program.BinaryConv(
+                    name, as_is, node.window, node.words, node.channels_in, node.groups,
+                    node.pad_value, node.epilogue,
+                )  # fmt: skip
+            case Conv():
+                return self._conv(node, name, as_is)
+            case Dense() if self._is_bits(node.inputs[0]) and _sizes(node.weights) is not None:
+                kernel = node.weights[:, np.newaxis, np.newaxis, :]
+                base = {"name": node.name, "inputs": node.inputs, "layer": node.layer}
+                conv = Conv(**base, window=Window((1, 1)), weights=kernel, add=node.add)
+                return self._conv(conv, name, as_is)
+            case MaxPool():
+                return program.MaxPool(name, as_is, node.window)
+            case Slice():
+                return program.Slice(name, as_is, node.start, node.stop)
+            case Flatten():
+                return program.Flatten(name, as_is)
+            case Total():
+                return program.GlobalSum(name, as_is)
+            case Concat() if all(self._is_bits(value) for value in node.inputs):
+                return program.Concat(name, as_is)
+        return self._float_op(node, name)
+
+    def _float_op(self, node: Node, name: str) -> program.Op:
+        inputs = tuple(self._floats(value, node.layer) for value in node.inputs)
+        match node:
+            case Sign():
+                return program.Sign(name, inputs)
+            case Concat():
+                return program.Concat(name, inputs)
+            case Add():
+                return program.Add(name, inputs)
+            case Mul():
+                sizes = [self._types[value].shape for value in inputs]
+                ordered = inputs if np.prod(sizes[0]) >= np.prod(sizes[1]) else inputs[::-1]
+                return program.Mul(name, ordered)
+            case Scale():
+                return program.Scale(name, inputs, node.mul, node.add)
+            case Clip():
+                return program.Clip(name, inputs, node.low, node.high)
+            case PRelu():
+                return program.PRelu(name, inputs, node.slope)
+            case Sigmoid():
+                return program.Sigmoid(name, inputs)
+            case Softmax():
+                return program.Softmax(name, inputs)
+            case AvgPool():
+                return program.AvgPool(name, inputs, node.window)
+            case Pad():
+                return program.Pad(name, inputs, node.pads, node.channels)
+            case Dense():
+                return program.Dense(name, inputs, _plain(node.weights), _plain(node.add))
+        raise TypeError(f"no op for {type(node).__name__}")
+
+    def _conv(self, node: Conv, name: str, inputs: tuple[str, ...]) -> program.Op:
+        """A convolution, of one bit where signs meet weights of +-c."""
+        size = _sizes(node.weights) if self._is_bits(node.inputs[0]) else None
+        channels = node.weights.shape[3]
+        if size is None:
+            pad_value = np.zeros(channels * node.groups, np.uint8)
+            return program.Conv(
+                name, inputs, node.window, _plain(node.weights), _plain(node.add), pad_value,
+                node.groups,
+            )  # fmt: skip
+        words = bits.pack(node.weights)
+        self.restored.append(
+            Restored(node.layer, node.weights.size, node.weights.nbytes, words.nbytes)
+        )
+        epilogue = Affine(_plain(size), _plain(node.add))
+        return program.BinaryConv(
+            name, inputs, node.window, words, channels, node.groups, 0, epilogue
+        )
+
+    def program(self) -> Program:
+        """The Program of all that was added."""
+        last = self._floats(self._last.name, self._last.layer)
+        shape = self._types[last].shape
+        if shape[:2] != (1, 1):
+            raise refused(
+                self._last.layer, f"the answer is a map {list(shape)}, not one row of numbers"
+            )
+        classes = tuple(str(number) for number in range(shape[2]))
+        return Program(
+            self._graph.shape, tuple(self._ops), "", classes, input_kind="f32",
+            preprocessing=self._graph.preprocessing,
+        )  # fmt: skip
+
+
+def _plain(array: NDArray[np.float32]) -> F32:
+    """In the machine's own order of bytes and of axes."""
+    return np.ascontiguousarray(array, np.float32)
