@@ -61,7 +61,7 @@ ALLOWED = {
     "pipeline.errors": "",
     "pipeline": "",
     "export.model_file": "kernels.ir",
-    "export.reading": "kernels.ir",
+    "export.reading": "export.lce export.summary export.errors kernels.ir",
     "export.sizes": "export.lce export.onnx export.errors kernels.ir",
     "export.parity": "export.runtimes export.errors kernels.ir",
     "export.c": "export.runtimes export.unsupported export.errors kernels.plan kernels.ir",

@@ -47,8 +47,8 @@ OPERATORS = {code: name for name, code in BUILTIN_OPERATORS.items()} | {
     45: "STRIDED_SLICE", 46: "BIDIRECTIONAL_SEQUENCE_RNN", 49: "SPLIT",
     52: "BIDIRECTIONAL_SEQUENCE_LSTM", 53: "CAST", 54: "PRELU", 55: "MAXIMUM", 57: "MINIMUM",
     62: "GREATER_EQUAL", 64: "SELECT", 67: "TRANSPOSE_CONV", 69: "TILE", 70: "EXPAND_DIMS",
-    77: "SHAPE", 82: "REDUCE_MAX", 83: "PACK", 97: "RESIZE_NEAREST_NEIGHBOR", 98: "LEAKY_RELU", 100: "MIRROR_PAD",
-    101: "ABS", 102: "SPLIT_V", 114: "QUANTIZE", 117: "HARD_SWISH", 118: "IF", 119: "WHILE",
+    77: "SHAPE", 82: "REDUCE_MAX", 83: "PACK", 97: "RESIZE_NEAREST_NEIGHBOR",
+    98: "LEAKY_RELU", 100: "MIRROR_PAD", 101: "ABS", 102: "SPLIT_V", 114: "QUANTIZE", 117: "HARD_SWISH", 118: "IF", 119: "WHILE",
     123: "SELECT_V2", 124: "DENSIFY", 126: "BATCH_MATMUL", 130: "BROADCAST_TO",
     132: "CONV_3D", 141: "CONV_3D_TRANSPOSE", 150: "GELU", 158: "SIGN",
 }  # fmt: skip
@@ -157,6 +157,7 @@ class Table:
     def table(self, slot: int) -> Table | None:
         at = self.place(slot)
         return None if at is None else Table(self._data, at + _number(self._data, "<I", at))
+
     def vector(self, slot: int, width: int) -> tuple[int, int]:
         """Position and length of a vector whose entries have ``width`` bytes."""
         at = self.place(slot)

@@ -139,8 +139,10 @@ class _Emitter:
                 return self._conv(node, name, as_is)
             case Dense() if self._is_bits(node.inputs[0]) and _sizes(node.weights) is not None:
                 kernel = node.weights[:, np.newaxis, np.newaxis, :]
-                base = {"name": node.name, "inputs": node.inputs, "layer": node.layer}
-                conv = Conv(**base, window=Window((1, 1)), weights=kernel, add=node.add)
+                conv = Conv(
+                    name=node.name, inputs=node.inputs, layer=node.layer,
+                    window=Window((1, 1)), weights=kernel, add=node.add,
+                )  # fmt: skip
                 return self._conv(conv, name, as_is)
             case MaxPool():
                 return program.MaxPool(name, as_is, node.window)
@@ -196,9 +198,8 @@ class _Emitter:
                 node.groups,
             )  # fmt: skip
         words = bits.pack(node.weights)
-        self.restored.append(
-            Restored(node.layer, node.weights.size, node.weights.nbytes, words.nbytes)
-        )
+        stored = len(words) * -(-node.weights[0].size // 8)  # a row of bits per output
+        self.restored.append(Restored(node.layer, node.weights.size, node.weights.nbytes, stored))
         epilogue = Affine(_plain(size), _plain(node.add))
         return program.BinaryConv(
             name, inputs, node.window, words, channels, node.groups, 0, epilogue

@@ -218,11 +218,15 @@ def _pads_folded(nodes: Nodes, shapes: dict[str, Shape]) -> Nodes:
     return left
 
 
+def _widened(window: Window, source: Pad) -> Window:
+    (a, b, c, d), (top, left, bottom, right) = window.pads, source.pads
+    return replace(window, pads=(a + top, b + left, c + bottom, d + right))
+
+
 def _padded(node: Node, source: Pad) -> Node:
     if not isinstance(node, Conv | BitConv | MaxPool | AvgPool):
         raise TypeError(f"'{node.name}' has no window")
-    pads = tuple(a + b for a, b in zip(node.window.pads, source.pads, strict=True))
-    window = replace(node.window, pads=pads)
+    window = _widened(node.window, source)
     if isinstance(node, BitConv):
         return replace(node, inputs=source.inputs, window=window, pad_value=int(source.value))
     if isinstance(node, AvgPool):
@@ -234,8 +238,7 @@ def _fits(node: Node, source: Pad, of_signs: bool) -> bool:
     """Whether ``node`` can pad by itself as ``source`` does before it."""
     if any(source.channels) or not isinstance(node, Conv | BitConv | MaxPool | AvgPool):
         return False
-    pads = tuple(a + b for a, b in zip(node.window.pads, source.pads, strict=True))
-    small = replace(node.window, pads=pads).pads_less_than_kernel()
+    small = _widened(node.window, source).pads_less_than_kernel()
     match node:
         case Conv():
             return source.value == 0.0

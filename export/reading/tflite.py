@@ -51,6 +51,7 @@ def _step(call: Call) -> None:
     if not fewest <= count <= most:
         raise call.refused(f"has {count} inputs, not {fewest} to {most}")
     rule(call)
+    call.source.release(call.operator)
 
 
 def read_graph(data: bytes) -> Graph:

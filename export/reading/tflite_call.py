@@ -126,7 +126,9 @@ class Call:
                 _same(*numbers) for numbers in zip(size[:2], kernel, strides, factors, strict=True)
             ]
         (top, bottom), (left, right) = pads
-        return Window(kernel, (strides[0], strides[1]), (top, left, bottom, right), factors[:2])
+        return Window(
+            kernel, (strides[0], strides[1]), (top, left, bottom, right), (factors[0], factors[1])
+        )
 
     def give(self, node: Node) -> None:
         """Add the node of the first result, and the activation that is fused into it."""

@@ -6,9 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 
+from frostbit.export.lce.graph import lce_words
 from frostbit.export.reading.tflite_call import BOUNDS, Call
+from frostbit.export.reading.tflite_lce import to_words
 from frostbit.export.reading.tflite_options import ACTIVATIONS
 from frostbit.export.reading.tflite_source import Constant
+from frostbit.kernels.ir import bits
 
 
 def _give(call: Call, value: Constant) -> None:
@@ -22,9 +25,7 @@ def _give(call: Call, value: Constant) -> None:
 
 
 def _reserve(call: Call) -> tuple[int, ...]:
-    shape = call.source.tensor(call.operator.outputs[0]).shape
-    call.source.reserve(shape, call.layer)
-    return shape
+    return call.source.reserve(call.operator.outputs[0], call.layer)
 
 
 def _dequantize(call: Call) -> None:
@@ -33,6 +34,25 @@ def _dequantize(call: Call) -> None:
     if value.dtype != np.float16:
         raise call.refused(f"of {value.dtype} constants cannot be read, only of float16")
     _give(call, value.astype(np.float32))
+
+
+def _quantize(call: Call) -> None:
+    """Signs of numbers, packed as LCE does."""
+    _reserve(call)
+    value = call.floats(0)
+    if not value.ndim or np.isnan(value).any():
+        raise call.refused("of NaN or of a single number")
+    packed = bits.pack(value).astype("<u8", copy=False).view("<i4")
+    _give(call, packed[..., : lce_words(value.shape[-1])])
+
+
+def _unpack(call: Call) -> None:
+    """Packed signs as numbers."""
+    shape = _reserve(call)
+    packed = call.constant(0)
+    if packed.dtype != np.int32 or not shape or packed.shape[-1:] != (lce_words(shape[-1]),):
+        raise call.refused(f"{packed.dtype} {list(packed.shape)} as {list(shape)}")
+    _give(call, bits.unpack(to_words(packed), shape[-1]).astype(np.float32))
 
 
 def _elementwise(function: Callable[..., Constant]) -> Callable[[Call], None]:
@@ -63,13 +83,15 @@ def _axes(call: Call, rank: int) -> tuple[int, ...]:
 
 
 def _mean(call: Call) -> None:
+    _reserve(call)
     value = call.floats(0)
     keep = bool(call.options["keep_dims"])
-    mean = value.astype(np.float64).mean(axis=_axes(call, value.ndim), keepdims=keep)
+    mean = value.mean(axis=_axes(call, value.ndim), keepdims=keep, dtype=np.float64)
     _give(call, np.asarray(mean, np.float32))
 
 
 def _transpose(call: Call) -> None:
+    _reserve(call)
     value = call.constant(0)
     axes = _axes(call, value.ndim)
     if len(axes) != value.ndim:
@@ -78,7 +100,7 @@ def _transpose(call: Call) -> None:
 
 
 def _reshape(call: Call) -> None:
-    value, shape = call.constant(0), call.source.tensor(call.operator.outputs[0]).shape
+    value, shape = call.constant(0), _reserve(call)
     if value.size != np.prod(shape, dtype=object):
         raise call.refused(f"{list(value.shape)} as {list(shape)}")
     _give(call, value.reshape(shape))
@@ -90,6 +112,8 @@ FOLDS: dict[str, tuple[Callable[[Call], None], int, int]] = {
     "DEQUANTIZE": (_dequantize, 1, 1),
     "DIV": (_elementwise(np.divide), 2, 2),
     "EXPAND_DIMS": (_reshape, 2, 2),
+    "LceDequantize": (_unpack, 1, 1),
+    "LceQuantize": (_quantize, 1, 1),
     "MEAN": (_mean, 2, 2),
     "MUL": (_elementwise(np.multiply), 2, 2),
     "RELU": (_elementwise(_clip(*BOUNDS["RELU"])), 1, 1),

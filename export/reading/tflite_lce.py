@@ -32,8 +32,8 @@ def keeps_words(call: Call, channels: int) -> None:
         )
 
 
-def _words(packed: Constant) -> Words:
-    """LCE's int32 ``[O, kh, kw, ceil(I / 32)]`` as our uint64 ``[O, kh, kw, ceil(I / 64)]``."""
+def to_words(packed: Constant) -> Words:
+    """LCE's int32 ``[..., ceil(I / 32)]`` as our uint64 ``[..., ceil(I / 64)]``."""
     count = packed.shape[-1]
     padded = np.zeros((*packed.shape[:-1], count + count % 2), "<i4")
     padded[..., :count] = packed
@@ -102,7 +102,7 @@ def _conv(call: Call) -> None:
     _check_epilogue(call, gives_bits, window, pad_value)
     call.give(
         BitConv(
-            name=call.name, inputs=(x,), layer=call.layer, window=window, words=_words(packed),
+            name=call.name, inputs=(x,), layer=call.layer, window=window, words=to_words(packed),
             channels_in=size[2] // groups, groups=groups, pad_value=pad_value,
             epilogue=_threshold(call, outputs, taps) if gives_bits else _affine(call, outputs),
         )

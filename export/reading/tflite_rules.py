@@ -152,11 +152,12 @@ def _pool(call: Call) -> None:
     x = call.value(0)
     kernel = (call.integer("filter_height"), call.integer("filter_width"))
     window = call.window(kernel, call.shape(x))
-    base = {"name": call.name, "layer": call.layer}
     if call.operator.name == "MAX_POOL_2D":
-        call.give(MaxPool(**base, inputs=(x,), window=window))
+        call.give(MaxPool(name=call.name, layer=call.layer, inputs=(x,), window=window))
     else:
-        call.give(AvgPool(**base, inputs=(x,), window=window, counts_pads=False))
+        call.give(
+            AvgPool(name=call.name, layer=call.layer, inputs=(x,), window=window, counts_pads=False)
+        )
 
 
 def _check_axes(call: Call) -> None:
@@ -172,17 +173,20 @@ def _reduce(call: Call) -> None:
     _check_axes(call)
     x = call.value(0)
     height, width, _ = call.shape(x)
-    base = {"name": call.name, "layer": call.layer}
     match call.operator.name:
         case "MEAN":
-            call.give(Mean(**base, inputs=(x,)))
+            call.give(Mean(name=call.name, layer=call.layer, inputs=(x,)))
         case "REDUCE_MAX":
-            call.give(MaxPool(**base, inputs=(x,), window=Window((height, width))))
+            call.give(
+                MaxPool(
+                    name=call.name, layer=call.layer, inputs=(x,), window=Window((height, width))
+                )
+            )
         case _:
             name = f"{call.name} (mean)"
             mean = call.builder.add(Mean(name=name, inputs=(x,), layer=call.layer, is_inner=True))
             mul, add = np.asarray(height * width, np.float32), np.zeros((), np.float32)
-            call.give(Scale(**base, inputs=(mean,), mul=mul, add=add))
+            call.give(Scale(name=call.name, layer=call.layer, inputs=(mean,), mul=mul, add=add))
 
 
 def _reshape(call: Call) -> None:
@@ -191,15 +195,14 @@ def _reshape(call: Call) -> None:
     before = call.shape(x)
     output = call.operator.outputs[0]
     after = call.source.shape(output, call.layer)
-    base = {"name": call.name, "layer": call.layer}
     if call.source.shape(call.index(0), call.layer) == after:
-        call.give(Identity(**base, inputs=(x,)))
+        call.give(Identity(name=call.name, layer=call.layer, inputs=(x,)))
         return
     if after[:2] != (1, 1):
         raise call.refused(f"a map {list(before)} as {list(after)}; only to a row can be read")
     if call.is_packed(0):
         keeps_words(call, before[2])
-    call.give(Flatten(**base, inputs=(x,)))
+    call.give(Flatten(name=call.name, layer=call.layer, inputs=(x,)))
 
 
 def _check_last(call: Call, axis: int, position: int) -> None:

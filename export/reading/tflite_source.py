@@ -43,6 +43,7 @@ class Source:
         self._data, self._tensors = data, model.tensors
         self._folded: dict[int, Constant] = {}
         self._bytes_left = MAX_COPIES * len(data) + SPARE_BYTES
+        self._reads = Counter(index for each in model.operators for index in each.inputs)
         self._names = _unique([readable(tensor.name) for tensor in model.tensors])
 
     def name(self, index: int) -> str:
@@ -74,17 +75,26 @@ class Source:
         numbers = np.frombuffer(self._data, _DTYPES[tensor.type], count, tensor.offset)
         return numbers.reshape(tensor.shape)
 
-    def reserve(self, shape: tuple[int, ...], layer: str) -> None:
-        """Account for a constant that is computed; FormatError if that is out of proportion."""
-        self._bytes_left -= 8 * math.prod(shape)
+    def reserve(self, index: int, layer: str) -> tuple[int, ...]:
+        """Shape of a constant before it is computed; FormatError if that is out of proportion."""
+        shape = self._tensors[index].shape
+        self._bytes_left -= 4 * math.prod(shape)
         if self._bytes_left < 0:
             raise refused(layer, "computes constants far larger than the file")
+        return shape
 
     def fold(self, index: int, value: Constant, layer: str) -> None:
-        """Make a tensor constant."""
+        """Make a tensor constant, for whose place there was a :meth:`reserve`."""
         if value.shape != self._tensors[index].shape:
             raise refused(layer, f"gives {list(value.shape)}, the file says otherwise")
         self._folded[index] = value
+
+    def release(self, operator: Operator) -> None:
+        """Forget computed constants that nothing after ``operator`` reads."""
+        for index in operator.inputs:
+            self._reads[index] -= 1
+            if index in self._folded and not self._reads[index]:
+                self._bytes_left += 4 * self._folded.pop(index).size
 
     def shape(self, index: int, layer: str) -> Shape:
         """``(H, W, C)`` of a float tensor, words instead of channels of a packed one.
