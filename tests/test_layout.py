@@ -63,13 +63,11 @@ ALLOWED = {
     "export.model_file": "kernels.ir",
     "export.reading": "export.lce export.summary export.errors kernels.ir",
     "export.sizes": "export.lce export.onnx export.errors kernels.ir",
-    "export.parity": "export.runtimes export.errors kernels.ir",
+    "export.parity": "export.runtimes export.errors export.rounding kernels.ir",
     "export.c": "export.runtimes export.unsupported export.errors kernels.plan kernels.ir",
     "export.bounded": "export.lce export.onnx export.summary export.errors",
     "export.lce": "export.summary export.version export.unsupported export.errors kernels.ir",
-    "export.onnx": (
-        "export.runtimes export.summary export.version export.unsupported export.errors kernels.ir"
-    ),
+    "export.onnx": "export.runtimes export.summary export.version export.errors kernels.ir",
     "export.runtimes": "kernels.engine kernels.ir",
     "export.summary": "kernels.ir",
     "export.synthetic": "export.errors kernels.ir",
@@ -85,6 +83,7 @@ ALLOWED = {
     "kernels.micro": "kernels.machine kernels.op_table",
     "kernels.machine": "",
     "kernels.op_table": "",
+    "export.rounding": "kernels.ir",
     "kernels.ir": "",
 }
 """Each room, topmost first, and the rooms below it from which it may import."""

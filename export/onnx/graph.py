@@ -9,6 +9,7 @@ stands behind a slash (``conv1/weights``).
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -40,7 +41,8 @@ class Options:
 
     Attributes:
         float_input: take float32 ``[N, C, H, W]`` holding whole pixel values 0..255, instead of
-            uint8 ``[N, H, W, C]``.
+            uint8 ``[N, H, W, C]``; not for an imported model, which takes float32
+            ``[N, H, W, C]`` anyway.
         licence: of the trained weights, written to the metadata key ``model_license``.
         accuracy: share of the test set, 0..1, written to the metadata; None leaves it out.
     """
@@ -88,6 +90,7 @@ class Graph:
         declared: types of further tensors, where shape inference needs them.
         held: values that their op gives as codes.
         readers: ops that read codes.
+        planar: whether the input is float32 NCHW.
     """
 
     types: dict[str, ValueType]
@@ -98,6 +101,7 @@ class Graph:
     declared: list[onnx.ValueInfoProto] = field(default_factory=list)
     held: frozenset[str] = frozenset()
     readers: frozenset[str] = frozenset()
+    planar: bool = False
 
     def constant(self, name: str, value: Array) -> str:
         """Initializer ``name``; the first value given to a name stays."""
@@ -174,17 +178,28 @@ def relabelled(program: Program) -> Program:
     return dataclasses.replace(program, ops=ops)
 
 
-def _pixels(g: Graph, options: Options) -> str:
+def takes_planar(program: Program, options: Options) -> bool:
+    """Whether a person chose float32 NCHW; ExportError where that is no choice."""
+    if options.float_input and program.input_kind == "f32":
+        raise ExportError(
+            "the model takes float32 [N, H, W, C] as it is: leave out the float input"
+        )
+    return options.float_input
+
+
+def _pixels(g: Graph) -> str:
     """Float32 NCHW pixels."""
-    if options.float_input:
+    if g.planar:
         return INPUT_NAME
-    pixels = g.node("Cast", [INPUT_NAME], f"{INPUT_NAME}/float", to=TensorProto.FLOAT)
+    pixels = INPUT_NAME
+    if g.types[INPUT].kind == "u8":
+        pixels = g.node("Cast", [INPUT_NAME], f"{INPUT_NAME}/float", to=TensorProto.FLOAT)
     return g.node("Transpose", [pixels], f"{INPUT_NAME}/nchw", perm=[0, 3, 1, 2])
 
 
-def fill(g: Graph, program: Program, rules: Mapping[type[Op], Rule], options: Options) -> None:
+def fill(g: Graph, program: Program, rules: Mapping[type[Op], Rule]) -> None:
     """Apply the rules to the ops of a relabelled Program; ExportError if one is missing."""
-    g.floats[INPUT] = _pixels(g, options)
+    g.floats[INPUT] = _pixels(g)
     for op in program.ops:
         rule = rules.get(type(op))
         if rule is None:
@@ -205,13 +220,14 @@ def _map_infos(g: Graph, value: str, batch: str | int) -> list[onnx.ValueInfoPro
     ]
 
 
-def _input_info(program: Program, batch: str | int, options: Options) -> onnx.ValueInfoProto:
-    height, width, channels = program.input_shape
-    planar: Dims = [batch, channels, height, width]
-    if options.float_input:
-        return helper.make_tensor_value_info(INPUT_NAME, TensorProto.FLOAT, planar)
+def _input_info(g: Graph, batch: str | int) -> onnx.ValueInfoProto:
+    height, width, channels = g.types[INPUT].shape
+    pixels = g.types[INPUT].kind == "u8" and not g.planar
     shape: Dims = [batch, height, width, channels]
-    return helper.make_tensor_value_info(INPUT_NAME, TensorProto.UINT8, shape)
+    if g.planar:
+        shape = [batch, channels, height, width]
+    kind = TensorProto.UINT8 if pixels else TensorProto.FLOAT
+    return helper.make_tensor_value_info(INPUT_NAME, kind, shape)
 
 
 def _metadata(program: Program, form: Form, options: Options) -> dict[str, str]:
@@ -226,6 +242,9 @@ def _metadata(program: Program, form: Form, options: Options) -> dict[str, str]:
     }
     if options.accuracy is not None:
         found["accuracy"] = f"{options.accuracy:.6f}"
+    if program.preprocessing is not None:
+        known = program.preprocessing
+        found["preprocessing"] = json.dumps({"mul": known.mul, "add": known.add})
     return dict(sorted(found.items()))
 
 
@@ -241,7 +260,7 @@ def finish(g: Graph, program: Program, form: Form, options: Options) -> onnx.Mod
     inner = list(g.declared)
     for value in g.types:
         inner += [] if value == INPUT else _map_infos(g, value, form.batch)
-    pixels = _input_info(program, form.batch, options)
+    pixels = _input_info(g, form.batch)
     constants = list(g.constants.values())
     graph = helper.make_graph(g.nodes, "frostbit", [pixels], outputs, constants, value_info=inner)
     opsets = [helper.make_opsetid("", OPSET)]

@@ -23,6 +23,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
+from frostbit.export.onnx import maps
 from frostbit.export.onnx import packed as to_onnx
 from frostbit.export.onnx.graph import (
     DEFAULTS,
@@ -34,14 +35,26 @@ from frostbit.export.onnx.graph import (
     finish,
     relabelled,
     serialize,
+    takes_planar,
     window_attributes,
 )
-from frostbit.export.unsupported import require_plain
 from frostbit.kernels.ir import bits
-from frostbit.kernels.ir.program import BinaryConv, Concat, MaxPool, Op, Program, Sign, Threshold
+from frostbit.kernels.ir.program import (
+    BinaryConv,
+    Concat,
+    Flatten,
+    MaxPool,
+    Op,
+    Program,
+    Sign,
+    Slice,
+    Threshold,
+)
 from frostbit.kernels.ir.verify import infer_types
 
 FORM = Form("int8")
+PASSING = (MaxPool, Concat, Slice, Flatten)
+"""Ops that give codes for codes."""
 
 
 def _binary_conv(g: Graph, op: BinaryConv, x: str) -> str:
@@ -67,8 +80,8 @@ def _code(g: Graph, value: int) -> str:
 
 def _sign(g: Graph, op: Sign, x: str) -> str:
     if op.name not in g.held:
-        return to_onnx.sign(g, op, x)
-    return g.node("Where", [to_onnx.positive(g, op, x), _code(g, 2), _code(g, 0)], op.name)
+        return maps.sign(g, op, x)
+    return g.node("Where", [maps.positive(g, op, x), _code(g, 2), _code(g, 0)], op.name)
 
 
 RULES: dict[type[Op], Rule] = {**to_onnx.RULES, BinaryConv: _binary_conv, Sign: _sign}
@@ -80,7 +93,7 @@ def _coded(program: Program) -> tuple[frozenset[str], frozenset[str]]:
     readers: set[str] = set()
     for op in reversed(program.ops):
         thresholded = isinstance(op, BinaryConv) and isinstance(op.epilogue, Threshold)
-        if thresholded or (isinstance(op, (MaxPool, Concat)) and op.name in held):
+        if thresholded or (isinstance(op, PASSING) and op.name in held):
             held.update((op.name, *op.inputs))
             readers.add(op.name)
     return frozenset(held), frozenset(readers)
@@ -98,11 +111,11 @@ def build(program: Program, options: Options = DEFAULTS) -> onnx.ModelProto:
         FormatError: if the program is malformed.
     """
     infer_types(program)
-    require_plain(program, "ONNX")
     labelled = relabelled(program)
     held, readers = _coded(labelled)
-    g = Graph(infer_types(labelled), held=held, readers=readers)
-    fill(g, labelled, RULES, options)
+    planar = takes_planar(program, options)
+    g = Graph(infer_types(labelled), held=held, readers=readers, planar=planar)
+    fill(g, labelled, RULES)
     return finish(g, program, FORM, options)
 
 

@@ -51,7 +51,8 @@ def require_export(data: bytes, program: Program, form: str) -> None:
     Raises:
         ExportError: its graph is another one.
     """
-    for options in (Options(), Options(float_input=True)):
+    choices = (False,) if program.input_kind == "f32" else (False, True)
+    for options in map(Options, choices):
         own = convert(program, form, options)
         if len(data) <= len(own) + _ROOM and _graph_of(data) == _graph_of(own):
             return

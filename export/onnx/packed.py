@@ -7,11 +7,11 @@ float32 ``[N, classes]``; inside, maps are float32 NCHW and a sign is a map of +
   table of +-1, one for all, ``-> Reshape`` (``-> Slice -> Reshape`` where the bits end within a
   byte) unpacks it; ONNX Runtime folds that chain while it loads. It saves disk and download, not
   memory.
-* Sign is ``Where(x >= 0, 1, -1)``: ONNX's own ``Sign`` gives 0 at 0.
 * Convolution -> threshold T: the table holds +-2, the bias is ``1 - 2T`` and ``Clip(-1, 1)``
   follows. ``2 * acc + 1 - 2T`` is odd, never 0, so the clip yields exactly the sign.
 * Convolution -> ``mul * acc + add``: a ``Clip(-K, K)``, an identity on accumulators, stands
-  before ``Mul`` so that no optimizer folds the multiplier into the weights, which would round.
+  before ``Mul`` so that no optimizer folds the multiplier into the weights, which would round. It
+  is tighter where the sums are clipped.
 * Binary weights on real inputs (f32) need no such clip: there is nothing to protect that rounding
   could flip, or, where :mod:`frostbit.kernels.ir.exact` proves the sums, nothing that rounds.
 * Padding with +1 is a ``Pad`` of the +-1 map; pixels are padded with their zero point.
@@ -29,6 +29,7 @@ from numpy.typing import DTypeLike, NDArray
 from onnx import TensorProto
 
 from frostbit.export.errors import ExportError
+from frostbit.export.onnx import maps
 from frostbit.export.onnx.graph import (
     DEFAULTS,
     Form,
@@ -40,27 +41,17 @@ from frostbit.export.onnx.graph import (
     pad,
     relabelled,
     serialize,
+    takes_planar,
     window_attributes,
 )
-from frostbit.export.unsupported import require_plain
 from frostbit.kernels.ir import bits
 from frostbit.kernels.ir.program import (
-    Add,
     Affine,
-    AvgPool,
     BinaryConv,
-    Clip,
-    Concat,
     Conv,
-    Dense,
-    GlobalSum,
-    MaxPool,
     Op,
     Program,
-    Repeat,
-    Sign,
     Threshold,
-    ToFloat,
 )
 from frostbit.kernels.ir.verify import infer_types
 
@@ -152,12 +143,7 @@ def packed_conv(g: Graph, op: BinaryConv, x: str) -> str:
         return affine(g, op, op.epilogue, accumulator(g, op, x, unpacked(g, op, 1), []))
     bias = (1 - 2 * level(op, op.epilogue)).astype(np.float32)
     acc = accumulator(g, op, x, unpacked(g, op, 2), [g.constant(f"{op.name}/bias", bias)])
-    return unit_clip(g, op.name, acc)
-
-
-def unit_clip(g: Graph, name: str, x: str) -> str:
-    """``Clip(-1, 1)``."""
-    return g.node("Clip", [x, g.scalar("minus_one", -1.0), g.scalar("one", 1.0)], name)
+    return maps.clipped(g, op.name, acc, -1.0, 1.0)
 
 
 def float_conv(g: Graph, op: BinaryConv, x: str) -> str:
@@ -171,96 +157,14 @@ def float_conv(g: Graph, op: BinaryConv, x: str) -> str:
 
 def affine(g: Graph, op: BinaryConv, epilogue: Affine, acc: str) -> str:
     if g.types[op.inputs[0]].kind == "f32":
-        return scaled(g, op.name, epilogue, acc)
-    limits = [g.scalar(f"minus_{op.taps}", -op.taps), g.scalar(f"plus_{op.taps}", op.taps)]
+        return maps.scaled(g, op.name, epilogue, acc)
+    low, high = epilogue.limits(op.taps)
+    limits = [g.scalar(f"{'minus' if end < 0 else 'plus'}_{abs(end)}", end) for end in (low, high)]
     held = g.node("Clip", [acc, *limits], f"{op.name}/held")
-    return scaled(g, op.name, epilogue, held)
+    return maps.scaled(g, op.name, epilogue, held)
 
 
-def scaled(g: Graph, name: str, epilogue: Affine, acc: str) -> str:
-    """``mul * acc + add`` per channel."""
-    mul = g.constant(f"{name}/mul", epilogue.mul.reshape(1, -1, 1, 1))
-    added = g.constant(f"{name}/add", epilogue.add.reshape(1, -1, 1, 1))
-    return g.node("Add", [g.node("Mul", [acc, mul], f"{name}/scaled"), added], name)
-
-
-def positive(g: Graph, op: Sign, x: str) -> str:
-    """Boolean map: where ``x`` counts as +1."""
-    return g.node("GreaterOrEqual", [x, g.scalar("zero", 0.0)], f"{op.name}/positive")
-
-
-def sign(g: Graph, op: Sign, x: str) -> str:
-    ones = [g.scalar("one", 1.0), g.scalar("minus_one", -1.0)]
-    return g.node("Where", [positive(g, op, x), *ones], op.name)
-
-
-def _clip(g: Graph, op: Clip, x: str) -> str:
-    return unit_clip(g, op.name, x)
-
-
-def _to_float(g: Graph, op: ToFloat, x: str) -> str:
-    return g.node("Identity", [x], op.name)
-
-
-def _add(g: Graph, op: Add, a: str, b: str) -> str:
-    return g.node("Add", [a, b], op.name)
-
-
-def _max_pool(g: Graph, op: MaxPool, x: str) -> str:
-    return g.node("MaxPool", [x], op.name, **window_attributes(op.window))
-
-
-def _avg_pool(g: Graph, op: AvgPool, x: str) -> str:
-    if op.window.dilation != (1, 1):  # AveragePool has no dilation before opset 19
-        channels, kernel = g.types[op.name].shape[2], op.window.kernel
-        share = np.full((channels, 1, *kernel), 1.0 / (kernel[0] * kernel[1]), np.float32)
-        weights = g.constant(f"{op.name}/weights", share)
-        attributes = window_attributes(op.window)
-        return g.node("Conv", [x, weights], op.name, group=channels, **attributes)
-    attributes = window_attributes(op.window, padded=True)
-    del attributes["dilations"]
-    return g.node("AveragePool", [pad(g, op.name, x, op.window, 0.0)], op.name, **attributes)
-
-
-def _repeat(g: Graph, op: Repeat, x: str) -> str:
-    times = g.constant(f"{op.name}/times", np.array([1, op.times, 1, 1], np.int64))
-    return g.node("Tile", [x, times], op.name)
-
-
-def _concat(g: Graph, op: Concat, *maps: str) -> str:
-    return g.node("Concat", list(maps), op.name, axis=1)
-
-
-def _spatial_axes(g: Graph) -> str:
-    return g.constant("const/spatial_axes", np.array([2, 3], np.int64))
-
-
-def _global_sum(g: Graph, op: GlobalSum, x: str) -> str:
-    return g.node("ReduceSum", [x, _spatial_axes(g)], op.name, keepdims=1)
-
-
-def _dense(g: Graph, op: Dense, x: str) -> str:
-    flat = g.node("Flatten", [x], f"{op.name}/flat", axis=1)
-    weights = g.constant(f"{op.name}/weights", op.weights)
-    added = g.constant(f"{op.name}/add", op.add)
-    dense = g.node("Gemm", [flat, weights, added], f"{op.name}/dense", transB=1)
-    return g.node("Unsqueeze", [dense, _spatial_axes(g)], op.name)
-
-
-RULES: dict[type[Op], Rule] = {
-    Conv: conv,
-    BinaryConv: packed_conv,
-    Sign: sign,
-    Clip: _clip,
-    ToFloat: _to_float,
-    Add: _add,
-    MaxPool: _max_pool,
-    AvgPool: _avg_pool,
-    Repeat: _repeat,
-    Concat: _concat,
-    GlobalSum: _global_sum,
-    Dense: _dense,
-}
+RULES: dict[type[Op], Rule] = {**maps.RULES, Conv: conv, BinaryConv: packed_conv}
 FLOAT_RULES: dict[type[Op], Rule] = {**RULES, BinaryConv: float_conv}
 
 
@@ -277,10 +181,9 @@ def build(program: Program, options: Options = DEFAULTS, *, packed: bool = True)
         FormatError: if the program is malformed.
     """
     infer_types(program)
-    require_plain(program, "ONNX")
     labelled = relabelled(program)
-    g = Graph(infer_types(labelled))
-    fill(g, labelled, RULES if packed else FLOAT_RULES, options)
+    g = Graph(infer_types(labelled), planar=takes_planar(program, options))
+    fill(g, labelled, RULES if packed else FLOAT_RULES)
     return finish(g, program, PACKED if packed else FLOAT, options)
 
 

@@ -6,19 +6,19 @@ with scale 1; weights stand in the file as float32 +-1, so it is not compact. A 
 a threshold T has the bias ``-T``.
 
 The input is float32 ``[1, C, H, W]`` of whole pixel values 0..255, annotated ``UINT8`` as these
-tools expect; the batch is fixed, as hardware is generated for one image, and the shape of every
-tensor is declared, without which the ``qonnx`` package does not execute a file.
+tools expect, or what an imported model takes; the batch is fixed, as hardware is generated for one
+image, and the shape of every tensor is declared, without which the ``qonnx`` package does not
+execute a file.
 """
 
 from __future__ import annotations
-
-import dataclasses
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
 from onnx.shape_inference import infer_shapes
 
+from frostbit.export.onnx import maps
 from frostbit.export.onnx import packed as to_onnx
 from frostbit.export.onnx.graph import (
     DEFAULTS,
@@ -33,7 +33,6 @@ from frostbit.export.onnx.graph import (
     relabelled,
     serialize,
 )
-from frostbit.export.unsupported import require_plain
 from frostbit.kernels.ir.program import Affine, BinaryConv, Op, Program, Sign
 from frostbit.kernels.ir.verify import infer_types
 
@@ -54,7 +53,9 @@ def _binary_conv(g: Graph, op: BinaryConv, x: str) -> str:
     g.declared.append(helper.make_tensor_value_info(weights, TensorProto.FLOAT, shape))
     if isinstance(op.epilogue, Affine):
         acc = to_onnx.accumulator(g, op, x, weights, [])
-        return to_onnx.scaled(g, op.name, op.epilogue, acc)
+        if op.epilogue.is_clipped:
+            acc = maps.clipped(g, f"{op.name}/clipped", acc, *op.epilogue.limits(op.taps))
+        return maps.scaled(g, op.name, op.epilogue, acc)
     bias = g.constant(f"{op.name}/bias", (-to_onnx.level(op, op.epilogue)).astype(np.float32))
     return _bipolar(g, to_onnx.accumulator(g, op, x, weights, [bias]), op.name)
 
@@ -103,13 +104,12 @@ def build(program: Program, options: Options = DEFAULTS) -> onnx.ModelProto:
         FormatError: if the program is malformed.
     """
     infer_types(program)
-    require_plain(program, "QONNX")
-    options = dataclasses.replace(options, float_input=True)
     labelled = relabelled(program)
-    g = Graph(infer_types(labelled))
-    fill(g, labelled, RULES, options)
+    g = Graph(infer_types(labelled), planar=True)
+    fill(g, labelled, RULES)
     model = infer_shapes(finish(g, program, FORM, options), strict_mode=True, data_prop=True)
-    _annotate_input(model)
+    if program.input_kind == "u8":
+        _annotate_input(model)
     return model
 
 

@@ -105,9 +105,9 @@ def exposed(model: bytes, program: Program) -> bytes:
     return bytes(proto.SerializeToString())
 
 
-def feed(model: ort.InferenceSession, images: Images) -> Feed:
-    """Input of a session of ours: uint8 NHWC, or float32 NCHW if that is what it takes."""
-    if model.get_inputs()[0].type == "tensor(uint8)":
+def feed(images: Images, planar: bool) -> Feed:
+    """Input of a session of ours: ``images`` NHWC as they are, or as float32 NCHW."""
+    if not planar:
         return {INPUT_NAME: images}
     return {INPUT_NAME: np.ascontiguousarray(images.transpose(0, 3, 1, 2), dtype=np.float32)}
 
@@ -150,6 +150,8 @@ class OrtRuntime:
         self._session = session(self._model, level, threads)
         _check_shapes(self._session, program)
         self._one_by_one = form == QONNX  # its batch is fixed
+        is_float = self._session.get_inputs()[0].type == "tensor(float)"
+        self._planar = form == QONNX or (is_float and program.input_kind == "u8")
         self._exposed: ort.InferenceSession | None = None
 
     def _run(
@@ -157,7 +159,7 @@ class OrtRuntime:
     ) -> list[NDArray[np.float32]]:
         count = 1 if self._one_by_one else len(images)
         parts = [images[start : start + count] for start in range(0, len(images), count)]
-        answers = [model.run(outputs, feed(model, part)) for part in parts]
+        answers = [model.run(outputs, feed(part, self._planar)) for part in parts]
         return [np.concatenate(column) for column in zip(*answers, strict=True)]
 
     def logits(self, images: Images) -> Logits:
@@ -172,7 +174,7 @@ class OrtRuntime:
         return {name: packed_signs(each) for name, each in zip(names, answers, strict=True)}
 
     def latency(self, image: Images, repeats: int) -> Milliseconds:
-        return time_session(self._session, feed(self._session, image), repeats)
+        return time_session(self._session, feed(image, self._planar), repeats)
 
     def close(self) -> None:
         self._session = self._exposed = None

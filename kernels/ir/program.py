@@ -135,6 +135,11 @@ class Affine:
     def is_clipped(self) -> bool:
         return (self.low, self.high) != (-NO_LIMIT, NO_LIMIT)
 
+    def limits(self, taps: int) -> tuple[int, int]:
+        """The same limits, those that a sum of ``taps`` products of +-1 never reaches left out."""
+        low, high = (min(max(end, self.low), self.high) for end in (-taps, taps))
+        return low, high
+
 
 @dataclass(frozen=True, eq=False)
 class Op:

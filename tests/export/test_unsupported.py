@@ -8,14 +8,10 @@ import pytest
 from frostbit.export.c import convert as to_c
 from frostbit.export.errors import ExportError
 from frostbit.export.lce import convert as to_lce
-from frostbit.export.onnx import int8 as to_onnx_int8
-from frostbit.export.onnx import packed as to_onnx
-from frostbit.export.onnx import qonnx as to_qonnx
 from frostbit.kernels.ir.program import INPUT, NO_BOUND, Program, Window
 from tests.kernels.programs import Builder
 
 CONVERT = {
-    "onnx": to_onnx.convert, "int8": to_onnx_int8.convert, "qonnx": to_qonnx.convert,
     "lce": to_lce.convert, "c": to_c.convert,
 }  # fmt: skip
 

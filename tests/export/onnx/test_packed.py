@@ -1,6 +1,7 @@
 """ONNX export: accepted by the checker, exact in ONNX Runtime at every level, compact, stable."""
 
 import dataclasses
+import json
 
 import numpy as np
 import onnx
@@ -14,10 +15,10 @@ from frostbit.export.onnx.graph import INPUT_NAME, OUTPUT_NAME, Options, sign_te
 from frostbit.export.onnx.runtime import (
     FORMS,
     LEVELS,
+    QONNX,
     OrtRuntime,
     convert,
     exposed,
-    feed,
     packed_signs,
     session,
 )
@@ -33,8 +34,8 @@ from frostbit.kernels.ir.program import (
     Window,
 )
 from frostbit.kernels.ir.verify import infer_types
-from tests.kernels.programs import Builder, exact_programs, random_images
-from tests.nets import every_op, images
+from tests.kernels.programs import Builder, exact_programs, programs, random_images
+from tests.nets import every_op, images, imported
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +85,37 @@ def test_random_programs_are_equal_in_every_form_at_every_level(program: Program
             assert list(sign_tensors(program)) == list(signs)
             for name, answer in zip(signs, answers, strict=True):
                 assert np.array_equal(packed_signs(answer), signs[name]), (form, level, name)
+
+
+@pytest.mark.parametrize("form", [*FORMS, QONNX])
+@pytest.mark.parametrize("level", ["all", "disabled"])
+def test_what_imported_networks_have(level: str, form: str) -> None:
+    program = imported()
+    report = compare(program, [OrtRuntime(program, level=level, form=form)], images(program, 12))
+    assert report.passed, report.comparisons
+    assert report.comparisons[0].sign_bits_compared == 12 * 6 * 7 * 9
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_imported_network_takes_floats_channels_last(form: str) -> None:
+    program = imported()
+    data = convert(program, form)
+    info = onnx.load_from_string(data).graph.input[0]
+    assert (dims(info), info.type.tensor_type.elem_type) == (["N", 6, 7, 2], onnx.TensorProto.FLOAT)
+    found = metadata(data)
+    assert found["frostbit_format"] == "2"
+    mul = json.loads(found["preprocessing"])["mul"]
+    assert tuple(mul) == program.preprocessing.mul
+    with pytest.raises(ExportError, match=r"float32 \[N, H, W, C\] as it is"):
+        convert(program, form, Options(float_input=True))
+
+
+@settings(deadline=None, max_examples=10)
+@given(programs(foreign=True))
+def test_random_imported_programs_are_close_in_every_form(program: Program) -> None:
+    runtimes = [OrtRuntime(program, form=form) for form in (*FORMS, QONNX)]
+    report = compare(program, runtimes, random_images(program, 4), must_vary=False)
+    assert report.passed, report
 
 
 @settings(deadline=None, max_examples=15)
@@ -143,7 +175,6 @@ def test_a_float_input_takes_planar_pixels(program: Program, form: str) -> None:
     assert (dims(info), info.type.tensor_type.elem_type) == (["N", 2, 6, 7], onnx.TensorProto.FLOAT)
     batch = images(program, 3)
     runtime = OrtRuntime(program, data, form=form)
-    assert feed(session(data), batch)[INPUT_NAME].shape == (3, 2, 6, 7)
     assert np.array_equal(runtime.logits(batch), expected_values(program, batch)[1])
 
 
