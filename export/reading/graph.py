@@ -135,6 +135,15 @@ class Clip(Node):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
+class Quantize(Node):
+    """``step * clip(round(x / step), low, high)``; halves round to even."""
+
+    step: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class PRelu(Node):
     """``x`` where x >= 0, else ``slope * x``; slope broadcasts as in :class:`Scale`."""
 
