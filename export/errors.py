@@ -21,3 +21,7 @@ class RuntimeMissing(Exception):
 
 class UnknownNetwork(ValueError):
     """No network of that name; the text gives the nearest one."""
+
+
+class SourceDiffers(ValueError):
+    """A network that was read computes something else than its file does; the text says where."""

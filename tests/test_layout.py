@@ -60,7 +60,7 @@ ALLOWED = {
     "pipeline.machine": "",
     "pipeline.errors": "",
     "pipeline": "",
-    "export.model_file": "kernels.ir",
+    "export.model_file": "export.reading export.errors kernels.ir",
     "export.reading": "export.lce export.summary export.errors kernels.ir",
     "export.sizes": "export.lce export.onnx export.errors kernels.ir",
     "export.parity": "export.runtimes export.errors export.rounding kernels.ir",

@@ -67,7 +67,7 @@ class Worker:
         """Process id."""
         return self._process.pid
 
-    def ask(self, header: lce_worker.Header, array: NDArray[np.uint8]) -> list[lce_worker.Array]:
+    def ask(self, header: lce_worker.Header, array: lce_worker.Array) -> list[lce_worker.Array]:
         """Send one request and return the arrays of its reply; raises LceError."""
         with self._deadline() as expired:
             try:

@@ -261,15 +261,20 @@ def _operators(
     return tuple(found)
 
 
+def root_table(data: bytes) -> Table:
+    """The table that all else hangs on; ExportError if ``data`` is not TFLite."""
+    if data[4:8] != FILE_IDENTIFIER:
+        raise ExportError("not a TFLite file (no TFL3 mark at its beginning)")
+    return Table(data, _number(data, "<I", 0))
+
+
 def read(data: bytes) -> Model:
     """Tensors and operators of the bytes of a .tflite file.
 
     Raises:
         ExportError: it is not TFLite, or it is damaged; the text says how.
     """
-    if data[4:8] != FILE_IDENTIFIER:
-        raise ExportError("not a TFLite file (no TFL3 mark at its beginning)")
-    root = Table(data, _number(data, "<I", 0))
+    root = root_table(data)
     graphs = root.tables(2)
     if not graphs:
         raise _damaged("it holds no graph")

@@ -34,10 +34,13 @@ from frostbit.export.reading.imported import Imported, Restored
 from frostbit.export.reading.normalise import Nodes, Total, normalise
 from frostbit.kernels.ir import bits, program
 from frostbit.kernels.ir.program import INPUT, Affine, FormatError, Program, ValueType, Window
-from frostbit.kernels.ir.verify import output_type, verify
+from frostbit.kernels.ir.verify import infer_types, output_type, verify
 
 _MOST_NAME = 120
 """Characters of an op's name: those of a file are whole paths, joined by semicolons."""
+
+MOST_NUMBERS = 1 << 28
+"""Of all maps for one image, a GiB; a comparison holds them all. A DenseNet has a tenth."""
 
 
 def to_program(graph: Graph, logits: bool = False) -> Imported:
@@ -62,6 +65,9 @@ def to_program(graph: Graph, logits: bool = False) -> Imported:
         emitter.emit(node)
     made = emitter.program()
     verify(made)
+    sizes = [np.prod(value.shape, dtype=object) for value in infer_types(made).values()]
+    if sum(sizes) > MOST_NUMBERS:
+        raise FormatError(f"its maps have {sum(sizes):,} numbers, more than {MOST_NUMBERS:,}")
     return Imported(
         made, graph.kind, tuple(notes), tuple(emitter.restored), dict(emitter.source_names)
     )

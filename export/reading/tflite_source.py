@@ -44,7 +44,7 @@ class Source:
         self._folded: dict[int, Constant] = {}
         self._bytes_left = MAX_COPIES * len(data) + SPARE_BYTES
         self._reads = Counter(index for each in model.operators for index in each.inputs)
-        self._names = _unique([readable(tensor.name) for tensor in model.tensors])
+        self._names = value_names(model)
 
     def name(self, index: int) -> str:
         """Name of a tensor in the graph."""
@@ -126,8 +126,9 @@ class Source:
             )
 
 
-def _unique(names: list[str]) -> list[str]:
+def value_names(model: Model) -> list[str]:
     """Names of tensors, with their number where several have one or one has none."""
+    names = [readable(tensor.name) for tensor in model.tensors]
     counts = Counter(names)
     found = [
         name if name and counts[name] == 1 else f"{name}#{number}"

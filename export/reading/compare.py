@@ -1,0 +1,241 @@
+"""A network that was read beside its source in the source's own runtime, layer by layer.
+
+Every op gets the source's own values, numbers and bits, so that no difference spreads and each has
+a cause of its own. A sign is taken of what our op makes of the source's values before it: its bit
+may differ only where that number lies within ``SIGN_TOLERANCE`` of the threshold, as a share of the
+largest of its channel (of a row: of the row). Such flips are counted. Bits made of bits (thresholds
+of whole sums, pools) must be equal.
+
+Beside that the Program runs by itself, from the image to its answer; only where a sign falls
+otherwise than the source's does it go on with the source's bits. An image on which no sign does is
+equal end to end, and its answer must be within ``ANSWERS_TOLERANCE`` of the source's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from frostbit.export.errors import SourceDiffers
+from frostbit.export.reading.imported import Imported
+from frostbit.kernels.ir import reference
+from frostbit.kernels.ir.program import INPUT, Op, Program, Sign, Softmax, ValueType
+from frostbit.kernels.ir.reference import Array
+from frostbit.kernels.ir.verify import infer_types
+
+Values = dict[str, Array]
+SIGN_TOLERANCE = 1e-5
+"""Distance from a threshold at which a bit may differ."""
+NUMBER_TOLERANCE = 1e-4
+"""Largest difference of numbers, as a share of the largest in the map."""
+ANSWERS_TOLERANCE = 1e-4
+"""The same of the answers, as a share of their spread in one image."""
+
+
+class Source(Protocol):
+    """The source in its own runtime."""
+
+    name: str
+
+    def values(self, images: NDArray[np.float32]) -> Values:
+        """Values by the source's names: ``[N, H, W, C]``, float32 or int8 of +1 and -1."""
+
+    def close(self) -> None:
+        """End the runtime."""
+
+
+@dataclass
+class Comparison:
+    """What was compared; all of it equal as far as promised.
+
+    Attributes:
+        runtime: name and version of the source's runtime.
+        values: layers whose values both sides have.
+        images: how many.
+        sign_bits: compared.
+        flips: of those, different, each within ``SIGN_TOLERANCE`` of its threshold.
+        whole: images on which the Program by itself gives every bit of the source's.
+        numbers: largest difference of a layer's numbers, as a share of the largest.
+        answers: the same of the answers of the Program by itself, of their spread; limited on
+            those whole images.
+    """
+
+    runtime: str
+    values: int
+    images: int = 0
+    sign_bits: int = 0
+    flips: int = 0
+    whole: int = 0
+    numbers: float = 0.0
+    answers: float = 0.0
+
+    @property
+    def verdict(self) -> str:
+        """One line for people."""
+        said = (
+            f"{self.values} layers compared with {self.runtime} on {self.images} images: "
+            f"{self.sign_bits - self.flips:,} of {self.sign_bits:,} sign bits equal"
+        )
+        if self.flips:
+            said += f", {self.flips} within {SIGN_TOLERANCE:g} of their threshold"
+        return (
+            f"{said}; answers within {self.answers:.1e} of their spread, {self.whole} images "
+            "equal end to end in every bit"
+        )
+
+
+def wanted(imported: Imported) -> dict[str, ValueType]:
+    """Type of every value that both sides have, by the source's name."""
+    types = infer_types(imported.program)
+    return {source: types[ours] for ours, source in imported.names.items()}
+
+
+def random_images(program: Program, count: int, seed: int = 0) -> NDArray[np.float32]:
+    """Images float32 ``[count, H, W, C]``: of random pixels, or in -1..1 without preprocessing."""
+    rng = np.random.default_rng(seed)
+    shape = (count, *program.input_shape)
+    if program.preprocessing is not None:
+        return program.preprocessing.apply(rng.integers(0, 256, shape, dtype=np.uint8))
+    return rng.uniform(-1.0, 1.0, shape).astype(np.float32)
+
+
+def compare(
+    imported: Imported,
+    source: Source,
+    images: NDArray[np.float32],
+    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+) -> Comparison:
+    """Compare ``imported`` with its source on ``images``, one at a time.
+
+    Args:
+        imported: what was read.
+        source: the file in its own runtime; gives all of :func:`wanted`.
+        images: float32 ``[N, H, W, C]`` as the source takes them.
+        progress: wraps the iterable of image numbers, e.g. a progress bar.
+
+    Raises:
+        SourceDiffers: a difference that rounding does not explain; the text names the layer.
+        ValueError: ``images`` do not fit the model.
+    """
+    reference.check_images(images, imported.program)
+    found = Comparison(source.name, len(imported.names))
+    for number in progress(range(len(images))):
+        _one_image(imported, source, images[number : number + 1], found)
+    return found
+
+
+def _answer(imported: Imported) -> str:
+    """The op whose value is compared as the answer: the logits, where both sides have them.
+
+    A softmax magnifies differences: what counts is their share of the spread before it.
+    """
+    last = imported.program.ops[-1]
+    before = last.inputs[0]
+    answer = before if isinstance(last, Softmax) and before in imported.names else last.name
+    if answer not in imported.names:
+        raise SourceDiffers(f"op '{answer}': the source has no such answer")
+    return answer
+
+
+@dataclass(frozen=True, eq=False)
+class _Value:
+    """One value three times over.
+
+    Attributes:
+        fed: the source's, where it has one.
+        ours: of our op on the source's values.
+        alone: of the Program by itself, with the source's bits.
+    """
+
+    fed: Array
+    ours: Array
+    alone: Array
+
+
+def _one_image(
+    imported: Imported, source: Source, image: NDArray[np.float32], found: Comparison
+) -> None:
+    theirs, ops = source.values(image), imported.program.ops
+    values = {INPUT: _Value(image, image, image)}
+    last_use = {name: op for op in ops for name in op.inputs}
+    answer, whole = _answer(imported), True
+    for op in ops:
+        inputs = [values[name] for name in op.inputs]
+        ours, alone = _run(op, inputs)
+        known = theirs[imported.names[op.name]] if op.name in imported.names else None
+        if known is None:
+            values[op.name] = _Value(ours, ours, alone)
+        elif ours.dtype == np.int8:
+            whole &= bool((alone == known).all())
+            ours = np.where(inputs[0].ours >= 0, 1, -1) if isinstance(op, Sign) else ours
+            _compare_bits(op, inputs[0].ours, ours, known, found)
+            values[op.name] = _Value(known, known, known)
+        else:
+            _compare_numbers(op, ours, known, found)
+            values[op.name] = _Value(known, ours, alone)
+        if op.name == answer:
+            _compare_answers(op, alone, theirs[imported.names[answer]], found, whole)
+        for name in op.inputs:
+            if last_use[name] is op:
+                values.pop(name, None)
+    found.images += 1
+    found.whole += whole
+
+
+def _run(op: Op, inputs: list[_Value]) -> tuple[Array, Array]:
+    """``op`` on the source's values, and on those of the Program by itself."""
+    rule = reference.RULES[type(op)]
+    ours = rule(op, *(value.fed for value in inputs))
+    if all(value.fed is value.alone for value in inputs):
+        return ours, ours
+    return ours, rule(op, *(value.alone for value in inputs))
+
+
+def _compare_bits(op: Op, x: Array, ours: Array, theirs: Array, found: Comparison) -> None:
+    different = ours != theirs
+    count = int(different.sum())
+    found.sign_bits += different.size
+    found.flips += count
+    if not count:
+        return
+    excused = np.zeros_like(different)
+    if isinstance(op, Sign):
+        of_channel = x.shape[1:3] != (1, 1)
+        largest = np.abs(x).max(axis=(1, 2) if of_channel else (1, 2, 3), keepdims=True)
+        excused = np.abs(x) <= SIGN_TOLERANCE * largest
+    unexplained = int((different & ~excused).sum())
+    if unexplained:
+        raise SourceDiffers(
+            f"op '{op.name}' ({type(op).__name__}): {unexplained:,} of {different.size:,} bits "
+            "differ from the source's, and no rounding explains it"
+        )
+
+
+def _compare_numbers(op: Op, ours: Array, theirs: Array, found: Comparison) -> None:
+    difference = np.abs(ours.astype(np.float64) - theirs).max()
+    largest = max(np.abs(ours).max(), np.abs(theirs).max(), np.finfo(np.float32).tiny)
+    share = float(difference / largest)
+    if not share <= NUMBER_TOLERANCE:
+        raise SourceDiffers(
+            f"op '{op.name}' ({type(op).__name__}): its numbers differ from the source's by "
+            f"{share:.2g} of the largest, more than {NUMBER_TOLERANCE:g}"
+        )
+    if share > 3e-6:
+        print("   ", op.name, type(op).__name__, share)
+    found.numbers = max(found.numbers, share)
+
+
+def _compare_answers(op: Op, ours: Array, theirs: Array, found: Comparison, whole: bool) -> None:
+    difference = float(np.abs(ours.astype(np.float64) - theirs).max())
+    spread = float(ours.max() - ours.min())
+    share = difference / spread if spread else (np.inf if difference else 0.0)
+    if whole and not share <= ANSWERS_TOLERANCE:
+        raise SourceDiffers(
+            f"op '{op.name}': the answers differ from the source's by {share:.2g} of their "
+            f"spread, more than {ANSWERS_TOLERANCE:g}"
+        )
+    found.answers = max(found.answers, share)

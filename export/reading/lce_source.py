@@ -1,0 +1,72 @@
+"""A .tflite file in Larq Compute Engine's own interpreter, with the values inside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from frostbit.export.errors import LceError
+from frostbit.export.lce.environment import version
+from frostbit.export.lce.outputs import with_outputs
+from frostbit.export.lce.runtime import Worker
+from frostbit.export.lce.tflite_reader import read
+from frostbit.export.lce.worker import Header
+from frostbit.export.reading.tflite_lce import to_words
+from frostbit.export.reading.tflite_source import value_names
+from frostbit.kernels.ir import bits
+from frostbit.kernels.ir.program import ValueType
+from frostbit.kernels.ir.reference import Array
+
+
+class LceSource:
+    """The file beside the Program that was read from it.
+
+    Args:
+        data: the file; the interpreter runs a copy of it that gives more values.
+        wanted: what it shall give: type of each value by the file's name.
+        timeout: seconds allowed for one image.
+
+    Raises:
+        RuntimeMissing: LCE's environment is not here.
+        LceError: LCE refuses the file; later also if it crashes or hangs.
+        ExportError: the file is damaged.
+    """
+
+    def __init__(
+        self, data: bytes, wanted: Mapping[str, ValueType], timeout: float = 120.0
+    ) -> None:
+        places = {name: index for index, name in enumerate(value_names(read(data)))}
+        self.name = f"Larq Compute Engine {version()}"
+        self._wanted = dict(wanted)
+        self._worker = Worker(timeout)
+        try:
+            copy = with_outputs(data, [places[name] for name in self._wanted])
+            header = Header(op="load", model="source", kernel="default")
+            self._worker.ask(header, np.frombuffer(copy, np.uint8))
+        except BaseException:
+            self.close()
+            raise
+
+    def values(self, images: NDArray[np.float32]) -> dict[str, Array]:
+        """Every wanted value of float32 ``[N, H, W, C]``: float32, or int8 of +1 and -1."""
+        found = self._worker.ask({"op": "run", "model": "source"}, images)
+        return {
+            name: _map(array, value, len(images))
+            for array, (name, value) in zip(found, self._wanted.items(), strict=True)
+        }
+
+    def close(self) -> None:
+        """End the interpreter's process."""
+        self._worker.close()
+
+
+def _map(array: Array, value: ValueType, count: int) -> Array:
+    """An output of the interpreter as ``[N, H, W, C]``."""
+    if array.dtype == np.int32:
+        array = bits.unpack(to_words(array), value.shape[2])
+    shape = (count, *value.shape)
+    if array.size != np.prod(shape):
+        raise LceError(f"LCE gives {list(array.shape)} for a map {list(value.shape)}")
+    return array.reshape(shape).astype(np.int8 if value.kind == "bits" else np.float32)
