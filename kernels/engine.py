@@ -1,4 +1,4 @@
-"""The engine: runs a Program on uint8 images, from Python, on one CPU.
+"""The engine: runs a Program on images, from Python, on one CPU.
 
 >>> engine = load("model.bnn")
 >>> logits = engine.run(images)  # uint8 [N, H, W, C] -> float32 [N, classes]
@@ -36,7 +36,7 @@ from frostbit.kernels.micro.vector import copy
 from frostbit.kernels.plan.arena import Layout, allocate
 from frostbit.kernels.plan.plan import make_plan
 
-Images = NDArray[np.uint8]
+Images = NDArray[np.uint8] | NDArray[np.float32]
 Logits = NDArray[np.float32]
 SLICE_SECONDS = 0.025
 """Longest compiled call that is aimed at: an eighth of what Ctrl-C may wait, for machines that slow
@@ -47,9 +47,9 @@ down, and many hundred times what a call from Python costs."""
 def run_plan(table, arena, constants, result, images, logits):  # type: ignore[no-untyped-def]
     """Run the op table on every image.
 
-    ``table`` int64 [steps, COLUMNS], ``images`` uint8 [N, H, W, C], ``logits`` float32
-    [N, classes], all contiguous; ``arena`` and ``constants`` are addresses, ``result`` the
-    offset of the logits in the arena.
+    ``table`` int64 [steps, COLUMNS], ``images`` uint8 [N, H, W, C] (of float images their bytes, so
+    that one type is compiled for), ``logits`` float32 [N, classes], all contiguous; ``arena`` and
+    ``constants`` are addresses, ``result`` the offset of the logits in the arena.
     """
     image_bytes = images.size // max(1, images.shape[0])
     logit_bytes = logits.shape[1] * 4
@@ -137,7 +137,8 @@ class Engine:
 
     def _compile(self) -> None:
         """Make the first call, on no image."""
-        images, logits = self._buffers(np.zeros((1, *self.input_shape), np.uint8))
+        dtype = np.uint8 if self.program.input_kind == "u8" else np.float32
+        images, logits = self._buffers(np.zeros((1, *self.input_shape), dtype))
         with blaming_numba_settings(
             "the engine cannot be compiled", ValueError, RuntimeError, FileNotFoundError
         ):
@@ -157,14 +158,14 @@ class Engine:
     ) -> None:
         """Run ``table`` (the whole plan) on ``images`` in the arena at this address."""
         if not (images.flags.c_contiguous and images.flags.writeable):
-            images = images.copy()  # one type to compile for
+            images = images.copy("C")  # one type to compile for
         plan = self._plan
         run_plan(
             plan.table if table is None else table,
             arena,
             self._constants,
             plan.result,
-            images,
+            images.view(np.uint8),
             logits,
         )
 
@@ -178,8 +179,11 @@ class Engine:
         """Images that one compiled call may take; 1 as long as nothing is known."""
         return max(1, int(SLICE_SECONDS / self._seconds)) if self._seconds else 1
 
-    def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Logits float32 ``[N, classes]`` of uint8 ``images`` ``[N, H, W, C]``.
+    def run(self, images: Images) -> NDArray[np.float32]:
+        """Logits float32 ``[N, classes]`` of ``images`` ``[N, H, W, C]``.
+
+        Args:
+            images: uint8, or float32 if the Program's ``input_kind`` says so.
 
         Raises:
             ValueError: if ``images`` has another dtype or shape, or is a subclass of an array
@@ -208,7 +212,7 @@ class Engine:
         """Name of the op whose work each step of the plan does."""
         return self._plan.ops
 
-    def time_steps(self, first: int, stop: int, images: NDArray[np.uint8]) -> float:
+    def time_steps(self, first: int, stop: int, images: Images) -> float:
         """Seconds that steps ``first`` to ``stop - 1`` take for ``images``.
 
         They find what the last run left in memory; :mod:`frostbit.kernels.profile` is made of this.
@@ -227,7 +231,7 @@ class Engine:
                 self._call(self._here, images[part], logits[part], table)
             return time.perf_counter() - start
 
-    def signs(self, images: NDArray[np.uint8]) -> dict[str, bits.Words]:
+    def signs(self, images: Images) -> dict[str, bits.Words]:
         """Every ``bits`` value by op name, uint64 ``[N, H, W, ceil(C / 64)]``.
 
         Raises:
@@ -263,7 +267,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def load(model: Source, *, threads: int = 1) -> Engine:
-    """Engine for a packed model: uint8 ``[N, H, W, C]`` -> float32 ``[N, classes]``.
+    """Engine for a packed model: images ``[N, H, W, C]`` -> float32 ``[N, classes]``.
 
     Source: the layout of the file is described in ``docs/formats.md``.
 

@@ -8,7 +8,22 @@ number of arenas. The arena begins with a fixed head that every plan shares.
 from __future__ import annotations
 
 # Step codes.
-CONVOLVE, ELEMENTWISE, WIDEN, REGROUP, SUM, MAX_F32, MAX_BITS, REPEAT, CLIP, CONCAT = range(10)
+(
+    CONVOLVE,
+    ELEMENTWISE,
+    WIDEN,
+    SPREAD,
+    REGROUP,
+    SUM,
+    MAX_F32,
+    MAX_BITS,
+    REPEAT,
+    JOIN,
+    SOFTMAX,
+) = range(11)
+
+# What ELEMENTWISE does with its one or two maps.
+SUMMED, PRODUCT, CLIPPED, SCALED, PRELU, SIGMOID = range(6)
 
 # Micro-kernels of CONVOLVE; from FLOAT on they sum floats.
 XNOR, PORTABLE, LOOKUP, GROUPED, FLOAT, DEPTHWISE, GROUPED_FLOAT, INTEGER = range(8)
@@ -16,13 +31,13 @@ XNOR, PORTABLE, LOOKUP, GROUPED, FLOAT, DEPTHWISE, GROUPED_FLOAT, INTEGER = rang
 # What MUL says of the epilogues that have none.
 THRESHOLD, SWITCH = -1, -2
 
-# Kinds of a map that a step reads, or of floats that it writes.
-U8, F32, BITS, I16 = range(4)
+# Kinds of a map that a step reads, or of floats that it writes. The first two are the image.
+U8, F32_IMAGE, F32, BITS, I16 = range(5)
 
 # Columns. "Distance" is in bytes.
 (
     CODE,
-    KIND,  # of the source: U8, F32 or BITS
+    KIND,  # of the source
     SOURCE,  # arena: first tap of output (0, 0); origin of the map for all but CONVOLVE
     SOURCE_ROW,  # distance between rows
     SOURCE_PIXEL,  # distance between pixels
@@ -54,6 +69,12 @@ U8, F32, BITS, I16 = range(4)
     START,  # constants: int32 [classes][BLOCKS * 32]: accumulator at 0 mismatches, or the limit
     MUL,  # constants: float32 [BLOCKS * 32]; THRESHOLD or SWITCH for those epilogues
     ADD,  # constants: float32 [BLOCKS * 32]
+    HAS_LIMITS,  # whether an affine epilogue or a sum of floats has the four limits below
+    LOW,  # of accumulators
+    HIGH,
+    LEAST,  # of results: the bits of a float32
+    MOST,
+    FUNCTION,  # of ELEMENTWISE; CLIPPED has its limits in MUL and ADD, PRELU its slopes in MUL
     SECOND,  # of SWITCH: distance from a limit for a residual of +1 to that for -1
     FLIPS,  # of SWITCH, constants: uint32 [BLOCKS], 1 where the sign is the other way round
     LANES,  # constants: int32 [BLOCKS][32], distance of each lane's group (GROUPED, GROUPED_FLOAT)
@@ -73,14 +94,15 @@ U8, F32, BITS, I16 = range(4)
     DIVISOR,  # of SUM (0: multiply by 2**EXPONENT); copies of REPEAT; group size of REGROUP
     EXPONENT,  # of SUM; of the grid of INTEGER's weights; of the grid of I16
     PAD,  # constants: float32 [channels of a pixel], what WIDEN writes around the map
-    PARTS,  # of CONCAT: how many
-    PART_TABLE,  # of CONCAT, constants: int64 [PARTS][PART_COLUMNS], columns below
-) = range(54)
-COLUMNS = 54
+    PARTS,  # of JOIN: how many
+    PART_TABLE,  # of JOIN, constants: int64 [PARTS][PART_COLUMNS], columns below
+) = range(60)
+COLUMNS = 60
 
-# Columns of PART_TABLE: origin in the arena, distances, channels, and where the first is to go.
-PART_SOURCE, PART_ROW, PART_PIXEL, PART_CHANNELS, PART_AT = range(5)
-PART_COLUMNS = 5
+# Columns of PART_TABLE: origin in the arena, distances, the first channel and how many, where that
+# one is to go in its pixel, and how much further with every pixel.
+PART_SOURCE, PART_ROW, PART_PIXEL, PART_FIRST, PART_CHANNELS, PART_AT, PART_STEP = range(7)
+PART_COLUMNS = 7
 
 # Columns of PIXEL_TABLE, in bytes: distances from SOURCE, into START, from BITS_OUT and from
 # RESIDUAL. The first and last stand for bits (margins); float32 maps have none in ELEMENTWISE.

@@ -18,6 +18,7 @@ from frostbit.kernels.engine import Engine
 from frostbit.kernels.ir.macs import macs
 from frostbit.kernels.ir.verify import infer_types
 
+Image = NDArray[np.uint8] | NDArray[np.float32]
 SHORT = 20e-6
 """Seconds: twenty times what reading the clock and a call cost."""
 REPEATS = 4
@@ -45,14 +46,12 @@ class StepTime:
     float_macs: int
 
 
-def profile(
-    engine: Engine, image: NDArray[np.uint8], rounds: int = 30
-) -> tuple[list[StepTime], float]:
+def profile(engine: Engine, image: Image, rounds: int = 30) -> tuple[list[StepTime], float]:
     """Median time of every step, and of a whole run of the same image beside it.
 
     Args:
         engine: any.
-        image: uint8 ``[H, W, C]``.
+        image: ``[H, W, C]``, uint8 or float32 as the Program takes it.
         rounds: how often each step is timed.
 
     Returns:

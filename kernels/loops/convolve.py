@@ -12,6 +12,7 @@ from frostbit.kernels import op_table as t
 from frostbit.kernels.loops.tile_epilogue import (
     affine_of,
     epilogue,
+    limits_of,
     out_of,
     residual_of,
     switch_of,
@@ -25,6 +26,7 @@ from frostbit.kernels.micro.fused import (
     affine_two_from,
     affine_two_to,
     integer_two,
+    limited_two,
     switch_two,
     threshold_two,
 )
@@ -127,17 +129,19 @@ def convolve_by_lookup(row, arena, constants):
 @inlined
 def fused_affine(row, tile, taps, affine, residual, out, bits):
     """The affine case of :func:`fused_tile`, by the kinds of residual and result."""
-    exponent = field(row, t.EXPONENT)
+    exponent, limits = field(row, t.EXPONENT), limits_of(row)
     from_steps = field(row, t.RESIDUAL_KIND) == t.I16
     to_steps = field(row, t.OUT_KIND) == t.I16
-    if from_steps and to_steps:
-        affine_two_both(tile, taps, affine, residual, out, bits, exponent)
+    if field(row, t.HAS_LIMITS):
+        limited_two(tile, taps, affine, residual, out, bits, exponent, limits)
+    elif from_steps and to_steps:
+        affine_two_both(tile, taps, affine, residual, out, bits, exponent, limits)
     elif from_steps:
-        affine_two_from(tile, taps, affine, residual, out, bits, exponent)
+        affine_two_from(tile, taps, affine, residual, out, bits, exponent, limits)
     elif to_steps:
-        affine_two_to(tile, taps, affine, residual, out, bits, exponent)
+        affine_two_to(tile, taps, affine, residual, out, bits, exponent, limits)
     else:
-        affine_two(tile, taps, affine, residual, out, bits, exponent)
+        affine_two(tile, taps, affine, residual, out, bits, exponent, limits)
 
 
 @inlined
@@ -194,7 +198,7 @@ def convolve(row, arena, constants):
     clear(arena + field(row, t.CLEAR), field(row, t.CLEAR_BYTES))
     done = 0
     micro = field(row, t.MICRO)
-    is_known = micro == t.XNOR or micro == t.INTEGER
+    is_known = micro == t.XNOR or (micro == t.INTEGER and not field(row, t.HAS_LIMITS))
     is_simple = field(row, t.MUL) < 0 or field(row, t.RESIDUAL_KIND) != t.BITS
     if HAS_FUSED and is_known and is_simple:
         done = convolve_fused(row, arena, constants)

@@ -1,4 +1,4 @@
-"""Pooling, sums, repetition, joining and clip: the steps that do no arithmetic worth tuning.
+"""Pooling and sums over windows.
 
 Same conventions as :mod:`frostbit.kernels.loops.steps`. A window is clipped to the map, so what
 lies outside adds nothing to a sum and never wins a maximum.
@@ -12,10 +12,8 @@ from frostbit.kernels import op_table as t
 from frostbit.kernels.machine.jit import inlined, inner
 from frostbit.kernels.micro.vector import (
     BLOCK,
-    LANES,
     accumulate32,
     clear,
-    clip32,
     copy,
     divide32,
     field,
@@ -134,63 +132,3 @@ def pool(row, arena, constants):
                     x * field(row, t.STRIDE_W) - field(row, t.LEFT),
                     out + block * field(row, t.OUT_BLOCK),
                 )
-
-
-@inner
-def repeat(row, arena, constants):
-    """Copy the channels of each pixel ``DIVISOR`` times, side by side."""
-    clear(arena + field(row, t.CLEAR), field(row, t.CLEAR_BYTES))
-    size = 4 * field(row, t.CHANNELS)
-    for pixel in range(field(row, t.PIXELS)):
-        source = arena + field(row, t.SOURCE) + pixel * field(row, t.SOURCE_PIXEL)
-        out = arena + field(row, t.OUT) + pixel * field(row, t.OUT_PIXEL)
-        for i in range(field(row, t.DIVISOR)):
-            copy(out + i * size, source, size)
-
-
-@inlined
-def append_bits(source, channels, out, at):
-    """Write the bits of one pixel into the pixel at ``out``, from its channel ``at`` on.
-
-    Parts are written in order: ``carry`` holds what the parts before left in a word that they
-    did not fill. Tail bits of ``source`` are 0, so those of the result are.
-    """
-    words, shift = (channels + LANES - 1) // LANES, at % LANES
-    out += 4 * (at // LANES)
-    if shift == 0:
-        copy(out, source, 4 * words)
-        return
-    carry = load_u32(out)
-    for word in range(words):
-        value = load_u32(source + 4 * word)
-        store_u32(out + 4 * word, carry | (value << shift))
-        carry = value >> (LANES - shift)
-    if shift + channels > LANES * words:
-        store_u32(out + 4 * words, carry)
-
-
-@inner
-def concat(row, arena, constants):
-    """Join the channels of ``PARTS`` maps, all bits or all float32, one map after the other."""
-    clear(arena + field(row, t.CLEAR), field(row, t.CLEAR_BYTES))
-    for i in range(field(row, t.PARTS)):
-        part = constants + field(row, t.PART_TABLE) + i * (8 * t.PART_COLUMNS)
-        channels, at = field(part, t.PART_CHANNELS), field(part, t.PART_AT)
-        for y in range(field(row, t.HEIGHT)):
-            source = arena + field(part, t.PART_SOURCE) + y * field(part, t.PART_ROW)
-            out = arena + field(row, t.OUT) + y * field(row, t.OUT_ROW)
-            for _ in range(field(row, t.WIDTH)):
-                if field(row, t.KIND) == t.BITS:
-                    append_bits(source, channels, out, at)
-                else:
-                    copy(out + 4 * at, source, 4 * channels)
-                source += field(part, t.PART_PIXEL)
-                out += field(row, t.OUT_PIXEL)
-
-
-@inner
-def clip(row, arena, constants):
-    """clip(x, -1, 1) of a float map, which lies block after block."""
-    source, out = arena + field(row, t.SOURCE), arena + field(row, t.OUT)
-    for i in range(field(row, t.PIXELS) * field(row, t.BLOCKS)):
-        clip32(source + i * BLOCK, out + i * BLOCK)

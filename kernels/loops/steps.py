@@ -11,68 +11,30 @@ from __future__ import annotations
 
 from frostbit.kernels import op_table as t
 from frostbit.kernels.loops.convolve import convolve, convolve_by_lookup
-from frostbit.kernels.loops.pools import clip, concat, pool, repeat
-from frostbit.kernels.loops.tile_epilogue import operand
+from frostbit.kernels.loops.copies import floats, join, repeat, spread
+from frostbit.kernels.loops.elementwise import elementwise, softmax
+from frostbit.kernels.loops.pools import pool
 from frostbit.kernels.machine.jit import inner
 from frostbit.kernels.micro.vector import (
     BLOCK,
     LANES,
     clear,
     convert16,
-    convert32,
     copy,
     field,
-    load_i32,
     load_u32,
     store_u32,
-    sum32,
     unpack16,
     unpack32,
-    widen_u8,
     widen_u8_16,
 )
-from frostbit.kernels.micro.xnor import PIXEL_BYTES
-
-
-@inner
-def elementwise(row, arena, constants):
-    """Sum of one or two maps, each bits or float32, to float32 and sign bits."""
-    clear(arena + field(row, t.CLEAR), field(row, t.CLEAR_BYTES))
-    for pixel in range(field(row, t.PIXELS)):
-        entry = constants + field(row, t.PIXEL_TABLE) + pixel * PIXEL_BYTES
-        a = (
-            arena
-            + field(row, t.SOURCE)
-            + load_i32(entry + t.AT_SOURCE)
-            + pixel * field(row, t.SOURCE_PIXEL)
-        )
-        b = arena + field(row, t.RESIDUAL) + load_i32(entry + t.AT_RESIDUAL)
-        b += pixel * field(row, t.RESIDUAL_PIXEL)
-        out = arena + field(row, t.OUT) + pixel * field(row, t.OUT_PIXEL)
-        bits = arena + field(row, t.BITS_OUT) + load_i32(entry + t.AT_BITS)
-        for block in range(field(row, t.BLOCKS)):
-            left = operand(
-                a + block * field(row, t.SOURCE_BLOCK), field(row, t.KIND), arena + t.SCRATCH_A
-            )
-            right = operand(
-                b + block * field(row, t.RESIDUAL_BLOCK),
-                field(row, t.RESIDUAL_KIND),
-                arena + t.SCRATCH_B,
-            )
-            word = sum32(left, right, out + block * field(row, t.OUT_BLOCK))
-            store_u32(bits + block * field(row, t.BITS_BLOCK), word)
 
 
 @inner
 def widen_row(row, source, out):
-    """One row of a map to float32: from uint8, float32 (a copy) or bits."""
-    if field(row, t.KIND) == t.U8:
-        values = field(row, t.WIDTH) * field(row, t.CHANNELS)
-        whole = values - values % LANES
-        for i in range(0, whole, LANES):
-            convert32(source + i, out + 4 * i)
-        for i in range(whole, values):
-            widen_u8(source + i, out + 4 * i)
+    """One row of a map to float32: from an image, float32 (a copy) or bits."""
+    if field(row, t.KIND) <= t.F32_IMAGE:
+        floats(field(row, t.KIND), source, field(row, t.WIDTH) * field(row, t.CHANNELS), out)
     elif field(row, t.KIND) == t.F32:
         copy(out, source, field(row, t.WIDTH) * field(row, t.SOURCE_PIXEL))
     else:
@@ -98,7 +60,7 @@ def widen_row_16(row, source, out):
 @inner
 def widen(row, arena, constants, image):
     """Any map to float32 or int16 with its padding written around it."""
-    origin = image if field(row, t.KIND) == t.U8 else arena + field(row, t.SOURCE)
+    origin = image if field(row, t.KIND) <= t.F32_IMAGE else arena + field(row, t.SOURCE)
     pad, pixel = constants + field(row, t.PAD), field(row, t.OUT_PIXEL)
     for y in range(field(row, t.OUT_HEIGHT)):
         out = arena + field(row, t.OUT) + y * field(row, t.OUT_ROW)
@@ -160,9 +122,11 @@ def step(row, arena, constants, image):
         regroup(row, arena, constants)
     elif code == t.REPEAT:
         repeat(row, arena, constants)
-    elif code == t.CONCAT:
-        concat(row, arena, constants)
-    elif code == t.CLIP:
-        clip(row, arena, constants)
+    elif code == t.SPREAD:
+        spread(row, arena, image)
+    elif code == t.JOIN:
+        join(row, arena, constants)
+    elif code == t.SOFTMAX:
+        softmax(row, arena)
     else:
         pool(row, arena, constants)

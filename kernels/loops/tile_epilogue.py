@@ -11,15 +11,23 @@ from __future__ import annotations
 
 from frostbit.kernels import op_table as t
 from frostbit.kernels.machine.jit import inlined
-from frostbit.kernels.micro.epilogue import affine32, affine_tile, switch_tile, threshold_tile
-from frostbit.kernels.micro.operands import Affine, Parts, Switch
+from frostbit.kernels.micro.epilogue import (
+    affine32,
+    affine_tile,
+    limited32,
+    limited_sum32,
+    limited_tile,
+    switch_tile,
+    threshold_tile,
+)
+from frostbit.kernels.micro.functions import sum32
+from frostbit.kernels.micro.operands import Affine, Limits, Parts, Switch
 from frostbit.kernels.micro.vector import (
     BLOCK,
     field,
     from_steps32,
     load_i32,
     store_u32,
-    sum32,
     to_steps32,
     unpack32,
 )
@@ -50,6 +58,12 @@ def switch_of(row, constants, block):
 
 
 @inlined
+def limits_of(row):
+    """The limits of a step that has them."""
+    return Limits(field(row, t.LOW), field(row, t.HIGH), field(row, t.LEAST), field(row, t.MOST))
+
+
+@inlined
 def residual_of(row, arena, block, pixel):
     """One block of the residual, pixel by pixel from ``pixel`` on."""
     at = arena + field(row, t.RESIDUAL) + block * field(row, t.RESIDUAL_BLOCK)
@@ -70,7 +84,11 @@ def one_pixel(row, arena, constants, block, pixel, entry, counts):
     """Epilogue to floats (in 32 or 16 bits) and sign bits of one pixel and block."""
     out = out_of(row, arena, block, pixel).address
     if field(row, t.MICRO) >= t.FLOAT:
-        word = sum32(counts, constants + field(row, t.ADD) + block * BLOCK, out)
+        add = constants + field(row, t.ADD) + block * BLOCK
+        if field(row, t.HAS_LIMITS):
+            word = limited_sum32(counts, add, out, limits_of(row))
+        else:
+            word = sum32(counts, add, out)
     else:
         block_affine = affine_of(row, constants, block)
         start = block_affine.start + load_i32(entry + t.AT_START)
@@ -81,7 +99,9 @@ def one_pixel(row, arena, constants, block, pixel, entry, counts):
             residual = arena + t.SCRATCH_B
         else:
             residual = operand(residual, field(row, t.RESIDUAL_KIND), arena + t.SCRATCH_B)
-        if field(row, t.OUT_KIND) == t.I16:
+        if field(row, t.HAS_LIMITS):
+            word = limited32(counts, affine, residual, out, limits_of(row))
+        elif field(row, t.OUT_KIND) == t.I16:
             word = affine32(counts, affine, residual, arena + t.SCRATCH_A)
             to_steps32(arena + t.SCRATCH_A, field(row, t.EXPONENT), out)
         else:
@@ -96,7 +116,10 @@ def one_tile(row, arena, constants, block, first, entry, counts):
     affine, bits = affine_of(row, constants, block), arena + field(row, t.BITS_OUT)
     residual, out = residual_of(row, arena, block, first), out_of(row, arena, block, first)
     bits += block * field(row, t.BITS_BLOCK)
-    affine_tile(counts, entry, affine, residual, out, bits)
+    if field(row, t.HAS_LIMITS):
+        limited_tile(counts, entry, affine, residual, out, bits, limits_of(row))
+    else:
+        affine_tile(counts, entry, affine, residual, out, bits)
 
 
 @inlined

@@ -2,7 +2,8 @@
 
 ``acc = start - 2 * mismatches``, where ``start`` is the accumulator at 0 mismatches. Then either
 
-* affine: ``y = mul * acc + add + residual``, stored as float32 and as its sign; or
+* affine: ``y = mul * acc + add + residual``, stored as float32 and as its sign; with limits (of
+  imported networks), ``y = clip(mul * clip(acc, low, high) + add + residual, least, most)``; or
 * threshold: the sign of ``acc >= level``, that is ``mismatches <= limit`` with the limit
   ``floor((start - level) / 2)`` computed once, at load; or
 * switch: the sign of ``mul * acc + add + residual`` where nobody needs the number and the residual
@@ -10,40 +11,67 @@
 
 The product and the first sum are fused where the machine can, which rounds no more often than
 the reference does. ``..._tile`` handles a whole tile without a branch, ``affine32`` one pixel.
+Kernels with limits are apart, so that the others do nothing for them.
 """
 
 from __future__ import annotations
 
-from llvmlite.ir import IRBuilder, Value
+from llvmlite import ir
+from llvmlite.ir import IRBuilder, Type, Value
 from numba import types
 
-from frostbit.kernels.micro.operands import Affine, Parts, Switch
+from frostbit.kernels.micro.operands import Affine, Limits, Parts, Switch
 from frostbit.kernels.micro.vector import (
     BLOCK,
+    F32,
     I32,
     I64,
+    LANES,
     V32F,
     V32I,
     call,
+    clamped,
     emitted,
     load,
     offset,
     part,
     sign_word,
+    splat,
     store,
 )
 from frostbit.kernels.micro.xnor import PIXEL_BYTES, TILE
 from frostbit.kernels.op_table import AT_BITS, AT_RESIDUAL, AT_START
 
+Ends = tuple[Value, Value]
+"""The least and the largest of something, as vectors."""
+
+
+def ends(builder: IRBuilder, limits: Limits, kind: Type, lanes: int) -> Ends:
+    """The limits of accumulators (``I32``) or of results (``F32``)."""
+    pair = (limits.low, limits.high) if kind == I32 else (limits.least, limits.most)
+    low, high = (builder.bitcast(builder.trunc(value, I32), kind) for value in pair)
+    vector = ir.VectorType(kind, lanes)
+    return splat(builder, low, vector), splat(builder, high, vector)
+
 
 def _affine(
-    builder: IRBuilder, counts: Value, start: Value, loaded: tuple[Value, Value], residual: Value
+    builder: IRBuilder,
+    counts: Value,
+    start: Value,
+    loaded: tuple[Value, Value],
+    residual: Value,
+    limits: Limits | None = None,
 ) -> Value:
     """The 32 floats of one pixel; ``loaded`` are factors and addends, the rest addresses."""
     counted = load(builder, counts, V32I)
     acc = builder.sub(load(builder, start, V32I), builder.add(counted, counted))
+    if limits is not None:
+        acc = clamped(builder, acc, *ends(builder, limits, I32, LANES))
     scaled = call(builder, "llvm.fmuladd.v32f32", builder.sitofp(acc, V32F), *loaded)
-    return builder.fadd(scaled, load(builder, residual, V32F))
+    total = builder.fadd(scaled, load(builder, residual, V32F))
+    if limits is None:
+        return total
+    return clamped(builder, total, *ends(builder, limits, F32, LANES))
 
 
 def _above(builder: IRBuilder, counted: Value, limit: Value) -> Value:
@@ -58,15 +86,60 @@ def _entry(builder: IRBuilder, entry: Value, pixel: int, column: int) -> Value:
     return builder.sext(load(builder, place, I32), I64)
 
 
+def _pixel(
+    builder: IRBuilder,
+    counts: Value,
+    affine: Affine,
+    residual: Value,
+    out: Value,
+    limits: Limits | None = None,
+) -> Value:
+    """Affine epilogue of one pixel and block; returns the sign word."""
+    loaded = load(builder, affine.mul, V32F), load(builder, affine.add, V32F)
+    total = _affine(builder, counts, affine.start, loaded, residual, limits)
+    store(builder, total, out)
+    return sign_word(builder, total)
+
+
 @emitted(types.int64)
 def affine32(
     builder: IRBuilder, counts: Value, affine: Affine, residual: Value, out: Value
 ) -> Value:
     """Affine epilogue of one pixel and block; returns the sign word."""
+    return _pixel(builder, counts, affine, residual, out)
+
+
+@emitted(types.int64)
+def limited32(
+    builder: IRBuilder, counts: Value, affine: Affine, residual: Value, out: Value, limits: Limits
+) -> Value:
+    """The same with limits."""
+    return _pixel(builder, counts, affine, residual, out, limits)
+
+
+def _tile(
+    builder: IRBuilder,
+    counts: Value,
+    entry: Value,
+    affine: Affine,
+    residual: Parts,
+    out: Parts,
+    bits: Value,
+    limits: Limits | None = None,
+) -> None:
+    """Affine epilogue of TILE pixels; ``entry`` is the tile's part of the pixel table.
+
+    ``residual`` and ``out`` go from pixel to pixel. Registers: factors and addends of the block
+    stay in two vectors of 32 (eight of AVX2's sixteen), one pixel's floats pass through the rest.
+    """
     loaded = load(builder, affine.mul, V32F), load(builder, affine.add, V32F)
-    total = _affine(builder, counts, affine.start, loaded, residual)
-    store(builder, total, out)
-    return sign_word(builder, total)
+    for p in range(TILE):
+        start = builder.add(affine.start, _entry(builder, entry, p, AT_START))
+        at_counts = offset(builder, counts, BLOCK * p)
+        total = _affine(builder, at_counts, start, loaded, part(builder, residual, p), limits)
+        store(builder, total, part(builder, out, p))
+        word = builder.trunc(sign_word(builder, total), I32)
+        store(builder, word, builder.add(bits, _entry(builder, entry, p, AT_BITS)))
 
 
 @emitted(types.void)
@@ -79,19 +152,32 @@ def affine_tile(
     out: Parts,
     bits: Value,
 ) -> None:
-    """Affine epilogue of TILE pixels; ``entry`` is the tile's part of the pixel table.
+    """Affine epilogue of TILE pixels."""
+    _tile(builder, counts, entry, affine, residual, out, bits)
 
-    ``residual`` and ``out`` go from pixel to pixel. Registers: factors and addends of the block
-    stay in two vectors of 32 (eight of AVX2's sixteen), one pixel's floats pass through the rest.
-    """
-    loaded = load(builder, affine.mul, V32F), load(builder, affine.add, V32F)
-    for p in range(TILE):
-        start = builder.add(affine.start, _entry(builder, entry, p, AT_START))
-        at_counts = offset(builder, counts, BLOCK * p)
-        total = _affine(builder, at_counts, start, loaded, part(builder, residual, p))
-        store(builder, total, part(builder, out, p))
-        word = builder.trunc(sign_word(builder, total), I32)
-        store(builder, word, builder.add(bits, _entry(builder, entry, p, AT_BITS)))
+
+@emitted(types.void)
+def limited_tile(
+    builder: IRBuilder,
+    counts: Value,
+    entry: Value,
+    affine: Affine,
+    residual: Parts,
+    out: Parts,
+    bits: Value,
+    limits: Limits,
+) -> None:
+    """The same with limits."""
+    _tile(builder, counts, entry, affine, residual, out, bits, limits)
+
+
+@emitted(types.int64)
+def limited_sum32(builder: IRBuilder, sums: Value, add: Value, out: Value, limits: Limits) -> Value:
+    """Epilogue of a float convolution with limits: ``clip(sums + add, least, most)``."""
+    total = builder.fadd(load(builder, sums, V32F), load(builder, add, V32F))
+    total = clamped(builder, total, *ends(builder, limits, F32, LANES))
+    store(builder, total, out)
+    return sign_word(builder, total)
 
 
 @emitted(types.void)

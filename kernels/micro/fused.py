@@ -23,8 +23,9 @@ from numba import types
 from numba.core import cgutils
 
 from frostbit.kernels.machine import cpu
+from frostbit.kernels.micro.epilogue import ends
 from frostbit.kernels.micro.integers import multiply_add
-from frostbit.kernels.micro.operands import Affine, Parts, Switch, Taps, Tile
+from frostbit.kernels.micro.operands import Affine, Limits, Parts, Switch, Taps, Tile
 from frostbit.kernels.micro.vector import (
     BLOCK,
     F32,
@@ -32,6 +33,7 @@ from frostbit.kernels.micro.vector import (
     I64,
     Intrinsic,
     call,
+    clamped,
     constant,
     emitted,
     load,
@@ -143,16 +145,20 @@ def switch_two(
         store(builder, word, builder.add(bits, _entry(builder, tile.pixels, p, AT_BITS)))
 
 
-def _scaled(builder: IRBuilder, counted: Value, affine: Affine, v: int) -> Value:
+def _scaled(
+    builder: IRBuilder, counted: Value, affine: Affine, v: int, limits: Limits | None
+) -> Value:
     """``mul * acc + add`` of vector ``v`` of two blocks, whose counts are ``counted``."""
     start, mul, add = (offset(builder, place, _WIDTH * v) for place in affine)
     acc = builder.sub(load(builder, start, _WORDS), builder.add(counted, counted))
+    if limits is not None:
+        acc = clamped(builder, acc, *ends(builder, limits, I32, _WORDS.count))
     factors, added = load(builder, mul, _REALS), load(builder, add, _REALS)
     name = f"llvm.fmuladd.v{_REALS.count}f32"
     return call(builder, name, builder.sitofp(acc, _REALS), factors, added)
 
 
-def _affine_two(from_steps: bool, to_steps: bool) -> Intrinsic:
+def _affine_two(from_steps: bool, to_steps: bool, has_limits: bool = False) -> Intrinsic:
     """The kernel for a residual of int16 multiples of ``2**-exponent``, or such a result."""
 
     @emitted(types.void)
@@ -165,8 +171,10 @@ def _affine_two(from_steps: bool, to_steps: bool) -> Intrinsic:
         out: Parts,
         bits: Value,
         exponent: Value,
+        given: Limits,
     ) -> None:
         found = _counts(builder, tile, taps)
+        limits = given if has_limits else None
         zero = constant(_REALS, 0.0)
         one = splat(builder, power_of_two(builder, builder.neg(exponent)), _REALS)
         per_one = splat(builder, power_of_two(builder, exponent), _REALS)
@@ -175,7 +183,7 @@ def _affine_two(from_steps: bool, to_steps: bool) -> Intrinsic:
             old, new = part(builder, residual, p), part(builder, out, p)
             signs = []
             for v, counted in enumerate(counts):
-                scaled = _scaled(builder, counted, affine._replace(start=start), v)
+                scaled = _scaled(builder, counted, affine._replace(start=start), v, limits)
                 shift_at = offset(builder, old, _WIDTH * v // (2 if from_steps else 1))
                 out_at = offset(builder, new, _WIDTH * v // (2 if to_steps else 1))
                 if from_steps:
@@ -183,6 +191,8 @@ def _affine_two(from_steps: bool, to_steps: bool) -> Intrinsic:
                 else:
                     shift = load(builder, shift_at, _REALS)
                 total = builder.fadd(scaled, shift)
+                if limits is not None:
+                    total = clamped(builder, total, *ends(builder, limits, F32, _REALS.count))
                 if to_steps:
                     store_steps(builder, total, out_at, per_one)
                 else:
@@ -200,6 +210,8 @@ affine_two, affine_two_from, affine_two_to, affine_two_both = (
 )
 """With the affine epilogue (``epilogue.affine_tile``) and a float32 residual, or one of
 16 bits (``from``), and a float32 result, or one of 16 bits (``to``)."""
+limited_two = _affine_two(False, False, has_limits=True)
+"""With limits (``epilogue.limited_tile``)."""
 
 
 @emitted(types.void)

@@ -75,3 +75,17 @@ class Switch(NamedTuple):
     limits: Value
     second: Value
     flips: Value
+
+
+class Limits(NamedTuple):
+    """Where an epilogue cuts off: ``clip(mul * clip(acc, low, high) + add + ..., least, most)``.
+
+    Attributes:
+        low, high: of accumulators.
+        least, most: of results, the bits of a float32.
+    """
+
+    low: Value
+    high: Value
+    least: Value
+    most: Value

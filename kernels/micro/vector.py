@@ -225,14 +225,6 @@ def unpack32(builder: IRBuilder, word: Value, out: Value) -> None:
     store(builder, builder.select(negative, constant(V32F, -1.0), constant(V32F, 1.0)), out)
 
 
-@emitted(types.int64)
-def sum32(builder: IRBuilder, a: Value, b: Value, out: Value) -> Value:
-    """``out = a + b`` over 32 floats; returns the sign word of ``out``."""
-    total = builder.fadd(load(builder, a, V32F), load(builder, b, V32F))
-    store(builder, total, out)
-    return sign_word(builder, total)
-
-
 @emitted(types.void)
 def accumulate32(builder: IRBuilder, source: Value, out: Value) -> None:
     """``out += source`` over 32 floats."""
@@ -246,12 +238,11 @@ def maximum32(builder: IRBuilder, source: Value, out: Value) -> None:
     store(builder, builder.select(builder.fcmp_ordered(">", b, a), b, a), out)
 
 
-@emitted(types.void)
-def clip32(builder: IRBuilder, source: Value, out: Value) -> None:
-    """``out = clip(source, -1, 1)`` over 32 floats."""
-    value, low, high = load(builder, source, V32F), constant(V32F, -1.0), constant(V32F, 1.0)
-    value = builder.select(builder.fcmp_ordered("<", value, low), low, value)
-    store(builder, builder.select(builder.fcmp_ordered(">", value, high), high, value), out)
+def clamped(builder: IRBuilder, value: Value, low: Value, high: Value) -> Value:
+    """A vector of floats or int32 cut off at those of its type; NaN stays."""
+    compare = builder.icmp_signed if value.type.element == I32 else builder.fcmp_ordered
+    value = builder.select(compare("<", value, low), low, value)
+    return builder.select(compare(">", value, high), high, value)
 
 
 def power_of_two(builder: IRBuilder, exponent: Value) -> Value:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frostbit.kernels import op_table as t
-from frostbit.kernels.ir.program import INPUT, ValueType, Window
+from frostbit.kernels.ir.program import INPUT, NO_BOUND, Affine, ValueType, Window
 from frostbit.kernels.plan import weight_layout
 from frostbit.kernels.plan.arena import Constants, Layout
 from frostbit.kernels.plan.fusion import Step
@@ -36,6 +36,8 @@ class Lowering:
         if name in self.narrow:
             return t.I16
         value = self.types.get(name)
+        if name == INPUT and value is not None and value.kind == "f32":
+            return t.F32_IMAGE
         return t.F32 if value is None else KINDS[value.kind]
 
 
@@ -44,7 +46,8 @@ def source_map(low: Lowering, name: str) -> Row:
     height, width, channels = low.types[name].shape
     shape = {t.HEIGHT: height, t.WIDTH: width, t.CHANNELS: channels, t.KIND: low.kind(name)}
     if name == INPUT:
-        return {**shape, t.SOURCE_ROW: width * channels, t.SOURCE_PIXEL: channels}
+        pixel = channels * (1 if shape[t.KIND] == t.U8 else 4)
+        return {**shape, t.SOURCE_ROW: width * pixel, t.SOURCE_PIXEL: pixel}
     layout = low.layouts[name]
     return {
         **shape,
@@ -109,6 +112,20 @@ def residual(low: Lowering, name: str | None) -> Row:
         t.RESIDUAL_KIND: kind,
         t.RESIDUAL_PIXEL: 0 if kind == t.BITS else layout.pixel,
         t.RESIDUAL_BLOCK: layout.block,
+    }
+
+
+def result_limits(epilogue: Affine) -> Row:
+    """Columns of an affine epilogue that clips its accumulators; none of another."""
+    if not epilogue.is_clipped:
+        return {}
+    ends = np.array([-NO_BOUND, NO_BOUND], np.float32).view(np.int32).tolist()
+    return {
+        t.HAS_LIMITS: 1,
+        t.LOW: epilogue.low,
+        t.HIGH: epilogue.high,
+        t.LEAST: ends[0],
+        t.MOST: ends[1],
     }
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from frostbit.kernels.ir import exact
-from frostbit.kernels.ir.program import BinaryConv, Program, ValueType
+from frostbit.kernels.ir.program import Affine, BinaryConv, Op, Program, ValueType
 from frostbit.kernels.micro.fused import HAS_FUSED
 from frostbit.kernels.plan.fusion import Step
 
@@ -33,7 +33,7 @@ def narrow(program: Program, steps: list[Step], types: dict[str, ValueType]) -> 
     Only what a binary convolution writes and binary convolutions add to their own results
     qualifies; the network's result does not.
     """
-    names = [step.out for step in steps if step.out is not None and isinstance(step.op, BinaryConv)]
+    names = [step.out for step in steps if step.out is not None and _is_narrowing(step.op)]
     names = [name for name in names if _is_only_added(name, steps)]
     names = [name for name in names if 4 * np.prod(types[name].shape) >= SMALLEST_MAP]
     if not names:
@@ -54,9 +54,14 @@ def narrow(program: Program, steps: list[Step], types: dict[str, ValueType]) -> 
     return {}
 
 
+def _is_narrowing(op: Op) -> bool:
+    """Whether its kernel converts to 16 bits: no kernel with limits does."""
+    if not isinstance(op, BinaryConv):
+        return False
+    return not (isinstance(op.epilogue, Affine) and op.epilogue.is_clipped)
+
+
 def _is_only_added(name: str, steps: list[Step]) -> bool:
     """Whether every reader of ``name`` is a binary convolution that adds it."""
     readers = [step for step in steps if name in step.reads]
-    return bool(readers) and all(
-        step.source != name and isinstance(step.op, BinaryConv) for step in readers
-    )
+    return bool(readers) and all(step.source != name and _is_narrowing(step.op) for step in readers)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frostbit.kernels import op_table as t
-from frostbit.kernels.ir.program import Affine, BinaryConv, Clip, FormatError, Program, ValueType
+from frostbit.kernels.ir.program import INPUT, BinaryConv, FormatError, Program, ValueType
 from frostbit.kernels.ir.verify import infer_types
 from frostbit.kernels.micro.vector import BLOCK
 from frostbit.kernels.plan import int16_streams, nibble_layout, weight_layout
@@ -64,7 +64,7 @@ def _layout(steps: list[Step], types: dict[str, ValueType], name: str) -> Layout
     weight_layout.check_size(height * width, f"pixels in '{name}'")
     blocks = weight_layout.blocks_for(channels)
     if isinstance(op, Widen):
-        tight = types[maker.source].kind == "u8"
+        tight = maker.source == INPUT
         pixel = 4 * channels if tight else BLOCK * blocks
         block = BLOCK
         if op.to_int16:
@@ -100,20 +100,6 @@ def _table(low: Lowering, steps: list[Step]) -> NDArray[np.int64]:
     return rows
 
 
-def _refuse(program: Program) -> None:
-    """Raise FormatError if the engine would compute another network than ``program``."""
-    for op in program.ops:
-        if type(op) not in RULES:
-            raise FormatError(f"op '{op.name}': no engine rule for {type(op).__name__}")
-        if isinstance(op, Clip) and (op.low, op.high) != (-1.0, 1.0):
-            raise FormatError(f"op '{op.name}': no engine rule for Clip to {op.low} .. {op.high}")
-        epilogue = op.epilogue if isinstance(op, BinaryConv) else None
-        if isinstance(epilogue, Affine) and epilogue.is_clipped:
-            raise FormatError(f"op '{op.name}': no engine rule for clipped sums")
-    if program.input_kind != "u8":
-        raise FormatError("no engine rule for a float input")
-
-
 def make_plan(program: Program, kernel: str, reuse: bool = True, narrow: bool = True) -> Plan:
     """Plan ``program`` for the micro-kernel ``kernel``.
 
@@ -127,7 +113,9 @@ def make_plan(program: Program, kernel: str, reuse: bool = True, narrow: bool = 
         FormatError: if the Program is malformed, has an op without a rule here, or needs more
             than 2 GiB.
     """
-    _refuse(program)
+    for op in program.ops:
+        if type(op) not in RULES:
+            raise FormatError(f"op '{op.name}': no engine rule for {type(op).__name__}")
     types = infer_types(program)
     steps = schedule(program, types)
     for step in steps:

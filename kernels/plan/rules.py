@@ -21,17 +21,25 @@ from frostbit.kernels.ir.program import (
     Concat,
     Conv,
     Dense,
+    Flatten,
     GlobalSum,
     MaxPool,
+    Mul,
     Op,
+    Pad,
+    PRelu,
     Repeat,
+    Scale,
+    Sigmoid,
     Sign,
+    Slice,
+    Softmax,
     Threshold,
     ToFloat,
     Window,
 )
 from frostbit.kernels.micro.vector import BLOCK, LANES
-from frostbit.kernels.plan import integer_layout, nibble_layout, weight_layout
+from frostbit.kernels.plan import copies, integer_layout, nibble_layout, weight_layout
 from frostbit.kernels.plan.columns import (
     Lowering,
     Row,
@@ -41,10 +49,11 @@ from frostbit.kernels.plan.columns import (
     out_map,
     outputs,
     residual,
+    result_limits,
     source_map,
 )
 from frostbit.kernels.plan.fusion import Step
-from frostbit.kernels.plan.schedule import Regroup, Widen
+from frostbit.kernels.plan.schedule import Regroup, Spread, Widen
 
 
 def _convolve(
@@ -167,6 +176,7 @@ def binary_conv(low: Lowering, step: Step, op: BinaryConv) -> Row:
     elif _is_switch(low, step):
         row.update(_switch(low, op.epilogue, starts, op.taps))
     else:
+        row.update(result_limits(op.epilogue))
         row[t.START] = low.constants.add(weight_layout.per_lane(starts))
         row[t.MUL] = low.constants.add(weight_layout.per_lane(op.epilogue.mul))
         row[t.ADD] = low.constants.add(weight_layout.per_lane(op.epilogue.add))
@@ -192,7 +202,29 @@ def _switch(low: Lowering, epilogue: Affine, starts: NDArray[np.int32], taps: in
     }
 
 
-def elementwise(low: Lowering, step: Step, op: Add | Sign | ToFloat) -> Row:
+def _function(low: Lowering, op: Op, channels: int) -> Row:
+    """Which function an elementwise step is, and its parameters, 0 in spare lanes."""
+
+    def column(values: NDArray[np.float32]) -> int:
+        return low.constants.add(weight_layout.per_lane(values))
+
+    match op:
+        case Mul():
+            return {t.FUNCTION: t.PRODUCT}
+        case Clip():
+            ends = (np.full(channels, end, np.float32) for end in (op.low, op.high))
+            least, most = map(column, ends)
+            return {t.FUNCTION: t.CLIPPED, t.MUL: least, t.ADD: most}
+        case Scale():
+            return {t.FUNCTION: t.SCALED, t.MUL: column(op.mul), t.ADD: column(op.add)}
+        case PRelu():
+            return {t.FUNCTION: t.PRELU, t.MUL: column(op.slope)}
+        case Sigmoid():
+            return {t.FUNCTION: t.SIGMOID}
+    return {t.FUNCTION: t.SUMMED}
+
+
+def elementwise(low: Lowering, step: Step, op: Op) -> Row:
     height, width, channels = low.types[step.source].shape
     pixels = height * width
     table = weight_layout.pixel_table(
@@ -206,13 +238,20 @@ def elementwise(low: Lowering, step: Step, op: Add | Sign | ToFloat) -> Row:
     row = {**source_map(low, step.source), **outputs(low, step), **residual(low, step.residual)}
     if row[t.KIND] == t.BITS:
         row[t.SOURCE_PIXEL] = 0
+    if isinstance(op, Mul) and low.types[op.inputs[1]].shape[:2] == (1, 1):
+        row[t.RESIDUAL_PIXEL] = 0
     return {
         **row,
+        **_function(low, op, channels),
         t.CODE: t.ELEMENTWISE,
         t.PIXELS: pixels,
         t.BLOCKS: weight_layout.blocks_for(channels),
         t.PIXEL_TABLE: low.constants.add(table),
     }
+
+
+def softmax(low: Lowering, step: Step, op: Softmax) -> Row:
+    return {**source_map(low, step.source), **out_map(low, op.name), t.CODE: t.SOFTMAX}
 
 
 def widen(low: Lowering, step: Step, op: Widen) -> Row:
@@ -273,51 +312,26 @@ def global_sum(low: Lowering, step: Step, op: GlobalSum) -> Row:
     return _pool(low, step, op, Window((height, width)), t.SUM, 1)
 
 
-def clip(low: Lowering, step: Step, op: Clip) -> Row:
-    return {**source_map(low, step.source), **out_map(low, op.name), t.CODE: t.CLIP}
-
-
-def repeat(low: Lowering, step: Step, op: Repeat) -> Row:
-    spare = low.types[op.name].shape[2] % LANES
-    return {
-        **source_map(low, step.source),
-        **out_map(low, op.name),
-        **(cleared(low, op.name) if spare else {}),
-        t.CODE: t.REPEAT,
-        t.DIVISOR: op.times,
-    }
-
-
-def concat(low: Lowering, step: Step, op: Concat) -> Row:
-    parts = np.zeros((len(op.inputs), t.PART_COLUMNS), np.int64)
-    for row, name in zip(parts, op.inputs, strict=True):
-        layout = low.layouts[name]
-        row[t.PART_SOURCE], row[t.PART_CHANNELS] = low.origin(name), low.types[name].shape[2]
-        row[t.PART_ROW], row[t.PART_PIXEL] = layout.row, layout.pixel
-    parts[1:, t.PART_AT] = np.cumsum(parts[:-1, t.PART_CHANNELS])
-    value = low.types[op.name]
-    spare = value.kind == "f32" and value.shape[2] % LANES
-    return {
-        **source_map(low, step.source),
-        **out_map(low, op.name),
-        **(cleared(low, op.name) if spare else {}),
-        t.CODE: t.CONCAT,
-        t.PARTS: len(parts),
-        t.PART_TABLE: low.constants.add(parts),
-    }
-
-
 RULES: dict[type[Op], Callable[..., Row]] = {
     Conv: conv,
     BinaryConv: binary_conv,
     Sign: elementwise,
-    Clip: clip,
+    Clip: elementwise,
     ToFloat: elementwise,
     Add: elementwise,
+    Mul: elementwise,
+    Scale: elementwise,
+    PRelu: elementwise,
+    Sigmoid: elementwise,
+    Softmax: softmax,
     MaxPool: max_pool,
     AvgPool: avg_pool,
-    Repeat: repeat,
-    Concat: concat,
+    Repeat: copies.repeat,
+    Concat: copies.concat,
+    Slice: copies.channels,
+    Pad: copies.pad,
+    Flatten: copies.flatten,
+    Spread: copies.spread,
     GlobalSum: global_sum,
     Dense: dense,
     Widen: widen,

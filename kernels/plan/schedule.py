@@ -16,11 +16,16 @@ from frostbit.kernels.ir.program import (
     Add,
     Affine,
     BinaryConv,
+    Clip,
     Concat,
     Conv,
     GlobalSum,
+    Mul,
     Op,
+    PRelu,
     Program,
+    Scale,
+    Sigmoid,
     Sign,
     Threshold,
     ToFloat,
@@ -45,7 +50,13 @@ class Regroup(Op):
     reader: BinaryConv
 
 
-ELEMENTWISE = (Add, Sign, ToFloat)
+@dataclass(frozen=True, eq=False)
+class Spread(Op):
+    """The image as a float map, for all but convolutions, which have one of their own."""
+
+
+SPREAD = f"{INPUT}:floats"
+ELEMENTWISE = (Add, Sign, ToFloat, Mul, Clip, Scale, PRelu, Sigmoid)
 """Ops of which one kernel computes any, the signs of the result included."""
 
 
@@ -55,7 +66,7 @@ def _first_steps(op: Op, types: dict[str, ValueType]) -> list[Step]:
     kind = types[source].kind
     if isinstance(op, BinaryConv) and kind == "f32":
         op = as_conv(op)
-    if isinstance(op, Conv) and (kind != "f32" or any(op.window.pads)):
+    if isinstance(op, Conv) and (kind != "f32" or any(op.window.pads) or source == INPUT):
         wide = f"{op.name}:wide"
         widen = Widen(wide, op.inputs, op, integer_weights(op, kind) is not None)
         return [Step(widen, source, out=wide), Step(op, wide, out=op.name)]
@@ -80,6 +91,28 @@ def _first_steps(op: Op, types: dict[str, ValueType]) -> list[Step]:
         return [Step(op, source, out=op.name, more=op.inputs[1:])]
     residual = op.inputs[1] if len(op.inputs) > 1 else None
     return [Step(op, source, residual, out=op.name)]
+
+
+def _spread_input(steps: list[Step]) -> list[Step]:
+    """Let what cannot read the image read a float map of it."""
+
+    def renamed(name: str) -> str:
+        return SPREAD if name == INPUT else name
+
+    changed = [
+        step
+        if isinstance(step.op, Widen) or INPUT not in step.reads
+        else replace(
+            step,
+            source=renamed(step.source),
+            residual=None if step.residual is None else renamed(step.residual),
+            more=tuple(map(renamed, step.more)),
+        )
+        for step in steps
+    ]
+    if any(SPREAD in step.reads for step in changed):
+        return [Step(Spread(SPREAD, (INPUT,)), INPUT, out=SPREAD), *changed]
+    return changed
 
 
 def _fuse_to_float(steps: list[Step], result: str) -> list[Step]:
@@ -114,7 +147,7 @@ def schedule(program: Program, types: dict[str, ValueType]) -> list[Step]:
     """Steps of a verified ``program`` in execution order; ``types`` as from ``infer_types``."""
     result = program.ops[-1].name
     steps = [step for op in program.ops for step in _first_steps(op, types)]
-    summed = fuse_adds(_fuse_to_float(steps, result), _takes_adds)
+    summed = fuse_adds(_fuse_to_float(_spread_input(steps), result), _takes_adds)
     return fuse_signs(summed, result, _takes_signs)
 
 

@@ -119,7 +119,7 @@ def accumulator_starts(
 def sign_levels(
     epilogue: Affine, shift: float, taps: int
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """The sign of ``mul * acc + add + shift`` as a threshold on the accumulator.
+    """The sign of ``mul * clip(acc) + add + shift`` as a threshold on the accumulator.
 
     Rounded as the reference rounds it, that number never falls (``mul >= 0``) or never rises as
     ``acc`` grows, so bisection finds the one place where its sign changes.
@@ -138,7 +138,8 @@ def sign_levels(
     low, high = np.full(mul.shape, -taps), np.full(mul.shape, taps + 1)
     while (low < high).any():
         middle = (low + high) >> 1
-        value = (middle * mul + added).astype(np.float32) + np.float32(shift)
+        acc = np.clip(middle, epilogue.low, epilogue.high)
+        value = (acc * mul + added).astype(np.float32) + np.float32(shift)
         reached = (value >= 0) != falls
         low, high = np.where(reached, low, middle + 1), np.where(reached, middle, high)
     return low, falls

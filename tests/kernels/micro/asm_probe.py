@@ -13,7 +13,7 @@ import numba
 from numba import types
 
 from frostbit.kernels.micro import fused, lookup, xnor
-from frostbit.kernels.micro.operands import Affine, Parts, Taps, Tile
+from frostbit.kernels.micro.operands import Affine, Limits, Parts, Taps, Tile
 
 _xnor, _lookup = xnor.xnor_tile, lookup.lookup_two
 _threshold, _affine = fused.threshold_two, fused.affine_two_both
@@ -34,7 +34,8 @@ def _thresholded(source, pixels, offsets, words, weights, limits, bits):
 
 def _to_sums(source, pixels, offsets, words, weights, start, mul, add, old, far, out, to, b, s):
     tile, taps = Tile(source, pixels), Taps(offsets, words, weights)
-    _affine(tile, taps, Affine(start, mul, add), Parts(old, far), Parts(out, to), b, s)
+    none = Limits(0, 0, 0, 0)
+    _affine(tile, taps, Affine(start, mul, add), Parts(old, far), Parts(out, to), b, s, none)
 
 
 KERNELS = {

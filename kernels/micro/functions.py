@@ -1,0 +1,108 @@
+"""Functions of 32 channels of one or two float maps, one block at a time.
+
+All but the softmax write the 32 results at ``out`` and return their sign word. Spare lanes hold
+numbers that are not negative, and parameters of 0, which leaves them so.
+"""
+# mypy: disable-error-code="no-untyped-call"
+# reason: llvmlite's builder helpers in Numba have no annotations
+
+from __future__ import annotations
+
+from llvmlite import ir
+from llvmlite.ir import IRBuilder, Value
+from numba import types
+from numba.core import cgutils
+
+from frostbit.kernels.micro.vector import (
+    F32,
+    I64,
+    LANES,
+    V32F,
+    call,
+    clamped,
+    constant,
+    emitted,
+    load,
+    sign_word,
+    store,
+)
+
+F64 = ir.DoubleType()
+
+
+def _finish(builder: IRBuilder, value: Value, out: Value) -> Value:
+    store(builder, value, out)
+    return sign_word(builder, value)
+
+
+@emitted(types.int64)
+def sum32(builder: IRBuilder, a: Value, b: Value, out: Value) -> Value:
+    """``a + b``."""
+    return _finish(builder, builder.fadd(load(builder, a, V32F), load(builder, b, V32F)), out)
+
+
+@emitted(types.int64)
+def product32(builder: IRBuilder, a: Value, b: Value, out: Value) -> Value:
+    """``a * b``."""
+    return _finish(builder, builder.fmul(load(builder, a, V32F), load(builder, b, V32F)), out)
+
+
+@emitted(types.int64)
+def clip32(builder: IRBuilder, source: Value, low: Value, high: Value, out: Value) -> Value:
+    """``clip(source, low, high)``."""
+    limits = load(builder, low, V32F), load(builder, high, V32F)
+    return _finish(builder, clamped(builder, load(builder, source, V32F), *limits), out)
+
+
+@emitted(types.int64)
+def scaled32(builder: IRBuilder, source: Value, mul: Value, add: Value, out: Value) -> Value:
+    """``mul * source + add``, fused where the machine can."""
+    operands = (load(builder, at, V32F) for at in (source, mul, add))
+    return _finish(builder, call(builder, "llvm.fmuladd.v32f32", *operands), out)
+
+
+@emitted(types.int64)
+def prelu32(builder: IRBuilder, source: Value, slope: Value, out: Value) -> Value:
+    """``source`` where it is not negative, else ``slope * source``."""
+    value = load(builder, source, V32F)
+    scaled = builder.fmul(value, load(builder, slope, V32F))
+    kept = builder.fcmp_ordered(">=", value, constant(V32F, 0.0))
+    return _finish(builder, builder.select(kept, value, scaled), out)
+
+
+@emitted(types.int64)
+def sigmoid32(builder: IRBuilder, source: Value, out: Value) -> Value:
+    """``1 / (1 + exp(-source))`` in float64, rounded once; far below 0 exp is infinite: 0."""
+    kind = ir.VectorType(F64, LANES)
+    one = constant(kind, 1.0)
+    negative = builder.fsub(constant(kind, 0.0), builder.fpext(load(builder, source, V32F), kind))
+    power = call(builder, f"llvm.exp.v{LANES}f64", negative)
+    value = builder.fdiv(one, builder.fadd(one, power))
+    return _finish(builder, builder.fptrunc(value, V32F), out)
+
+
+@emitted(types.void)
+def softmax(builder: IRBuilder, source: Value, count: Value, out: Value) -> None:
+    """``exp(x) / sum(exp(x))`` of ``count`` floats in float64, rounded once."""
+
+    def at(base: Value, index: Value) -> Value:
+        return builder.add(base, builder.mul(index, I64(4)))
+
+    def power(index: Value) -> Value:
+        value = builder.fpext(load(builder, at(source, index), F32), F64)
+        return call(builder, "llvm.exp.f64", builder.fsub(value, builder.load(most)))
+
+    most, total = (cgutils.alloca_once(builder, F64) for _ in range(2))
+    builder.store(builder.fpext(load(builder, source, F32), F64), most)
+    builder.store(ir.Constant(F64, 0.0), total)
+    with cgutils.for_range(builder, count) as loop:
+        value, old = (
+            builder.fpext(load(builder, at(source, loop.index), F32), F64),
+            builder.load(most),
+        )
+        builder.store(builder.select(builder.fcmp_ordered(">", value, old), value, old), most)
+    with cgutils.for_range(builder, count) as loop:
+        builder.store(builder.fadd(builder.load(total), power(loop.index)), total)
+    with cgutils.for_range(builder, count) as loop:
+        share = builder.fdiv(power(loop.index), builder.load(total))
+        store(builder, builder.fptrunc(share, F32), at(out, loop.index))
