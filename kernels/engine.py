@@ -36,7 +36,7 @@ from frostbit.kernels.micro.vector import copy
 from frostbit.kernels.plan.arena import Layout, allocate
 from frostbit.kernels.plan.plan import make_plan
 
-Images = NDArray[np.uint8] | NDArray[np.float32]
+Images = NDArray[np.uint8 | np.float32]
 Logits = NDArray[np.float32]
 SLICE_SECONDS = 0.025
 """Longest compiled call that is aimed at: an eighth of what Ctrl-C may wait, for machines that slow

@@ -18,7 +18,7 @@ from frostbit.kernels.engine import Engine
 from frostbit.kernels.ir.macs import macs
 from frostbit.kernels.ir.verify import infer_types
 
-Image = NDArray[np.uint8] | NDArray[np.float32]
+Image = NDArray[np.uint8 | np.float32]
 SHORT = 20e-6
 """Seconds: twenty times what reading the clock and a call cost."""
 REPEATS = 4

@@ -20,7 +20,7 @@ from queue import SimpleQueue
 import numpy as np
 from numpy.typing import NDArray
 
-Compute = Callable[[int, NDArray[np.uint8], NDArray[np.float32]], None]
+Compute = Callable[[int, NDArray[np.uint8 | np.float32], NDArray[np.float32]], None]
 """Writes the logits of images, computed in the arena at an address."""
 
 
@@ -34,7 +34,7 @@ class Batch:
     def __init__(
         self,
         compute: Compute,
-        images: NDArray[np.uint8],
+        images: NDArray[np.uint8 | np.float32],
         logits: NDArray[np.float32],
         slice_images: int,
     ) -> None:
