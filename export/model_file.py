@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 
 from frostbit.export.errors import RuntimeMissing
-from frostbit.export.reading.files import compare_file, read_file
+from frostbit.export.foreign import compare_file, read_file
 from frostbit.kernels.ir.file import load_program, save_program
 from frostbit.kernels.ir.program import FormatError, Program
 

@@ -7,9 +7,9 @@ import pytest
 
 import frostbit as fb
 from frostbit.export.errors import SourceDiffers
+from frostbit.export.foreign import FORMATS as READABLE
 from frostbit.export.model_file import FOREIGN
-from frostbit.export.reading import tflite_call
-from frostbit.export.reading.files import FORMATS as READABLE
+from frostbit.export.reading.tflite import call
 from frostbit.kernels.ir import reference
 from frostbit.kernels.ir.file import dumps
 from frostbit.pipeline.parity.export import FORMATS
@@ -63,7 +63,7 @@ def test_what_computes_something_else_is_not_given(
     require_lce()
     path = tmp_path / "model.tflite"
     path.write_bytes(tflite("bits_one"))
-    monkeypatch.setattr(tflite_call, "_same", lambda size, kernel, stride, dilation: (0, 2))
+    monkeypatch.setattr(call, "_same", lambda size, kernel, stride, dilation: (0, 2))
     with pytest.raises(SourceDiffers, match="differ from the source's"):
         fb.read(path)
 

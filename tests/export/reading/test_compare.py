@@ -13,9 +13,9 @@ from frostbit.export.lce.outputs import with_outputs
 from frostbit.export.lce.tflite_reader import read
 from frostbit.export.reading.compare import SIGN_TOLERANCE, compare, random_images, wanted
 from frostbit.export.reading.imported import Imported
-from frostbit.export.reading.lce_source import LceSource
 from frostbit.export.reading.match import to_program
-from frostbit.export.reading.tflite import read_graph
+from frostbit.export.reading.tflite.read import read_graph
+from frostbit.export.reading.tflite.runtime import LceSource
 from frostbit.kernels.ir import reference
 from frostbit.kernels.ir.program import (
     Affine,

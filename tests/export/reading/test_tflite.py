@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from frostbit.export.reading.match import to_program
-from frostbit.export.reading.tflite import read_graph
+from frostbit.export.reading.tflite.read import read_graph
 from frostbit.kernels.ir import reference
 from frostbit.kernels.ir.program import BinaryConv, Softmax
 from tests.export.reading.foreign import TFLITE, answers, far, tflite

@@ -13,8 +13,8 @@ from frostbit.export.lce.outputs import with_outputs
 from frostbit.export.lce.runtime import Worker
 from frostbit.export.lce.tflite_reader import read
 from frostbit.export.lce.worker import Header
-from frostbit.export.reading.tflite_lce import to_words
-from frostbit.export.reading.tflite_source import value_names
+from frostbit.export.reading.tflite.lce import to_words
+from frostbit.export.reading.tflite.source import value_names
 from frostbit.kernels.ir import bits
 from frostbit.kernels.ir.program import ValueType
 from frostbit.kernels.ir.reference import Array

@@ -11,11 +11,11 @@ from __future__ import annotations
 from frostbit.export.errors import ExportError
 from frostbit.export.lce.tflite_reader import FLOAT32, Model, read
 from frostbit.export.reading.graph import Builder, Graph
-from frostbit.export.reading.tflite_call import Call
-from frostbit.export.reading.tflite_constants import FOLDS
-from frostbit.export.reading.tflite_options import is_known
-from frostbit.export.reading.tflite_rules import RULES
-from frostbit.export.reading.tflite_source import Source
+from frostbit.export.reading.tflite.call import Call
+from frostbit.export.reading.tflite.constants import FOLDS
+from frostbit.export.reading.tflite.options import is_known
+from frostbit.export.reading.tflite.rules import RULES
+from frostbit.export.reading.tflite.source import Source
 from frostbit.kernels.ir.program import MAX_OPS, FormatError
 
 KIND = "TensorFlow Lite"

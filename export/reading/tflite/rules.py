@@ -27,8 +27,8 @@ from frostbit.export.reading.graph import (
     Slice,
     Softmax,
 )
-from frostbit.export.reading.tflite_call import BOUNDS, Call
-from frostbit.export.reading.tflite_lce import LCE_RULES, keeps_words
+from frostbit.export.reading.tflite.call import BOUNDS, Call
+from frostbit.export.reading.tflite.lce import LCE_RULES, keeps_words
 from frostbit.kernels.ir.program import MAX_PARTS, Window
 
 Rule = Callable[[Call], None]

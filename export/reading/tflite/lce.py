@@ -9,9 +9,9 @@ import numpy as np
 from frostbit.export.lce.graph import LCE_WORD_BITS, lce_words
 from frostbit.export.lce.tflite_reader import INT32
 from frostbit.export.reading.graph import BitConv, Identity, MaxPool, Sign
-from frostbit.export.reading.tflite_call import Call
-from frostbit.export.reading.tflite_options import ACTIVATIONS
-from frostbit.export.reading.tflite_source import Constant
+from frostbit.export.reading.tflite.call import Call
+from frostbit.export.reading.tflite.options import ACTIVATIONS
+from frostbit.export.reading.tflite.source import Constant
 from frostbit.kernels.ir.bits import Words
 from frostbit.kernels.ir.program import NO_LIMIT, Affine, Threshold, Window
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from frostbit.export.lce.tflite_reader import FLOAT32, INT32, Operator
 from frostbit.export.reading.graph import F32, Builder, Clip, Node, Shape, refused
-from frostbit.export.reading.tflite_options import ACTIVATIONS, SAME, VALID, options
-from frostbit.export.reading.tflite_source import Constant, Source
+from frostbit.export.reading.tflite.options import ACTIVATIONS, SAME, VALID, options
+from frostbit.export.reading.tflite.source import Constant, Source
 from frostbit.kernels.ir.program import MAX_DIM, NO_BOUND, FormatError, Window
 
 BOUNDS = {"RELU": (0.0, NO_BOUND), "RELU_N1_TO_1": (-1.0, 1.0), "RELU6": (0.0, 6.0)}

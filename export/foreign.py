@@ -47,13 +47,13 @@ class Format:
 
 
 def _read_tflite(path: Path) -> Graph:
-    from frostbit.export.reading.tflite import read_graph
+    from frostbit.export.reading.tflite.read import read_graph
 
     return read_graph(path.read_bytes())
 
 
 def _run_tflite(path: Path, imported: Imported) -> Source:
-    from frostbit.export.reading.lce_source import LceSource
+    from frostbit.export.reading.tflite.runtime import LceSource
 
     return LceSource(path.read_bytes(), wanted(imported))
 

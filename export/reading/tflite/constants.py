@@ -7,10 +7,10 @@ from collections.abc import Callable
 import numpy as np
 
 from frostbit.export.lce.graph import lce_words
-from frostbit.export.reading.tflite_call import BOUNDS, Call
-from frostbit.export.reading.tflite_lce import to_words
-from frostbit.export.reading.tflite_options import ACTIVATIONS
-from frostbit.export.reading.tflite_source import Constant
+from frostbit.export.reading.tflite.call import BOUNDS, Call
+from frostbit.export.reading.tflite.lce import to_words
+from frostbit.export.reading.tflite.options import ACTIVATIONS
+from frostbit.export.reading.tflite.source import Constant
 from frostbit.kernels.ir import bits
 
 

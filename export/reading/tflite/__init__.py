@@ -1,0 +1,1 @@
+"""Front end for .tflite files, and Larq Compute Engine's interpreter to compare them in."""
