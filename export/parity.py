@@ -64,8 +64,8 @@ class ParityReport:
     """All comparisons, and what the Program promises.
 
     ``promised`` is False for a Program that :mod:`frostbit.kernels.ir.exact` cannot prove: bits
-    that rounding explains are then counted but no failure. ``rounds_at`` names the value where
-    float32 rounds ("" if it was promised).
+    that rounding explains are then counted but no failure. ``rounds_at`` names the first value
+    where float32 rounds ("" if none does: it was promised, or the input is float).
     ``has_signs`` is False for a binary-weight network.
     """
 
@@ -88,8 +88,9 @@ class ParityReport:
         if self.promised:
             return said
         rounded = sum(each.sign_bits_rounded for each in self.comparisons)
+        why = f"float32 rounds at '{self.rounds_at}'" if self.rounds_at else "its input is float"
         return (
-            f"{said} within the tolerance (not exact: float32 rounds at '{self.rounds_at}'; "
+            f"{said} within the tolerance (not exact: {why}; "
             f"{rounded:,} sign bits differ within {THRESHOLD_TOLERANCE:g} of a threshold)"
         )
 

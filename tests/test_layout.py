@@ -68,7 +68,7 @@ ALLOWED = {
     "export.parity": "export.runtimes export.errors export.rounding kernels.ir",
     "export.c": "export.runtimes export.unsupported export.errors kernels.plan kernels.ir",
     "export.bounded": "export.lce export.onnx export.summary export.errors",
-    "export.lce": "export.summary export.version export.unsupported export.errors kernels.ir",
+    "export.lce": "export.summary export.version export.errors kernels.ir",
     "export.onnx": "export.runtimes export.summary export.version export.errors kernels.ir",
     "export.runtimes": "kernels.engine kernels.ir",
     "export.summary": "kernels.ir",

@@ -21,8 +21,11 @@ What TFLite cannot say as it stands is rewritten exactly, because a Program defi
 * LCE's grouped kernels refuse or are wrong below 32 channels a group: a grouped binary
   convolution becomes one convolution per group, a full-precision one as well unless it is
   depthwise, which TFLite has.
-* Joined bits stay packed if every map but the last has whole words of 32 channels; otherwise they
-  are joined as floats of +-1, since no operator shifts bits.
+* Clipped sums are a fused activation (RELU, RELU_N1_TO_1, RELU6) where the limits are its own and
+  no padded tap contributes nothing, which LCE refuses together; elsewhere the bare sums are clipped
+  and scaled by operators of their own.
+* Joined, sliced or flattened bits stay packed where they begin and end with whole words of 32
+  channels; otherwise they pass floats of +-1, since no operator shifts bits.
 * Binary weights on real inputs become CONV_2D with fp32 weights ``+-mul``: LCE has no such
   operator, so these weights are not compressed.
 
@@ -47,30 +50,27 @@ from dataclasses import replace
 import numpy as np
 
 from frostbit.export.errors import ExportError
-from frostbit.export.lce.graph import LCE_WORD_BITS, LceGraph, is_same, lce_words, reach, used_pads
+from frostbit.export.lce import maps
+from frostbit.export.lce.graph import (
+    LCE_WORD_BITS,
+    LceGraph,
+    fused_activation,
+    is_same,
+    lce_words,
+    used_pads,
+)
 from frostbit.export.lce.padding import zero_padded
-from frostbit.export.unsupported import require_plain
 from frostbit.export.version import VERSION
 from frostbit.kernels.ir.binary_weights import as_conv
 from frostbit.kernels.ir.file import program_hash
 from frostbit.kernels.ir.program import (
     INPUT,
-    Add,
     Affine,
-    AvgPool,
     BinaryConv,
-    Clip,
-    Concat,
     Conv,
-    Dense,
-    GlobalSum,
-    MaxPool,
     Op,
     Program,
-    Repeat,
-    Sign,
     Threshold,
-    ToFloat,
     ValueType,
 )
 from frostbit.kernels.ir.verify import infer_types
@@ -156,7 +156,8 @@ def _group(op: BinaryConv, name: str, rows: slice) -> BinaryConv:
     if isinstance(op.epilogue, Threshold):
         epilogue: Threshold | Affine = Threshold(op.epilogue.level[rows])
     else:
-        epilogue = Affine(op.epilogue.mul[rows], op.epilogue.add[rows])
+        mul, add = op.epilogue.mul[rows], op.epilogue.add[rows]
+        epilogue = replace(op.epilogue, mul=mul, add=add)
     return replace(op, name=name, words=op.words[rows], groups=1, epilogue=epilogue)
 
 
@@ -164,97 +165,29 @@ def _one_group(graph: LceGraph, op: BinaryConv, x: int) -> int:
     height, width = graph.size(x)
     pads = used_pads(op.window, height, width)
     same = is_same(op.window, height, width)
-    if op.pad_value == 0 and any(pads):
+    pads_with_zero = op.pad_value == 0 and any(pads)
+    activation = fused_activation(op)
+    if activation is None or (activation and pads_with_zero):
+        return _clipped_sums(graph, op, x)
+    if pads_with_zero:
         return zero_padded(graph, op, x)
     if not same:
         x = graph.pad(op.name, x, pads, 0, np.int32)
-    return graph.binary_conv(x, op, op.epilogue, op.name, same)
+    return graph.binary_conv(x, op, op.epilogue, op.name, same, activation)
 
 
-def _sign(graph: LceGraph, op: Sign, _: tuple[ValueType, ...], x: int) -> int:
-    return graph.quantize(op.name, x)
+def _clipped_sums(graph: LceGraph, op: BinaryConv, x: int) -> int:
+    """The bare sums as floats, clipped and scaled by operators of their own."""
+    if not isinstance(op.epilogue, Affine):
+        raise TypeError(f"op '{op.name}': a threshold clips nothing")
+    count = op.channels_out
+    bare = Affine(np.ones(count, np.float32), np.zeros(count, np.float32))
+    sums = _one_group(graph, replace(op, name=f"{op.name}/sums", epilogue=bare), x)
+    held = graph.clip(f"{op.name}/clipped", sums, *op.epilogue.limits(op.taps))
+    return graph.scale(op.name, held, op.epilogue.mul, op.epilogue.add)
 
 
-def _clip(graph: LceGraph, op: Clip, _: tuple[ValueType, ...], x: int) -> int:
-    return graph.clip(op.name, x)
-
-
-def _to_float(graph: LceGraph, op: ToFloat, sources: tuple[ValueType, ...], x: int) -> int:
-    return graph.dequantize(op.name, x, sources[0].shape[2])
-
-
-def _add(graph: LceGraph, op: Add, _: tuple[ValueType, ...], a: int, b: int) -> int:
-    return graph.add(op.name, a, b)
-
-
-def _refuse_dilation(op: MaxPool | AvgPool) -> None:
-    if reach(op.window) != op.window.kernel:
-        raise ExportError(
-            f"op '{op.name}' ({type(op).__name__}): TFLite has no pooling with dilation "
-            f"{op.window.dilation}"
-        )
-
-
-def _max_pool(graph: LceGraph, op: MaxPool, sources: tuple[ValueType, ...], x: int) -> int:
-    _refuse_dilation(op)
-    size = graph.size(x)
-    same = is_same(op.window, *size)
-    pads = (0, 0, 0, 0) if same else used_pads(op.window, *size)
-    if sources[0].kind == "bits":
-        x = graph.pad(op.name, x, pads, -1, np.int32)  # all 32 bits set: -1 in every channel
-        return graph.binary_max_pool(op.name, x, op.window, same)
-    x = graph.pad(op.name, x, pads, -np.inf, np.float32)
-    return graph.pool("MAX_POOL_2D", op.name, x, op.window, same)
-
-
-def _avg_pool(graph: LceGraph, op: AvgPool, _: tuple[ValueType, ...], x: int) -> int:
-    _refuse_dilation(op)  # SAME would divide by the taps on the map only
-    x = graph.pad(op.name, x, used_pads(op.window, *graph.size(x)), 0, np.float32)
-    return graph.pool("AVERAGE_POOL_2D", op.name, x, op.window, same=False)
-
-
-def _repeat(graph: LceGraph, op: Repeat, _: tuple[ValueType, ...], x: int) -> int:
-    return graph.concatenate(op.name, [x] * op.times, np.float32)
-
-
-def _concat(graph: LceGraph, op: Concat, sources: tuple[ValueType, ...], *maps: int) -> int:
-    if sources[0].kind == "f32":
-        return graph.concatenate(op.name, maps, np.float32)
-    depths = [source.shape[2] for source in sources]
-    if not any(depth % LCE_WORD_BITS for depth in depths[:-1]):
-        return graph.concatenate(op.name, maps, np.int32)
-    floats = [
-        graph.dequantize(f"{op.name}/input{i}", part, depth)
-        for i, (part, depth) in enumerate(zip(maps, depths, strict=True))
-    ]
-    return graph.quantize(op.name, graph.concatenate(f"{op.name}/float", floats, np.float32))
-
-
-def _global_sum(graph: LceGraph, op: GlobalSum, sources: tuple[ValueType, ...], x: int) -> int:
-    if sources[0].kind == "bits":
-        x = graph.dequantize(f"{op.name}/float", x, sources[0].shape[2])
-    return graph.sum_map(op.name, x)
-
-
-def _dense(graph: LceGraph, op: Dense, _: tuple[ValueType, ...], x: int) -> int:
-    flat = graph.dense(f"{op.name}/flat", x, op.weights, op.add)
-    return graph.reshape(op.name, flat, (1, 1, 1, len(op.weights)))
-
-
-RULES: dict[type[Op], Callable[..., int]] = {
-    Conv: _conv,
-    BinaryConv: _binary_conv,
-    Sign: _sign,
-    Clip: _clip,
-    ToFloat: _to_float,
-    Add: _add,
-    MaxPool: _max_pool,
-    AvgPool: _avg_pool,
-    Repeat: _repeat,
-    Concat: _concat,
-    GlobalSum: _global_sum,
-    Dense: _dense,
-}
+RULES: dict[type[Op], Callable[..., int]] = {**maps.RULES, Conv: _conv, BinaryConv: _binary_conv}
 
 
 def sign_names(program: Program) -> tuple[str, ...]:
@@ -276,7 +209,6 @@ def convert(program: Program, *, debug: bool = False) -> bytes:
         FormatError: if the program is malformed.
     """
     types = infer_types(program)
-    require_plain(program, "LCE")
     graph = LceGraph()
     values = {INPUT: graph.input((1, *program.input_shape))}
     for op in program.ops:

@@ -12,12 +12,16 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from frostbit.export.lce.tflite_writer import ABSENT, SAME, VALID, GraphWriter
-from frostbit.kernels.ir.program import Affine, BinaryConv, Threshold, Window
+from frostbit.kernels.ir.program import NO_BOUND, Affine, BinaryConv, Threshold, Window
 
 Pads = tuple[int, int, int, int]
 Floats = NDArray[np.floating]
 
 LCE_WORD_BITS = 32
+ACTIVATIONS = {
+    (0.0, NO_BOUND): "RELU", (-1.0, 1.0): "RELU_N1_TO_1", (0.0, 6.0): "RELU6",
+}  # fmt: skip
+"""Operators by what they clip to."""
 
 
 def lce_words(channels: int) -> int:
@@ -61,6 +65,15 @@ def is_same(window: Window, height: int, width: int) -> bool:
     return any(pads) and sizes_agree and pads == same_pads(window, height, width)
 
 
+def fused_activation(op: BinaryConv) -> int | None:
+    """LCE's number of what clips the sums of ``op`` (0: nothing); None if it has no such."""
+    if not isinstance(op.epilogue, Affine):
+        return 0
+    known = ((-op.taps, op.taps), (0, op.taps), (-1, 1), (0, min(6, op.taps)))
+    limits = op.epilogue.limits(op.taps)
+    return known.index(limits) if limits in known else None
+
+
 class LceGraph:
     """A :class:`GraphWriter` that knows the operators; maps are ``[1, H, W, C]``."""
 
@@ -79,7 +92,7 @@ class LceGraph:
         name: str,
         shape: Sequence[int],
         dtype: DTypeLike,
-        **options: int,
+        **options: float,
     ) -> int:
         output = self.writer.tensor(name, shape, dtype)
         self.writer.operator(operator, inputs, [output], options)
@@ -104,6 +117,14 @@ class LceGraph:
         constant = self.writer.constant(f"{name}/pad_value", np.array(value, dtype))
         return self._emit("PADV2", [x, amounts, constant], f"{name}/padded", shape, dtype)
 
+    def pad_all(self, name: str, x: int, pads: Pads, channels: tuple[int, int]) -> int:
+        """Zeros around a map of floats and before and after its channels."""
+        top, left, bottom, right = pads
+        _, height, width, depth = self.writer.shape(x)
+        amounts = self._ints(f"{name}/pads", [[0, 0], [top, bottom], [left, right], [*channels]])
+        shape = (1, height + top + bottom, width + left + right, depth + sum(channels))
+        return self._emit("PAD", [x, amounts], name, shape, np.float32)
+
     def quantize(self, name: str, x: int) -> int:
         """LceQuantize: bit = x < 0."""
         *rest, channels = self.writer.shape(x)
@@ -114,14 +135,27 @@ class LceGraph:
         shape = (*self.writer.shape(x)[:-1], channels)
         return self._emit("LceDequantize", [x], name, shape, np.float32)
 
+    def unary(self, operator: str, name: str, x: int, **options: float) -> int:
+        """An operator that gives a float for every float."""
+        return self._emit(operator, [x], name, self.writer.shape(x), np.float32, **options)
+
+    def binary(self, operator: str, name: str, a: int, b: int) -> int:
+        """An element-wise operator of floats; ``b`` may be broadcast to the shape of ``a``."""
+        return self._emit(operator, [a, b], name, self.writer.shape(a), np.float32)
+
     def add(self, name: str, a: int, b: int) -> int:
         """Element-wise sum; ``b`` may be broadcast to the shape of ``a``."""
-        return self._emit("ADD", [a, b], name, self.writer.shape(a), np.float32)
+        return self.binary("ADD", name, a, b)
 
     def add_constant(self, name: str, x: int, values: Floats) -> int:
         return self.add(
             name, x, self.writer.constant(f"{name}/constant", values.astype(np.float32))
         )
+
+    def scale(self, name: str, x: int, mul: Floats, add: Floats) -> int:
+        """``mul * x + add`` per channel."""
+        factor = self.writer.constant(f"{name}/mul", mul.astype(np.float32))
+        return self.add_constant(name, self.binary("MUL", f"{name}/scaled", x, factor), add)
 
     def concatenate(self, name: str, parts: Sequence[int], dtype: DTypeLike) -> int:
         """Join maps along their last axis."""
@@ -143,9 +177,11 @@ class LceGraph:
         size = self._ints(f"{name}/size", shape)
         return self._emit("SLICE", [x, begin, size], name, shape, np.float32)
 
-    def reshape(self, name: str, x: int, shape: Sequence[int]) -> int:
+    def reshape(
+        self, name: str, x: int, shape: Sequence[int], dtype: DTypeLike = np.float32
+    ) -> int:
         target = self._ints(f"{name}/shape", shape)
-        return self._emit("RESHAPE", [x, target], name, shape, np.float32)
+        return self._emit("RESHAPE", [x, target], name, shape, dtype)
 
     def sum_map(self, name: str, x: int) -> int:
         """Sum over rows and columns: ``[1, 1, 1, C]``."""
@@ -220,9 +256,17 @@ class LceGraph:
             dilation_h_factor=window.dilation[0],
         )
 
-    def clip(self, name: str, x: int) -> int:
-        """RELU_N1_TO_1: clip(x, -1, 1)."""
-        return self._emit("RELU_N1_TO_1", [x], name, self.writer.shape(x), np.float32)
+    def clip(self, name: str, x: int, low: float, high: float) -> int:
+        """clip(x, low, high): an activation of TFLite if there is one with these limits."""
+        operator = ACTIVATIONS.get((low, high))
+        if operator is not None:
+            return self.unary(operator, name, x)
+        ends = [
+            self.writer.constant(f"{name}/{end}", np.array(limit, np.float32))
+            for end, limit in (("low", low), ("high", high))
+        ]
+        raised = self.binary("MAXIMUM", f"{name}/raised", x, ends[0])
+        return self.binary("MINIMUM", name, raised, ends[1])
 
     def _output(self, x: int, window: Window, same: bool, depth: int) -> tuple[int, ...]:
         height, width = self.size(x)
@@ -266,12 +310,19 @@ class LceGraph:
         )
 
     def binary_conv(
-        self, x: int, op: BinaryConv, epilogue: Threshold | Affine, name: str, same: bool
+        self,
+        x: int,
+        op: BinaryConv,
+        epilogue: Threshold | Affine,
+        name: str,
+        same: bool,
+        activation: int = 0,
     ) -> int:
         """LceBconv2d of ``op``'s weights with ``epilogue``, padded like SAME mode or not at all.
 
         LCE's bit output is -1 where popcount > threshold. As acc = K - 2 * popcount, our
-        ``acc >= level`` is ``popcount <= floor((K - level) / 2)``.
+        ``acc >= level`` is ``popcount <= floor((K - level) / 2)``. ``activation`` is as from
+        :func:`fused_activation`.
         """
         weights = self.writer.constant(f"{name}/weights", _lce_filter(op))
         depth: int = op.channels_out
@@ -292,7 +343,7 @@ class LceGraph:
             channels_in=op.channels_in,
             dilation_height_factor=op.window.dilation[0],
             dilation_width_factor=op.window.dilation[1],
-            fused_activation_function=0,
+            fused_activation_function=activation,
             pad_values=op.pad_value,
             padding=SAME if same else VALID,
             stride_height=op.window.stride[0],

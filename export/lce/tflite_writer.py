@@ -36,13 +36,23 @@ BUILTIN_OPERATORS = {
     "CONV_2D": 3,
     "DEPTHWISE_CONV_2D": 4,
     "FULLY_CONNECTED": 9,
+    "LOGISTIC": 14,
     "MAX_POOL_2D": 17,
+    "MUL": 18,
+    "RELU": 19,
     "RELU_N1_TO_1": 20,
+    "RELU6": 21,
     "RESHAPE": 22,
+    "SOFTMAX": 25,
     "PAD": 34,
+    "DIV": 42,
+    "PRELU": 54,
+    "MAXIMUM": 55,
+    "MINIMUM": 57,
     "PADV2": 60,
     "SLICE": 65,
     "SUM": 74,
+    "ROUND": 116,
 }
 
 # Per operator: its type in the schema's BuiltinOptions union, and the slot and kind of each
@@ -82,7 +92,12 @@ OPTIONS: dict[str, tuple[int, dict[str, tuple[int, str]]]] = {
     "SUM": (27, {"keep_dims": (0, "Bool")}),
     "PADV2": (43, {}),
     "SLICE": (48, {}),
-    "RELU_N1_TO_1": (0, {}),
+    "SOFTMAX": (9, {"beta": (0, "Float32")}),
+    "MUL": (21, {}),
+    "DIV": (29, {}),
+    "MAXIMUM": (39, {}),
+    "MINIMUM": (39, {}),
+    **dict.fromkeys(("LOGISTIC", "PRELU", "RELU", "RELU_N1_TO_1", "RELU6", "ROUND"), (0, {})),
 }
 
 
@@ -104,7 +119,7 @@ class Operator:
     name: str
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
-    options: Mapping[str, int]
+    options: Mapping[str, float]
 
 
 class GraphWriter:
@@ -148,7 +163,7 @@ class GraphWriter:
         name: str,
         inputs: Sequence[int],
         outputs: Sequence[int],
-        options: Mapping[str, int] | None = None,
+        options: Mapping[str, float] | None = None,
     ) -> None:
         """Add an operator.
 
@@ -189,7 +204,7 @@ class GraphWriter:
         return bytes(builder.Output())
 
 
-Slot = tuple[int, str, int]
+Slot = tuple[int, str, float]
 
 
 def _offset(slot: int, position: int) -> Slot:
@@ -273,7 +288,7 @@ def _operator_code(builder: flatbuffers.Builder, name: str) -> int:
     return _table(builder, 4, (0, "Int8", code), *custom, (2, "Int32", 1), (3, "Int32", code))
 
 
-def flex_map(values: Mapping[str, int]) -> bytes:
+def flex_map(values: Mapping[str, float]) -> bytes:
     """A FlexBuffer map of integers: the form of a custom operator's options."""
     builder = flexbuffers.Builder()
     with builder.Map():

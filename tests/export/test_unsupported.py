@@ -7,12 +7,11 @@ import pytest
 
 from frostbit.export.c import convert as to_c
 from frostbit.export.errors import ExportError
-from frostbit.export.lce import convert as to_lce
 from frostbit.kernels.ir.program import INPUT, NO_BOUND, Program, Window
 from tests.kernels.programs import Builder
 
 CONVERT = {
-    "lce": to_lce.convert, "c": to_c.convert,
+    "c": to_c.convert,
 }  # fmt: skip
 
 
