@@ -359,6 +359,11 @@ class Preprocessing:
     mul: tuple[float, ...]
     add: tuple[float, ...]
 
+    @classmethod
+    def of_range(cls, low: float, high: float, channels: int) -> Preprocessing:
+        """Pixel 0 becomes ``low`` and 255 ``high``, in every channel."""
+        return cls(((high - low) / 255,) * channels, (low,) * channels)
+
     def apply(self, pixels: NDArray[np.uint8]) -> F32:
         """Images float32 ``[N, H, W, C]`` of uint8 ``pixels`` of that shape."""
         scaled = pixels * np.asarray(self.mul, np.float32) + np.asarray(self.add, np.float32)

@@ -12,13 +12,12 @@ import click
 
 from frostbit.pipeline.cli.bench import bench
 from frostbit.pipeline.cli.bundle import bundle_command
-from frostbit.pipeline.cli.compare import compare_command
 from frostbit.pipeline.cli.doctor import doctor
 from frostbit.pipeline.cli.experiment import experiment_command
 from frostbit.pipeline.cli.export import export_command
 from frostbit.pipeline.cli.pack import pack_command
 from frostbit.pipeline.cli.predict import predict_command
-from frostbit.pipeline.cli.report import report_command
+from frostbit.pipeline.cli.report import compare_command, report_command
 from frostbit.pipeline.cli.run import run_command
 from frostbit.pipeline.cli.summary import summary_command
 from frostbit.pipeline.cli.train import train_command

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,27 @@ class _RunFolder(click.Path):
         return super().convert(value, param, ctx)
 
 
+class _Range(click.ParamType):
+    """``LOW..HIGH``: what pixels 0 and 255 become."""
+
+    name = "LOW..HIGH"
+
+    def convert(
+        self, value: str | tuple[float, float], param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> tuple[float, float]:  # fmt: skip
+        if isinstance(value, tuple):
+            return value
+        try:
+            low, high = map(float, value.split(".."))
+            if math.isfinite(low) and math.isfinite(high) and low < high:
+                return low, high
+        except ValueError:
+            pass
+        self.fail(f"'{value}' is no range; write two numbers as in -1..1", param, ctx)
+
+
+RANGE = _Range()
 EXISTING_FOLDER = _RunFolder(exists=True, file_okay=False, path_type=Path)
 
 

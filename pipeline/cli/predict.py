@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from frostbit.pipeline.cli.options import EXISTING_FILE, FILE
+from frostbit.pipeline.cli.options import EXISTING_FILE, FILE, RANGE
 from frostbit.pipeline.console import progress, terminal
 from frostbit.pipeline.errors import UserError
 
@@ -16,16 +16,23 @@ from frostbit.pipeline.errors import UserError
 @click.argument("model", type=EXISTING_FILE)
 @click.argument("images", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Classes shown.")
+@click.option("--range", "limits", type=RANGE, help="What an imported model takes, e.g. -1..1.")
 @click.option("--json", "json_file", type=FILE, help="Also write the result here.")
 @click.option("--skip-corrupt", is_flag=True, help="Exit status 0 though some cannot be read.")
 def predict_command(
-    model: Path, images: tuple[Path, ...], top: int, json_file: Path | None, skip_corrupt: bool
+    model: Path,
+    images: tuple[Path, ...],
+    top: int,
+    limits: tuple[float, float] | None,
+    json_file: Path | None,
+    skip_corrupt: bool,
 ) -> None:
     """Name the likeliest classes of pictures (JPEG, PNG, ...), run by the engine.
 
     Pictures are brought to the model's size as in training. Models of digits and Fashion-MNIST
-    were trained on white on black. A picture that cannot be read is named, the others are answered
-    and the exit status is 1; if none can be read it is 2.
+    were trained on white on black. For an imported model that takes floats, pixels 0 to 255 become
+    --range LOW..HIGH, unless its file says what they become. A picture that cannot be read is
+    named, the others are answered and the exit status is 1; if none can be read it is 2.
 
     Example: pipeline predict runs/digits/model.bnn seven.png
     """
@@ -36,7 +43,9 @@ def predict_command(
         from frostbit.pipeline.device import predict
     except ImportError as error:
         raise UserError(f"predict needs {error.name}: pip install pillow") from error
-    found = predict.predict(load(model), images, top, progress()("predicting"))
+    engine = load(model)
+    mapping = predict.mapping_of(engine.program, limits)
+    found = predict.predict(engine, images, top, progress()("predicting"), mapping)
     terminal().print(predict.prediction_table(found))
     if json_file is not None:
         run_folder.write_bytes(json_file, predict.to_json(found).encode())

@@ -1,4 +1,4 @@
-"""``pipeline report``: one page on a run."""
+"""``pipeline report`` and ``compare``: one page on a run, or on several side by side."""
 
 from __future__ import annotations
 
@@ -35,9 +35,29 @@ def report_command(run: Path, out: Path | None, data_dir: Path | None, skip_corr
         raise UserError(f"report needs {error.name}: pip install 'frostbit[train]'") from error
     with terminal().status("writing the report"):
         page = report.gather(run, Place(data_dir, skip_corrupt, run))
-        page = report.gather(run, Place(data_dir, skip_corrupt, run))
         data = report.render(f"report{kind}", page=page).encode()
         run_folder.write_bytes(path, data)
     terminal().print(f"wrote {path} ({len(data):,} bytes)")
     for line in (*page.notes, *(f"not in it: {each}" for each in page.missing)):
         terminal().print(line)
+
+
+@click.command(name="compare")
+@click.argument("runs", type=EXISTING_FOLDER, nargs=-1, required=True)
+@click.option("-o", "--out", type=FILE, help="Also write a page with the picture (.html).")
+def compare_command(runs: tuple[Path, ...], out: Path | None) -> None:
+    """Put runs side by side: accuracy, size, latency, and which ones nothing beats.
+
+    Example: pipeline compare runs/digits runs/mine -o compare.html
+    """
+    try:
+        from frostbit.pipeline.report import compare
+        from frostbit.pipeline.run import folder as run_folder
+
+        entries = compare.read(runs)
+        terminal().print(compare.compare_table(entries))
+        if out is not None:
+            run_folder.write_bytes(out, compare.page(entries).encode())
+            terminal().print(f"wrote {out}")
+    except ImportError as error:
+        raise UserError(f"compare needs {error.name}: pip install 'frostbit[train]'") from error
