@@ -24,11 +24,15 @@ LOCK_FLAGS := --universal --python-version 3.11 --generate-hashes --no-emit-inde
 demo: setup
 	$(BIN)/pipeline run --recipe digits --out runs/digits --force
 
+# A worker a core, each with one thread: torch's threads would only wait for each other.
+TESTS = OMP_NUM_THREADS=1 FROSTBIT_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 \
+	--dist loadfile
+
 test: setup lint
-	$(BIN)/python -m pytest
+	$(TESTS)
 
 test-all: setup lint
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(TESTS) -m "slow or not slow"
 
 ARM := .cache/arm
 PYTHON_ARM := $(ARM)/sysroot/usr/bin/python3.11
