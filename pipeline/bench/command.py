@@ -13,11 +13,11 @@ from frostbit.pipeline.console import progress, terminal
 from frostbit.pipeline.errors import UserError
 
 if TYPE_CHECKING:
-    from frostbit.export.runtimes import Images
+    from frostbit.export.runtimes import Images, Timed
     from frostbit.kernels.ir.program import Program
     from frostbit.pipeline.bench.measure import Bench, Model
     from frostbit.pipeline.bench.profiling import Profile
-    from frostbit.pipeline.data.inputs import Place
+    from frostbit.pipeline.data.inputs import Inputs, Place
     from frostbit.pipeline.parity.runtimes import Missing
 
 
@@ -26,6 +26,7 @@ class Wishes:
     """What a person asked of a benchmark; the fields are the command's options.
 
     Attributes:
+        source: the file that the model was imported from.
         names: runtimes; none means the usual ones.
         run: run folder of the model, for torch; None: the model's own folder.
         pin: CPU to stay on; None leaves it to the system.
@@ -46,6 +47,7 @@ class Wishes:
     markdown: Path | None = None
     profile: bool = False
     estimates: bool = False
+    source: Path | None = None
     baseline: Path | None = None
     allowed: float = 5.0
 
@@ -141,7 +143,27 @@ def _model(
     source = runtimes.Source(program, path.parent, wishes.run or path.parent, wishes.threads)
     made, absent = runtimes.make(names, source, asked=bool(wishes.names))
     missing += [each for each in absent if each not in missing]
+    made += _sources(program, inputs, wishes, missing)
     return bench.Model(label, path, program, tuple(made), inputs)
+
+
+def _sources(
+    program: Program, inputs: Inputs, wishes: Wishes, missing: list[Missing]
+) -> list[Timed]:
+    """The runtimes of ``--source``."""
+    if wishes.source is None:
+        return []
+    from frostbit.export.errors import RuntimeMissing
+    from frostbit.pipeline.bench.source import source_runtimes
+    from frostbit.pipeline.parity.runtimes import Missing
+
+    try:
+        found, line = source_runtimes(wishes.source, program, inputs.images)
+    except RuntimeMissing as error:
+        missing.append(Missing(f"source {wishes.source.name}", str(error)))
+        return []
+    terminal().print(line)
+    return found
 
 
 def _pin(cpu: int | None) -> None:

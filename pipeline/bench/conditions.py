@@ -31,7 +31,8 @@ import json, sys
 import numpy as np
 from frostbit.kernels import load
 engine = load(sys.argv[1])
-engine.run(np.zeros((1, *engine.input_shape), np.uint8))
+dtype = np.uint8 if engine.program.input_kind == "u8" else np.float32
+engine.run(np.zeros((1, *engine.input_shape), dtype))
 try:
     lines = open("/proc/self/status").read().splitlines()
     kib = [int(line.split()[1]) for line in lines if line.startswith("VmHWM")][0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.table import Table
 
@@ -14,9 +14,6 @@ from frostbit.pipeline.bench.measure import Bench, Row
 from frostbit.pipeline.bench.timing import NOISY
 from frostbit.pipeline.console import shown
 from frostbit.pipeline.parity.runtimes import Missing
-
-if TYPE_CHECKING:
-    pass
 
 
 def _accuracy(value: float | None) -> str:

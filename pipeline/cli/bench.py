@@ -73,6 +73,9 @@ def _bench_remote(
 @click.option("--synthetic", help="Instead of MODELS: random weights, e.g. resnet18@224.")
 @click.option("--runtime", "names", multiple=True, help="Only these (repeat the option).")
 @click.option("--peers", is_flag=True, help="Add ort-fp32, ort-int8, torch-fp32, lce:indirect.")
+@click.option(
+    "--source", type=EXISTING_FILE, help="The .tflite that MODEL was imported from, run in LCE."
+)
 @click.option("--run", type=FOLDER, help="Run folder of the model [default: the model's].")
 @bench_options
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True)
@@ -112,6 +115,8 @@ def bench(
         return
     if bool(models) == (synthetic is not None):
         raise UserError("name either model files or --synthetic NETWORK, as in --help")
+    if options["source"] is not None and (len(models) != 1 or remote is not None):
+        raise UserError("--source goes with one model, on this machine")
     if peers:
         from frostbit.pipeline.parity.runtimes import PEERS
 

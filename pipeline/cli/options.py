@@ -32,27 +32,6 @@ class _RunFolder(click.Path):
         return super().convert(value, param, ctx)
 
 
-class _Range(click.ParamType):
-    """``LOW..HIGH``: what pixels 0 and 255 become."""
-
-    name = "LOW..HIGH"
-
-    def convert(
-        self, value: str | tuple[float, float], param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> tuple[float, float]:  # fmt: skip
-        if isinstance(value, tuple):
-            return value
-        try:
-            low, high = map(float, value.split(".."))
-            if math.isfinite(low) and math.isfinite(high) and low < high:
-                return low, high
-        except ValueError:
-            pass
-        self.fail(f"'{value}' is no range; write two numbers as in -1..1", param, ctx)
-
-
-RANGE = _Range()
 EXISTING_FOLDER = _RunFolder(exists=True, file_okay=False, path_type=Path)
 
 
@@ -67,6 +46,28 @@ def options(*chosen: Callable[..., Any]) -> Callable[..., Any]:
     return decorate
 
 
+def _limits(
+    context: click.Context, option: click.Parameter, text: str | None
+) -> tuple[float, float] | None:
+    """``LOW..HIGH`` as two numbers."""
+    if text is None:
+        return None
+    try:
+        low, high = map(float, text.split(".."))
+    except ValueError:
+        low = high = math.nan
+    if not (-math.inf < low < high < math.inf):
+        raise click.BadParameter(f"'{text}' is no range; write two numbers as in -1..1")
+    return low, high
+
+
+range_option = click.option(
+    "--range",
+    "limits",
+    metavar="LOW..HIGH",
+    callback=_limits,
+    help="What pixels 0 and 255 become for an imported model that takes floats, e.g. -1..1.",
+)
 force_option = click.option("--force", is_flag=True, help="Overwrite what is there.")
 data_option = click.option(
     "--data-dir", type=FOLDER, help="Folder of the data set's files (see README, Data)."

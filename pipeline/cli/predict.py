@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from frostbit.pipeline.cli.options import EXISTING_FILE, FILE, RANGE
+from frostbit.pipeline.cli.options import EXISTING_FILE, FILE, range_option
 from frostbit.pipeline.console import progress, terminal
 from frostbit.pipeline.errors import UserError
 
@@ -16,7 +16,7 @@ from frostbit.pipeline.errors import UserError
 @click.argument("model", type=EXISTING_FILE)
 @click.argument("images", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Classes shown.")
-@click.option("--range", "limits", type=RANGE, help="What an imported model takes, e.g. -1..1.")
+@range_option
 @click.option("--json", "json_file", type=FILE, help="Also write the result here.")
 @click.option("--skip-corrupt", is_flag=True, help="Exit status 0 though some cannot be read.")
 def predict_command(
