@@ -366,8 +366,9 @@ class Preprocessing:
 
     def apply(self, pixels: NDArray[np.uint8]) -> F32:
         """Images float32 ``[N, H, W, C]`` of uint8 ``pixels`` of that shape."""
-        scaled = pixels * np.asarray(self.mul, np.float32) + np.asarray(self.add, np.float32)
-        return np.asarray(scaled, np.float32)
+        mul = np.asarray(self.mul, np.float32).astype(np.float64)
+        add = np.asarray(self.add, np.float32).astype(np.float64)
+        return np.asarray(pixels * mul + add, np.float32)
 
 
 @dataclass(frozen=True, eq=False)

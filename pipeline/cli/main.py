@@ -15,6 +15,7 @@ from frostbit.pipeline.cli.bundle import bundle_command
 from frostbit.pipeline.cli.doctor import doctor
 from frostbit.pipeline.cli.experiment import experiment_command
 from frostbit.pipeline.cli.export import export_command
+from frostbit.pipeline.cli.import_ import import_command
 from frostbit.pipeline.cli.pack import pack_command
 from frostbit.pipeline.cli.predict import predict_command
 from frostbit.pipeline.cli.report import compare_command, report_command
@@ -27,6 +28,7 @@ from frostbit.pipeline.console import log_to_terminal, shown
 COMMANDS = (
     train_command,
     pack_command,
+    import_command,
     export_command,
     bench,
     run_command,

@@ -1,0 +1,198 @@
+"""What ``pipeline import`` does: read, compare with the source, write, and say all of it."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from frostbit.export.errors import RuntimeMissing
+from frostbit.export.reading.files import IMAGES, compare_file, read_file
+from frostbit.export.reading.imported import Imported
+from frostbit.export.reading.pixels import taking_pixels
+from frostbit.kernels.ir.file import save_program
+from frostbit.kernels.ir.program import Preprocessing, Program
+from frostbit.pipeline.console import Progress
+from frostbit.pipeline.errors import UserError
+from frostbit.pipeline.run.folder import require_writable
+
+ENDING = ".bnn"
+GIVEN = 16
+"""Images of a person's own that are compared, unless another number is asked for."""
+NAMES = ("input", "inputs", "images", "x")
+"""What an array of images in a .npz may be called; a single one may have any name."""
+MAX_CLASSES_BYTES = 1 << 22
+LISTED = 6
+"""Restored layers that are named; the others are counted."""
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a person asked for; the fields are the command's options.
+
+    Attributes:
+        limits: what pixels 0 and 255 become.
+        kind: ``float32`` or ``uint8``, what the written model takes.
+        classes: file with a name a line.
+        inputs: file or folder of images to compare on; None: random ones.
+        images: how many of them; None: the usual number.
+    """
+
+    logits: bool = False
+    limits: tuple[float, float] | None = None
+    kind: str = "float32"
+    classes: Path | None = None
+    inputs: Path | None = None
+    images: int | None = None
+    no_compare: bool = False
+    force: bool = False
+
+
+def require_target(target: Path, force: bool) -> None:
+    """UserError unless a model can be written to ``target``."""
+    if target.suffix.lower() != ENDING:
+        raise UserError(f"'{target}': a packed model's name ends in {ENDING}")
+    if target.exists() and not force:
+        raise UserError(f"'{target}' is there already; pass --force or another -o")
+    require_writable(target)
+
+
+def read(file: Path, wishes: Wishes) -> Imported:
+    """The network in ``file``, with names of classes and preprocessing as wished.
+
+    Raises:
+        UserError: a package is missing, ``--input uint8`` without preprocessing, or class names
+            that do not fit.
+        FormatError: it cannot be read; the text names operator and layer.
+    """
+    try:
+        imported = read_file(file, wishes.logits)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"reading {file.suffix} needs {error.name}: pip install 'frostbit[export]'"
+        ) from error
+    program = imported.program
+    if wishes.limits is not None:
+        channels = program.input_shape[2]
+        program = replace(program, preprocessing=Preprocessing.of_range(*wishes.limits, channels))
+    if wishes.kind == "uint8" and program.preprocessing is None:
+        raise UserError("--input uint8 needs to know what pixels become: give --range, e.g. -1..1")
+    if wishes.classes is not None:
+        program = replace(program, classes=_classes(wishes.classes, len(program.classes)))
+    return replace(imported, program=program)
+
+
+def _classes(path: Path, count: int) -> tuple[str, ...]:
+    with path.open("rb") as stream:
+        data = stream.read(MAX_CLASSES_BYTES)
+    try:
+        names = tuple(line.strip() for line in data.decode("utf-8-sig").splitlines())
+    except UnicodeDecodeError as error:
+        raise UserError(f"'{path}' is no text in UTF-8") from error
+    if len(names) != count:
+        raise UserError(f"'{path}' has {len(names)} lines, the model {count} classes")
+    return names
+
+
+def described(file: Path, imported: Imported) -> list[str]:
+    """Lines on what was read."""
+    program = imported.program
+    height, width, channels = program.input_shape
+    lines = [
+        f"{file.name}: {imported.source_kind}; takes float32 [N, {height}, {width}, {channels}], "
+        f"gives {len(program.classes)} numbers, {len(program.ops)} ops",
+        *imported.notes,
+    ]
+    lines += [
+        f"one bit restored: {each.layer}, {each.weights:,} weights, {each.bytes_before:,} -> "
+        f"{each.bytes_after:,} bytes"
+        for each in imported.restored[:LISTED]
+    ]
+    if len(imported.restored) > LISTED:
+        rest = imported.restored[LISTED:]
+        before = sum(each.bytes_before for each in rest)
+        after = sum(each.bytes_after for each in rest)
+        lines.append(f"and {len(rest)} layers more, {before:,} -> {after:,} bytes")
+    return lines
+
+
+def compared(file: Path, imported: Imported, wishes: Wishes, progress: Progress) -> str:
+    """Run ``file`` beside what was read from it; one line on what was found.
+
+    Raises:
+        UserError: images that cannot be used.
+        SourceDiffers: a difference that rounding does not explain.
+        LceError: the source's runtime refuses the file.
+    """
+    if wishes.no_compare:
+        return "not compared with the source, as asked"
+    images = None
+    count = wishes.images or IMAGES
+    if wishes.inputs is not None:
+        images = given_images(wishes.inputs, imported.program, wishes.images or GIVEN)
+    try:
+        return compare_file(file, imported, images, count, progress).verdict
+    except RuntimeMissing as missing:
+        return f"not compared with the source: {missing}"
+
+
+def given_images(path: Path, program: Program, count: int) -> NDArray[np.float32]:
+    """A person's own images float32 ``[N, H, W, C]``, at most ``count``.
+
+    Args:
+        path: a .npz or .npy of arrays ``[N, H, W, C]`` as the model takes them, or a folder of
+            pictures, which are fitted to the model's size.
+        program: takes floats.
+        count: at most so many.
+
+    Raises:
+        UserError: no such array, another shape, or a folder without ``--range``.
+    """
+    if path.is_dir():
+        return _pictures(path, program, count)
+    array = _array(path)
+    if array.dtype.kind != "f" or array.ndim != 4 or array.shape[1:] != program.input_shape:
+        raise UserError(
+            f"'{path}' has {array.dtype} {list(array.shape)}; the model takes floats "
+            f"[N, {', '.join(map(str, program.input_shape))}]"
+        )
+    return np.ascontiguousarray(array[:count], np.float32)
+
+
+def _array(path: Path) -> NDArray[np.generic]:
+    """The array of images in a file; never unpickles."""
+    try:
+        found = np.load(path, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            return found
+        with found:
+            names = found.files if len(found.files) == 1 else [n for n in NAMES if n in found.files]
+            if not names:
+                raise UserError(f"'{path}' has no array called {' or '.join(NAMES)}")
+            array: NDArray[np.generic] = found[names[0]]
+            return array
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"cannot read '{path}' ({error}); give a .npz, .npy or folder") from error
+
+
+def _pictures(folder: Path, program: Program, count: int) -> NDArray[np.float32]:
+    from frostbit.pipeline.data import pictures
+
+    mapping = program.preprocessing
+    if mapping is None:
+        raise UserError("pictures need --range, which says what their pixels become")
+    pictures.require_channels(program.input_shape[2])
+    files = sorted(each for each in folder.rglob("*") if each.is_file())
+    found = [pictures.fitted(each, program.input_shape) for each in files[:count]]
+    if not found:
+        raise UserError(f"'{folder}' has no pictures")
+    return mapping.apply(np.stack(found))
+
+
+def write(program: Program, target: Path, wishes: Wishes) -> int:
+    """Write the model as wished; returns its bytes."""
+    program = taking_pixels(program) if wishes.kind == "uint8" else program
+    return len(save_program(program, target))
