@@ -31,8 +31,8 @@ ALLOWED = {
     "pipeline.bench": (
         "pipeline.parity pipeline.data pipeline.run pipeline.json_file pipeline.console "
         "pipeline.machine pipeline.errors export.parity export.lce export.runtimes "
-        "export.synthetic kernels.profile kernels.engine kernels.micro kernels.machine "
-        "kernels.ir"
+        "export.synthetic export.errors kernels.profile kernels.engine kernels.micro "
+        "kernels.machine kernels.ir"
     ),
     "pipeline.experiments": (
         "pipeline.training pipeline.lowering pipeline.data pipeline.run pipeline.json_file "
@@ -44,8 +44,9 @@ ALLOWED = {
     ),
     "pipeline.parity": (
         "pipeline.lowering pipeline.data pipeline.run pipeline.console pipeline.errors "
-        "export.sizes export.parity export.c export.lce export.onnx export.runtimes "
-        "export.summary export.unsupported export.errors kernels.machine kernels.ir"
+        "export.foreign export.reading export.sizes export.parity export.c export.lce "
+        "export.onnx export.runtimes export.summary export.unsupported export.errors "
+        "kernels.machine kernels.ir"
     ),
     "pipeline.lowering": (
         "pipeline.network pipeline.data pipeline.run pipeline.console pipeline.errors "

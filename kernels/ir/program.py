@@ -373,7 +373,7 @@ class Preprocessing:
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """A whole network, from pixels (or float32 images) to float32 logits.
+    """A whole network, from uint8 pixels (an imported one perhaps float32) to float32 logits.
 
     Attributes:
         input_shape: ``(H, W, C)`` of one image.

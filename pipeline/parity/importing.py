@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from frostbit.export.errors import RuntimeMissing
-from frostbit.export.reading.files import IMAGES, compare_file, read_file
+from frostbit.export.errors import RuntimeMissing, SourceDiffers
+from frostbit.export.foreign import IMAGES, compare_file, read_file
 from frostbit.export.reading.imported import Imported
 from frostbit.export.reading.pixels import taking_pixels
 from frostbit.kernels.ir.file import save_program
@@ -123,8 +123,7 @@ def compared(file: Path, imported: Imported, wishes: Wishes, progress: Progress)
     """Run ``file`` beside what was read from it; one line on what was found.
 
     Raises:
-        UserError: images that cannot be used.
-        SourceDiffers: a difference that rounding does not explain.
+        UserError: images that cannot be used, or a difference that rounding does not explain.
         LceError: the source's runtime refuses the file.
     """
     if wishes.no_compare:
@@ -137,6 +136,8 @@ def compared(file: Path, imported: Imported, wishes: Wishes, progress: Progress)
         return compare_file(file, imported, images, count, progress).verdict
     except RuntimeMissing as missing:
         return f"not compared with the source: {missing}"
+    except SourceDiffers as error:
+        raise UserError(f"'{file}': {error}; nothing is written: please report this") from error
 
 
 def given_images(path: Path, program: Program, count: int) -> NDArray[np.float32]:
