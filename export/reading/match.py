@@ -23,6 +23,7 @@ from frostbit.export.reading.graph import (
     Node,
     Pad,
     PRelu,
+    Quantize,
     Scale,
     Sigmoid,
     Sign,
@@ -181,6 +182,8 @@ class _Emitter:
                 return program.Clip(name, inputs, node.low, node.high)
             case PRelu():
                 return program.PRelu(name, inputs, node.slope)
+            case Quantize():
+                return program.Quantize(name, inputs, node.step, node.low, node.high)
             case Sigmoid():
                 return program.Sigmoid(name, inputs)
             case Softmax():

@@ -27,6 +27,7 @@ from frostbit.export.reading.graph import (
     Node,
     Pad,
     PRelu,
+    Quantize,
     Scale,
     Shape,
     Sigmoid,
@@ -151,7 +152,7 @@ def _reordered(node: Node, order: np.ndarray) -> Node:
             return replace(node, mul=turned(node.mul), add=turned(node.add), is_inner=True)
         case PRelu():
             return replace(node, slope=turned(node.slope), is_inner=True)
-        case Clip() | Sigmoid() | Sign():
+        case Clip() | Quantize() | Sigmoid() | Sign():
             return replace(node, is_inner=True)
     raise refused(node.layer, "reads a row that was flattened channels first")
 

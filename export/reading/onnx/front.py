@@ -1,0 +1,193 @@
+"""An ONNX file becomes a small graph: its operators read one by one, in their order.
+
+What it reads, by operator, is :data:`RULES`; what no rule says, or an attribute that a rule does
+not read, is refused by operator and layer. The sizes of everything follow from that of the input,
+so shapes that the file states are not believed. A batch axis without a size is taken as 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto
+
+from frostbit.export.onnx.quantizers import DOMAINS
+from frostbit.export.reading.graph import Builder, Graph, Shape, refused
+from frostbit.export.reading.onnx import arithmetic, layers, shapes
+from frostbit.export.reading.onnx.call import Call, Map, Reading, Signs, Value, as_map
+from frostbit.export.reading.onnx.constants import ELEMENTWISE, Folder
+from frostbit.export.reading.onnx.facts import UNKNOWN
+from frostbit.export.reading.onnx.file import Array, Source, layer_of, needed, open_source
+from frostbit.export.summary import readable
+from frostbit.kernels.ir.program import MAX_DIM, FormatError
+
+KIND, KIND_QONNX = "ONNX", "QONNX"
+RULES: dict[str, Callable[[Call], None]] = {
+    **arithmetic.RULES,
+    **layers.RULES,
+    **shapes.RULES,
+}
+"""By operator of ONNX."""
+FLOATS_A_BYTE = 8
+"""A byte of packed weights is eight numbers of four bytes where the file unpacks it."""
+_LAYOUTS = {2: "NC", 3: "NHW", 4: "NCHW"}
+
+
+@dataclass(frozen=True, eq=False)
+class Read:
+    """A file that has been read.
+
+    Attributes:
+        graph: what it computes.
+        source: the file.
+        layouts: axes in the file ("NCHW", "NC"...) of the values that both have, by name.
+        batch: images that the file takes at once.
+        notes: what is not as in the file, a line each.
+    """
+
+    graph: Graph
+    source: Source
+    layouts: dict[str, str]
+    batch: int
+    notes: tuple[str, ...]
+
+
+def _input_layout(source: Source, rank: int) -> str:
+    """Axes of the input: [N, H, W, C] if the first thing to care moves the channels forward."""
+    reads = {source.input.name}
+    for node in source.nodes:
+        if not reads.intersection(node.input):
+            continue
+        if node.op_type == "Transpose" and rank == 4:
+            order = [list(a.ints) for a in node.attribute if a.name == "perm"]
+            return "NHWC" if order == [[0, 3, 1, 2]] else "NCHW"
+        if node.op_type == "MatMul" and rank == 4:
+            return "NHWC"
+        if node.op_type not in ELEMENTWISE:
+            break
+        reads.update(node.output)
+    return _LAYOUTS[rank]
+
+
+def _opened(source: Source) -> Reading:
+    """A reading that knows the input and nothing else."""
+    info, name = source.input.type.tensor_type, source.input.name
+    if info.elem_type != TensorProto.FLOAT:
+        raise FormatError(f"the input '{readable(name)}' is not float32")
+    axes = [axis.dim_value if axis.HasField("dim_value") else 0 for axis in info.shape.dim]
+    if len(axes) not in _LAYOUTS or not all(1 <= size <= MAX_DIM for size in axes[1:]):
+        shown = [axis or "?" for axis in axes]
+        raise FormatError(
+            f"the input '{readable(name)}' is {shown}: one image of a fixed size is needed, as "
+            "[N, C, H, W], [N, H, W, C] or [N, C]"
+        )
+    layout = _input_layout(source, len(axes))
+    sizes = dict(zip(layout, axes, strict=True))
+    shape: Shape = (sizes.get("H", 1), sizes.get("W", 1), sizes.get("C", 1))
+    kind = KIND_QONNX if any(node.domain in DOMAINS for node in source.nodes) else KIND
+    taken = {name, *source.arrays, *(name for node in source.nodes for name in node.output)}
+    builder = Builder(name, shape, kind, FLOATS_A_BYTE * source.bytes)
+    first = Map(name, layout)
+    reading = Reading(builder, source.opset, max(axes[0], 1), {name: first}, frozenset(taken))
+    reading.layouts[name], reading.facts[name] = layout, UNKNOWN
+    return reading
+
+
+def _by_sign(
+    reading: Reading, folder: Folder, node: onnx.NodeProto, values: list[Value | None]
+) -> bool:
+    """Read an element-wise operator on choices by one sign: it is one as well.
+
+    Returns:
+        whether it was that.
+    """
+    roots = {value.root for value in values if isinstance(value, Signs)}
+    if len(roots) != 1 or node.op_type not in ELEMENTWISE or len(node.output) != 1:
+        return False
+    results = []
+    for place in range(3):
+        inputs: list[Array | None] = []
+        for value in values:
+            if isinstance(value, Map):
+                return False
+            inputs.append(value.at[place] if isinstance(value, Signs) else value)
+        results.append(folder.fold(node, inputs)[0])
+    reading.values[node.output[0]] = Signs(roots.pop(), (results[0], results[1], results[2]))
+    return True
+
+
+def _step(reading: Reading, folder: Folder, node: onnx.NodeProto) -> None:
+    call = Call(reading, node)
+    values = [call.value(i) if call.has(i) else None for i in range(len(node.input))]
+    constants: list[Array | None] = [v for v in values if v is None or isinstance(v, np.ndarray)]
+    if len(constants) == len(values):
+        for name, result in zip(node.output, folder.fold(node, constants), strict=False):
+            reading.values[name] = result
+        return
+    if _by_sign(reading, folder, node, values):
+        return
+    rules = arithmetic.QUANTIZERS if node.domain in DOMAINS else RULES
+    if node.op_type not in rules:
+        raise refused(call.layer, "this operator is not read")
+    rules[node.op_type](call)
+    call.attributes.close()
+
+
+def _straight_through(nodes: tuple[onnx.NodeProto, ...], output: str) -> tuple[onnx.NodeProto, ...]:
+    """``(s - x) + x``, by which training passes gradients around a sign ``s``, is ``s``."""
+    makers = {name: node for node in nodes for name in node.output}
+    done = []
+    for node in nodes:
+        sign = _bypassed(node, makers) if node.op_type == "Add" and len(node.input) == 2 else None
+        if sign is not None:
+            node = onnx.helper.make_node("Identity", [sign], list(node.output), name=node.name)
+        done.append(node)
+    return needed(done, output)
+
+
+def _bypassed(node: onnx.NodeProto, makers: dict[str, onnx.NodeProto]) -> str | None:
+    """``s`` if ``node`` adds ``s - x`` and ``x``, and ``s`` is a sign."""
+    for first, x in (node.input, tuple(node.input)[::-1]):
+        difference = makers.get(first)
+        if difference is None or difference.op_type != "Sub" or len(difference.input) != 2:
+            continue
+        sign, other = difference.input
+        if other == x and sign in makers and makers[sign].op_type in ("Sign", "Where"):
+            return str(sign)
+    return None
+
+
+def read_graph(data: bytes, folder: Path | None = None) -> Read:
+    """The graph of the bytes of a .onnx file.
+
+    Args:
+        data: the file.
+        folder: where it lies, with its external data if it has any.
+
+    Raises:
+        FormatError: not ONNX, damaged, or something that is not read, by operator and layer.
+    """
+    source = open_source(data, folder)
+    reading, constants = _opened(source), Folder(source)
+    for node in source.nodes:
+        for name in node.input:
+            if name in source.arrays and name not in reading.values:
+                reading.values[name] = source.array(source.arrays[name], layer_of(node))
+    for node in _straight_through(source.nodes, source.output):
+        _step(reading, constants, node)
+    return _finished(reading, source)
+
+
+def _finished(reading: Reading, source: Source) -> Read:
+    answer = reading.values.get(source.output)
+    if isinstance(answer, Signs):
+        answer = as_map(reading, answer, source.output, f"the output '{source.output}'")
+    if not isinstance(answer, Map):
+        raise FormatError(f"the output '{readable(source.output)}' does not depend on the input")
+    notes = tuple(f"'{readable(name)}': {what}" for name, what in reading.notes.items())
+    graph = reading.builder.graph(answer.name)
+    return Read(graph, source, reading.layouts, reading.batch, notes)
