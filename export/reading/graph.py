@@ -75,17 +75,19 @@ class Node:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Conv(Node):
-    """``sum(w * x) + add`` over a window; pads hold 0.
+    """``sum(w * x) + add`` over a window.
 
     Attributes:
         weights: float32 OHWI, I the channels per group.
         add: float32 ``[O]``.
+        pad_value: what pads hold: 0, or +1 around signs.
     """
 
     window: Window
     weights: F32
     add: F32
     groups: int = 1
+    pad_value: int = 0
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

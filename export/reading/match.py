@@ -200,6 +200,8 @@ class _Emitter:
         """A convolution, of one bit where signs meet weights of +-c."""
         size = _sizes(node.weights) if self._is_bits(node.inputs[0]) else None
         channels = node.weights.shape[3]
+        if size is None and node.pad_value:
+            raise refused(node.layer, "padding with 1 beside weights that are not +-c")
         if size is None:
             pad_value = np.zeros(channels * node.groups, np.uint8)
             return program.Conv(
@@ -211,7 +213,7 @@ class _Emitter:
         self.restored.append(Restored(node.layer, node.weights.size, node.weights.nbytes, stored))
         epilogue = Affine(_plain(size), _plain(node.add))
         return program.BinaryConv(
-            name, inputs, node.window, words, channels, node.groups, 0, epilogue
+            name, inputs, node.window, words, channels, node.groups, node.pad_value, epilogue
         )
 
     def program(self) -> Program:

@@ -35,7 +35,7 @@ from frostbit.export.reading.graph import (
     Slice,
     refused,
 )
-from frostbit.export.reading.scales import fold_scales
+from frostbit.export.reading.scales import fold_scales, scales_last
 from frostbit.kernels.ir.program import Threshold, Window
 
 Nodes = tuple[Node, ...]
@@ -63,6 +63,7 @@ def normalise(graph: Graph) -> Nodes:
     nodes = _grouped(nodes, graph.shapes)
     nodes = _without_identities(_signs_once(nodes))
     with np.errstate(all="ignore"):  # what is not finite is refused in the end
+        nodes = needed(scales_last(nodes, signs(nodes), graph.shapes))
         return needed(fold_scales(nodes, signs(nodes)))
 
 
@@ -126,7 +127,11 @@ def _channels_last(nodes: Nodes, shapes: dict[str, Shape]) -> Nodes:
         if isinstance(node, Flatten) and node.channels_first:
             height, width, channels = shapes[node.inputs[0]]
             places = np.arange(height * width * channels).reshape(channels, height, width)
-            orders[node.name] = places.transpose(1, 2, 0).ravel()
+            turned = places.transpose(1, 2, 0).ravel()
+            if (turned == places.ravel()).all():
+                done.append(replace(node, channels_first=False))
+                continue
+            orders[node.name] = turned
             node = replace(node, channels_first=False, is_inner=True)
         elif order is not None:
             node = _reordered(node, order)
@@ -228,7 +233,7 @@ def _padded(node: Node, source: Pad) -> Node:
     if not isinstance(node, Conv | BitConv | MaxPool | AvgPool):
         raise TypeError(f"'{node.name}' has no window")
     window = _widened(node.window, source)
-    if isinstance(node, BitConv):
+    if isinstance(node, BitConv | Conv):
         return replace(node, inputs=source.inputs, window=window, pad_value=int(source.value))
     if isinstance(node, AvgPool):
         return replace(node, inputs=source.inputs, window=window, counts_pads=True)
@@ -241,11 +246,9 @@ def _fits(node: Node, source: Pad, of_signs: bool) -> bool:
         return False
     small = _widened(node.window, source).pads_less_than_kernel()
     match node:
-        case Conv():
-            return source.value == 0.0
-        case BitConv():
+        case Conv() | BitConv():
             own = not any(node.window.pads) or node.pad_value == source.value
-            return source.value in (0.0, 1.0) and own
+            return own and (source.value == 0.0 or (source.value == 1.0 and of_signs))
         case AvgPool():
             return source.value == 0.0 and small and (node.counts_pads or not any(node.window.pads))
     lowest = -1.0 if of_signs else -float(np.finfo(np.float32).max)
@@ -276,6 +279,7 @@ def _group(
     size = shapes[whole[0]][2] // len(parts)
     for number, (conv, part) in enumerate(parts):
         same = conv.window == first.window and conv.weights.shape == first.weights.shape
+        same = same and conv.pad_value == first.pad_value
         place = (part.start, part.stop) == (number * size, (number + 1) * size)
         if not (same and place and part.inputs == whole and conv.groups == 1):
             return None
@@ -285,4 +289,5 @@ def _group(
         name=node.name, inputs=whole, layer=node.layer, window=first.window,
         weights=np.concatenate([conv.weights for conv, _ in parts]),
         add=np.concatenate([conv.add for conv, _ in parts]), groups=len(parts),
+        pad_value=first.pad_value,
     )  # fmt: skip

@@ -7,7 +7,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from frostbit.export.reading.graph import F32, BitConv, Conv, Dense, Node, Scale
+from frostbit.export.reading.graph import (
+    F32,
+    BitConv,
+    Conv,
+    Dense,
+    Flatten,
+    MaxPool,
+    Node,
+    Scale,
+    Shape,
+)
 from frostbit.kernels.ir.program import Affine
 
 
@@ -28,6 +38,34 @@ def fold_scales(nodes: tuple[Node, ...], signs: set[str]) -> tuple[Node, ...]:
             folded = _before(source, node, alone, source.inputs[0] in signs)
         done[node.name] = folded or node
     return tuple(done.values())
+
+
+def scales_last(
+    nodes: tuple[Node, ...], signs: set[str], shapes: dict[str, Shape]
+) -> tuple[Node, ...]:
+    """Each ``Scale`` of signs behind the pools and the like that read it: they work on bits then.
+
+    A factor below 0 stays before a pool, which would find the minimum.
+    """
+    scales = {node.name: node for node in nodes if isinstance(node, Scale)}
+    found, done = set(signs), list[Node]()
+    for node in nodes:
+        scale = scales.get(node.inputs[0]) if isinstance(node, MaxPool | Flatten) else None
+        is_pool = isinstance(node, MaxPool)
+        if scale is None or scale.inputs[0] not in found or (is_pool and scale.mul.min() <= 0):
+            done.append(node)
+            continue
+        bits = replace(node, name=f"{node.name} (bits)", inputs=scale.inputs, is_inner=True)
+        shapes[bits.name] = shapes[node.name]
+        places = 1 if is_pool else shapes[node.name][2] // len(scale.mul)
+        moved = Scale(
+            name=node.name, inputs=(bits.name,), layer=node.layer, is_inner=node.is_inner,
+            mul=np.tile(scale.mul, places), add=np.tile(scale.add, places),
+        )  # fmt: skip
+        found.add(bits.name)
+        scales[moved.name] = moved
+        done += [bits, moved]
+    return tuple(done)
 
 
 def _after(source: Node | None, node: Scale) -> Node | None:

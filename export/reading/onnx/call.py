@@ -53,6 +53,20 @@ class Signs:
     at: tuple[Array, Array, Array]
 
 
+@dataclass(frozen=True, eq=False)
+class SignOf:
+    """What a sign is in the file: it is +1 where the value ``name`` is ``mul + add``, else -1.
+
+    Attributes:
+        name: a value of the file.
+        mul, add: float32 that broadcast to ``[H, W, C]``; ``mul`` is nowhere 0.
+    """
+
+    name: str
+    mul: F32
+    add: F32
+
+
 Value: TypeAlias = Array | Map | Signs
 
 
@@ -69,6 +83,7 @@ class Reading:
         facts: of every value of the small graph.
         notes: what a reader of results must know, by name of the value.
         shifted: maps less a constant, by the map's name and the constant.
+        signs: what the signs of the small graph are in the file, by their names.
         taken: every name in the file.
     """
 
@@ -81,6 +96,7 @@ class Reading:
     facts: dict[str, Facts] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
     shifted: dict[tuple[str, Shape, bytes], Map] = field(default_factory=dict)
+    signs: dict[str, SignOf] = field(default_factory=dict)
 
     def add(self, node: Node, layout: str) -> Map:
         """Add a node whose value has ``layout`` in the file."""
@@ -268,6 +284,8 @@ def as_map(reading: Reading, signs: Signs, name: str, layer: str) -> Map:
     """
     root = signs.root
     negative, zero, positive = (on_map(reading, at, root, layer) for at in signs.at)
+    if reading.facts[root.name].is_never_negative:
+        negative = zero
     negative, zero, positive = np.broadcast_arrays(negative, zero, positive)
     is_unclear = (zero != negative) & (zero != positive)
     if is_unclear.any() and not reading.facts[root.name].is_never_zero:
@@ -284,9 +302,13 @@ def as_map(reading: Reading, signs: Signs, name: str, layer: str) -> Map:
         )  # fmt: skip
         reading.add(node, root.layout)
     if (mul == 1).all() and not add.any():
+        reading.signs[name] = SignOf(name, _short(mul), _short(add))
         return reading.add(Sign(name=name, inputs=(source,), layer=layer), root.layout)
-    inner = reading.inner_name(name, "sign")
-    reading.add(Sign(name=inner, inputs=(source,), layer=layer, is_inner=True), root.layout)
+    inner, is_seen = reading.inner_name(name, "sign"), bool(mul.all())
+    if is_seen:
+        reading.signs[inner] = SignOf(name, _short(mul), _short(add))
+    sign = Sign(name=inner, inputs=(source,), layer=layer, is_inner=not is_seen)
+    reading.add(sign, root.layout)
     scale = Scale(name=name, inputs=(inner,), layer=layer, mul=_short(mul), add=_short(add))
     return reading.add(scale, root.layout)
 

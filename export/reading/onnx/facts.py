@@ -27,8 +27,10 @@ from frostbit.export.reading.graph import (
     Node,
     Pad,
     Scale,
+    Sigmoid,
     Sign,
     Slice,
+    Softmax,
 )
 
 EXACT = 2.0**24
@@ -43,11 +45,15 @@ class Facts:
         limit: no number in it is larger, its sign aside.
         is_whole: all are whole numbers.
         is_never_zero: none is 0.
+        is_never_negative: none is below 0.
+        is_sign: all are +1 or -1.
     """
 
     limit: float = math.inf
     is_whole: bool = False
     is_never_zero: bool = False
+    is_never_negative: bool = False
+    is_sign: bool = False
 
 
 UNKNOWN = Facts()
@@ -86,18 +92,21 @@ def facts(node: Node, sources: Sequence[Facts]) -> Facts:
     """What is known of the value of ``node`` by that of its inputs."""
     match node:
         case Sign():
-            return Facts(1.0, True, True)
+            return Facts(1.0, True, True, is_sign=True)
         case Conv() | Dense():
             return _of_sums(node, sources[0])
         case Scale():
             return _of_scale(node, sources[0])
         case Clip(low=low, high=high):
             limit = min(sources[0].limit, max(abs(low), abs(high)))
-            return Facts(limit, sources[0].is_whole and low == int(low) and high == int(high))
+            is_whole = sources[0].is_whole and low == int(low) and high == int(high)
+            return Facts(limit, is_whole, is_never_negative=low >= 0)
+        case Sigmoid() | Softmax():
+            return Facts(1.0, is_never_negative=True)
         case MaxPool() | Slice() | Flatten() | Identity():
             return sources[0]
         case AvgPool() | Mean():
-            return Facts(sources[0].limit)
+            return Facts(sources[0].limit, is_never_negative=sources[0].is_never_negative)
         case Pad(value=value):
             limit = max(sources[0].limit, abs(value))
             return Facts(limit, sources[0].is_whole and value == int(value))
@@ -106,6 +115,8 @@ def facts(node: Node, sources: Sequence[Facts]) -> Facts:
                 max(each.limit for each in sources),
                 all(each.is_whole for each in sources),
                 all(each.is_never_zero for each in sources),
+                all(each.is_never_negative for each in sources),
+                all(each.is_sign for each in sources),
             )
         case Add():
             limit = sum(each.limit for each in sources)

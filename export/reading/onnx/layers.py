@@ -19,6 +19,9 @@ from frostbit.export.reading.onnx.call import Call, Map
 from frostbit.kernels.ir.program import MAX_DIM, Window
 
 NCHW = "NCHW"
+ROUNDING = 2e-6
+"""Share by which weights of one size may differ: float32 rounds twice, by 2**-24 of numbers that
+may be some tens of them."""
 Pair = tuple[int, int]
 
 
@@ -76,11 +79,27 @@ def _bias(call: Call, position: int, outputs: int) -> F32:
     return found
 
 
+def _even_sized(call: Call, weights: F32) -> F32:
+    """``weights``, exactly ``+-c`` in each row that is so but for rounding.
+
+    Training that passes gradients around a sign leaves ``(s - w) + w`` for ``s``.
+    """
+    size = np.abs(weights.reshape(len(weights), -1))
+    mean = size.mean(axis=1, dtype=np.float64, keepdims=True)
+    is_near = (np.abs(size - mean) <= ROUNDING * mean).all(axis=1, keepdims=True)
+    if not (is_near & (size != size[:, :1]).any(axis=1, keepdims=True)).any():
+        return weights
+    call.reading.notes[call.name] = "weights that are +-c but for rounding are exactly that here"
+    even = np.copysign(mean.astype(np.float32), weights.reshape(size.shape))
+    return np.where(is_near, even, weights.reshape(size.shape)).reshape(weights.shape)
+
+
 def convolution(call: Call) -> None:
     call.takes(2, 3)
     x, weights = _planar(call), call.floats(1)
     if weights.ndim != 4:
         raise call.refused(f"weights {list(weights.shape)}: only those of H and W are read")
+    weights = _even_sized(call, weights)
     kernel = (weights.shape[2], weights.shape[3])
     if _pair(call, "kernel_shape", kernel) != kernel:
         raise call.refused(f"kernel_shape is not that of the weights {list(weights.shape)}")
@@ -103,7 +122,7 @@ def _dense(call: Call, x: Map, weights: F32, add: F32) -> None:
     if x.layout[-1] != "C" or weights.shape[1] != channels:
         sizes = call.reading.sizes(x)
         raise call.refused(f"weights {list(weights.shape[::-1])} on a map {sizes} ({x.layout})")
-    weights = np.ascontiguousarray(weights)
+    weights = np.ascontiguousarray(_even_sized(call, weights))
     node: Node
     if (height, width) == (1, 1):
         node = Dense(name=call.name, inputs=(x.name,), layer=call.layer, weights=weights, add=add)

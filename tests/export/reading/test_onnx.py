@@ -1,0 +1,122 @@
+"""ONNX networks of signs and ``+-c`` weights: read, and equal to ONNX Runtime."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+from frostbit.export.reading.match import to_program
+from frostbit.export.reading.onnx.call import NO_SIGN
+from frostbit.export.reading.onnx.front import read_graph
+from frostbit.kernels.ir import reference
+from frostbit.kernels.ir.program import BinaryConv, Sign
+from tests.export.reading.foreign import FOLDER
+from tests.export.reading.networks import (
+    assert_same,
+    channels_last,
+    model,
+    node,
+    random_images,
+    read,
+    run,
+)
+
+RNG = np.random.default_rng(1)
+SIGNS = {
+    "where": [node("GreaterOrEqual", "h zero", "b"), node("Where", "b one minus", "s")],
+    "where-less": [node("Less", "h zero", "b"), node("Where", "b minus one", "s")],
+    "greater": [
+        node("Greater", "h zero", "b"),
+        node("Cast", "b", "f", to=1),
+        node("Mul", "f two", "d"),
+        node("Sub", "d one", "s"),
+    ],
+    "mirrored": [node("LessOrEqual", "zero h", "b"), node("Where", "b one minus", "s")],
+    "not": [
+        node("Less", "h zero", "b"),
+        node("Not", "b", "n"),
+        node("Where", "n one minus", "s"),
+    ],
+    "larq": [node("Sign", "h", "t"), node("Add", "t tenth", "u"), node("Sign", "u", "s")],
+    "equal": [
+        node("Equal", "h zero", "e"),
+        node("Sign", "h", "t"),
+        node("Where", "e one t", "s"),
+    ],
+    "threshold": [node("GreaterOrEqual", "h tenth", "b"), node("Where", "b one minus", "s")],
+    "scaled": [node("GreaterOrEqual", "h zero", "b"), node("Where", "b third less", "s")],
+    "straight": [
+        node("Sign", "h", "t"),
+        node("Clip", "h minus one", "c"),
+        node("Sub", "t c", "d"),
+        node("Add", "d c", "s"),
+    ],
+}
+NUMBERS = {
+    "zero": 0.0,
+    "one": 1.0,
+    "minus": -1.0,
+    "two": 2.0,
+    "tenth": 0.1,
+    "third": 1 / 3,
+    "less": -1 / 3,
+}
+
+
+def signs_and_weights(*shape: int) -> np.ndarray:
+    """Weights of ``+-c``, one c for each output."""
+    size = RNG.uniform(0.1, 1.0, (shape[0], *(1,) * (len(shape) - 1)))
+    return (size * RNG.choice([-1.0, 1.0], shape)).astype(np.float32)
+
+
+def network(signs: list[onnx.NodeProto]) -> onnx.ModelProto:
+    arrays = {
+        **NUMBERS,
+        "stem": RNG.normal(size=(8, 3, 3, 3)).astype(np.float32),
+        "weights": signs_and_weights(7, 8, 3, 3),
+        "head": RNG.normal(size=(7, 5)).astype(np.float32),
+    }
+    nodes = [
+        node("Conv", "x stem", "h", pads=[1, 1, 1, 1], strides=[2, 2]),
+        *signs,
+        node("Conv", "s weights", "c2", pads=[1, 1, 1, 1]),
+        node("GlobalAveragePool", "c2", "g"),
+        node("Flatten", "g", "flat"),
+        node("MatMul", "flat head", "y"),
+    ]
+    return model(nodes, arrays, (1, 3, 9, 8))
+
+
+def test_brevitas_file() -> None:
+    path = FOLDER / "fc_tiny_1w1a.qonnx.onnx"
+    found = read_graph(path.read_bytes(), path.parent)
+    imported = to_program(found.graph)
+    with np.load(path.with_suffix(".npz")) as known:
+        got = reference.run(imported.program, channels_last(known["input"]))
+        assert np.abs(got - known["output"]).max() < 1e-5
+    layers = [op for op in imported.program.ops if isinstance(op, BinaryConv)]
+    assert len(layers) == len(imported.restored) == 4
+    assert found.graph.kind == "QONNX"
+
+
+@pytest.mark.parametrize("form", SIGNS)
+def test_forms_of_a_sign(form: str) -> None:
+    found = assert_same(network(SIGNS[form]))
+    kinds = [type(op) for op in found.program.ops]
+    assert kinds.count(Sign) == kinds.count(BinaryConv) == len(found.restored) == 1
+
+
+def test_zero_in_each_form_is_as_in_the_source() -> None:
+    """Black images: every sum is 0."""
+    for form, signs in SIGNS.items():
+        proto = network(signs)
+        images = np.zeros_like(random_images(proto, 1))
+        wanted = run(proto, images)
+        got = reference.run(read(proto).program, channels_last(images))
+        notes = read_graph(proto.SerializeToString()).notes
+        if form == "straight":
+            assert any(NO_SIGN in note for note in notes)
+        else:
+            assert not notes
+            assert np.abs(got - wanted).max() < 1e-5 * np.ptp(wanted)
