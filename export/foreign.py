@@ -58,7 +58,21 @@ def _run_tflite(path: Path, imported: Imported) -> Source:
     return LceSource(path.read_bytes(), wanted(imported))
 
 
-FORMATS = {".tflite": Format(_read_tflite, _run_tflite)}
+def _read_onnx(path: Path) -> Graph:
+    from frostbit.export.reading.onnx.read import read_graph
+
+    return read_graph(path.read_bytes(), path.parent).graph
+
+
+def _run_onnx(path: Path, imported: Imported) -> Source:
+    from frostbit.export.reading.onnx.read import read_graph
+    from frostbit.export.reading.onnx.runtime import OnnxSource
+
+    return OnnxSource(read_graph(path.read_bytes(), path.parent), wanted(imported))
+
+
+_ONNX = Format(_read_onnx, _run_onnx)
+FORMATS = {".tflite": Format(_read_tflite, _run_tflite), ".onnx": _ONNX, ".qonnx": _ONNX}
 """By ending, in lower case."""
 
 

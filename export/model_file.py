@@ -23,8 +23,8 @@ def read(path: str | os.PathLike[str], *, logits: bool = False, compare: bool = 
     images, layer by layer, before it is given; without that runtime a warning says so.
 
     Args:
-        path: of a packed model (``model.bnn``) or of a network for Larq Compute Engine
-            (``model.tflite``).
+        path: of a packed model (``model.bnn``), of a network for Larq Compute Engine
+            (``model.tflite``), or of an ONNX or QONNX file (``model.onnx``).
         logits: leave out a final softmax (of other formats than ``.bnn``).
         compare: whether to run the file beside what was read from it.
 

@@ -63,7 +63,7 @@ ALLOWED = {
     "pipeline": "",
     "export.model_file": "export.foreign export.errors kernels.ir",
     "export.foreign": "export.reading.onnx export.reading.tflite export.reading kernels.ir",
-    "export.reading.onnx": "export.reading export.onnx export.summary kernels.ir",
+    "export.reading.onnx": "export.reading export.onnx export.summary export.errors kernels.ir",
     "export.reading.tflite": "export.reading export.lce export.summary export.errors kernels.ir",
     "export.reading": "export.errors kernels.ir",
     "export.sizes": "export.lce export.onnx export.errors kernels.ir",

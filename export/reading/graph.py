@@ -232,6 +232,7 @@ class Graph:
         shapes: of every value by name.
         kind: what was read, in words, such as ``"TensorFlow Lite with LCE's operators"``.
         preprocessing: of pixels 0..255, where the file states it.
+        notes: what is not quite as in the file, a line each.
     """
 
     input: str
@@ -240,6 +241,7 @@ class Graph:
     shapes: dict[str, Shape]
     kind: str
     preprocessing: Preprocessing | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Builder:

@@ -55,7 +55,7 @@ def to_program(graph: Graph, logits: bool = False) -> Imported:
         FormatError: what no Program can say, by layer.
     """
     nodes = normalise(graph)
-    notes: list[str] = []
+    notes = list(graph.notes)
     if logits and isinstance(nodes[-1], Softmax) and len(nodes) > 1:
         nodes = nodes[:-1]
         notes.append("the final softmax is left out: the answers are logits")

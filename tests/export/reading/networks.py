@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from frostbit.export.reading.imported import Imported
 from frostbit.export.reading.match import to_program
-from frostbit.export.reading.onnx.front import read_graph
+from frostbit.export.reading.onnx.read import read_graph
 from frostbit.kernels.ir import reference
 
 Arrays = Mapping[str, np.ndarray | float | list[int]]

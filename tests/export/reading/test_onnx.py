@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 
+from frostbit.export.errors import SourceDiffers
+from frostbit.export.foreign import compare_file, read_file
 from frostbit.export.reading.match import to_program
 from frostbit.export.reading.onnx.call import NO_SIGN
-from frostbit.export.reading.onnx.front import read_graph
+from frostbit.export.reading.onnx.read import read_graph
 from frostbit.kernels.ir import reference
 from frostbit.kernels.ir.program import BinaryConv, Sign
 from tests.export.reading.foreign import FOLDER
@@ -114,9 +119,45 @@ def test_zero_in_each_form_is_as_in_the_source() -> None:
         images = np.zeros_like(random_images(proto, 1))
         wanted = run(proto, images)
         got = reference.run(read(proto).program, channels_last(images))
-        notes = read_graph(proto.SerializeToString()).notes
+        notes = read_graph(proto.SerializeToString()).graph.notes
         if form == "straight":
             assert any(NO_SIGN in note for note in notes)
         else:
             assert not notes
             assert np.abs(got - wanted).max() < 1e-5 * np.ptp(wanted)
+
+
+def test_brevitas_file_equals_the_qonnx_package_layer_by_layer() -> None:
+    path = FOLDER / "fc_tiny_1w1a.qonnx.onnx"
+    imported = read_file(path)
+    found = compare_file(path, imported, np.random.default_rng(0).random((2, 28, 28, 1), "f"))
+    assert found.runtime == "qonnx"
+    assert found.sign_bits == 2 * (784 + 3 * 64)
+    assert found.flips == 0
+    assert found.answers < 1e-6
+
+
+def test_a_wrong_weight_is_found_by_layer(tmp_path: Path) -> None:
+    proto = network(SIGNS["scaled"])
+    path = tmp_path / "model.onnx"
+    onnx.save(proto, path)
+    imported = read_file(path)
+    images = channels_last(random_images(proto))
+    found = compare_file(path, imported, images)
+    assert found.sign_bits == 3 * 8 * 5 * 4
+    changed = next(array for array in proto.graph.initializer if array.name == "stem")
+    changed.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(changed), "stem"))
+    onnx.save(proto, path)
+    with pytest.raises(SourceDiffers, match="'h'"):
+        compare_file(path, imported, images)
+
+
+def test_a_sign_that_is_zero_in_the_source_is_not_called_one(tmp_path: Path) -> None:
+    proto = network(SIGNS["straight"])
+    path = tmp_path / "model.onnx"
+    onnx.save(proto, path)
+    imported = read_file(path)
+    images = channels_last(random_images(proto))
+    assert compare_file(path, imported, images).sign_bits == 3 * 8 * 5 * 4
+    with pytest.raises(SourceDiffers, match=r"'s' is the sign of 0 in \d+ places"):
+        compare_file(path, imported, np.zeros_like(images))

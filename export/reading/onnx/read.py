@@ -8,7 +8,7 @@ so shapes that the file states are not believed. A batch axis without a size is 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from onnx import TensorProto
 from frostbit.export.onnx.quantizers import DOMAINS
 from frostbit.export.reading.graph import Builder, Graph, Shape, refused
 from frostbit.export.reading.onnx import arithmetic, layers, shapes
-from frostbit.export.reading.onnx.call import Call, Map, Reading, Signs, Value, as_map
+from frostbit.export.reading.onnx.call import Call, Map, Reading, SignOf, Signs, Value, as_map
 from frostbit.export.reading.onnx.constants import ELEMENTWISE, Folder
 from frostbit.export.reading.onnx.facts import UNKNOWN
 from frostbit.export.reading.onnx.file import Array, Source, layer_of, needed, open_source
@@ -46,14 +46,14 @@ class Read:
         source: the file.
         layouts: axes in the file ("NCHW", "NC"...) of the values that both have, by name.
         batch: images that the file takes at once.
-        notes: what is not as in the file, a line each.
+        signs: what the signs of the graph are in the file, by their names.
     """
 
     graph: Graph
     source: Source
     layouts: dict[str, str]
     batch: int
-    notes: tuple[str, ...]
+    signs: dict[str, SignOf]
 
 
 def _input_layout(source: Source, rank: int) -> str:
@@ -189,5 +189,5 @@ def _finished(reading: Reading, source: Source) -> Read:
     if not isinstance(answer, Map):
         raise FormatError(f"the output '{readable(source.output)}' does not depend on the input")
     notes = tuple(f"'{readable(name)}': {what}" for name, what in reading.notes.items())
-    graph = reading.builder.graph(answer.name)
-    return Read(graph, source, reading.layouts, reading.batch, notes)
+    graph = replace(reading.builder.graph(answer.name), notes=notes)
+    return Read(graph, source, reading.layouts, reading.batch, reading.signs)
