@@ -2,6 +2,7 @@
 # make test   lint, types, tests
 # make test-all  also the slow tests: a whole installation beside packages with our rooms' names
 # make test-arm  the engine under aarch64 emulation (needs make system and apt's network)
+# make test-zoo  other people's networks: made by larq and Brevitas (from the network), read, compared, timed
 # make docker-test  build and run the images with buildah (as root); IMAGES=train for the large one
 # make reliability  kills, fuzzing, concurrency at full length; make fuzz  ten times the mutations
 # make mutations  do the tests notice changed constants and comparisons?
@@ -19,7 +20,7 @@ TREE := .cache/tree
 LOCK_FLAGS := --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --no-header --no-annotate --constraint requirements/constraints.txt -q
 
-.PHONY: demo test test-all test-arm docker-test reliability fuzz mutations audit licences sbom test-sweeps records setup lint system lock clean
+.PHONY: demo test test-all test-arm test-zoo docker-test reliability fuzz mutations audit licences sbom test-sweeps records setup lint system lock clean
 
 demo: setup
 	$(BIN)/pipeline run --recipe digits --out runs/digits --force
@@ -44,6 +45,10 @@ test-arm: setup $(TREE)
 	$(EMULATED):$(CURDIR)/$(TREE) $(PYTHON_ARM) tests/arm/check.py $(ARM)/cases
 	$(EMULATED):$(ARM)/cases/bundle/lib $(PYTHON_ARM) $(ARM)/cases/bundle/check.py \
 		--folder $(ARM)/cases/bundle --no-timing
+
+ZOO ?=
+test-zoo: setup
+	$(BIN)/python -m tests.zoo --folder .cache/zoo $(ZOO)
 
 IMAGES ?= slim warm
 docker-test: setup

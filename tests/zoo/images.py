@@ -12,7 +12,7 @@ GRAINS = (1, 3, 8, 21, 64)
 def images(
     seed: int, number: int, shape: tuple[int, int, int], low: float, high: float
 ) -> NDArray[np.float32]:
-    """Inputs ``[number, *shape]`` float32 within ``low`` and ``high``, both ends reached."""
+    """Inputs ``[number, *shape]`` float32 within ``low`` and ``high``."""
     rng = np.random.default_rng(seed)
     height, width, channels = shape
     total = np.zeros((number, *shape))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from frostbit.export.errors import SourceDiffers
 from frostbit.export.lce.runtime import LceRuntime
 from frostbit.export.lce.worker import KERNELS
-from frostbit.export.reading.compare import LOGITS_TOLERANCE
+from frostbit.export.reading.compare import ANSWERS_TOLERANCE
 from frostbit.export.reading.files import compare_file, read_file
 from frostbit.export.reading.imported import Imported
 from frostbit.export.runtimes import EngineRuntime, Timed
@@ -36,7 +36,7 @@ class Agreement:
 
     Attributes:
         images: how many.
-        within: of those, images whose answers differ by at most :data:`LOGITS_TOLERANCE`.
+        within: of those, images whose answers differ by at most :data:`ANSWERS_TOLERANCE`.
         largest: difference of all, as a share of the answers' spread in one image.
     """
 
@@ -49,7 +49,7 @@ def agreement(ours: F32, theirs: F32) -> Agreement:
     """Of answers ``[N, classes]``."""
     spread = np.maximum(np.ptp(theirs, axis=1), np.finfo(np.float32).tiny)
     shares = np.abs(ours.astype(np.float64) - theirs).max(axis=1) / spread
-    return Agreement(len(ours), int((shares <= LOGITS_TOLERANCE).sum()), float(shares.max()))
+    return Agreement(len(ours), int((shares <= ANSWERS_TOLERANCE).sum()), float(shares.max()))
 
 
 def given(network: Network, files: Path) -> dict[str, F32]:
@@ -65,7 +65,8 @@ def row(network: Network, files: Path, rounds: int, bars: Bars) -> Row:
     """Read, compare, run and time one network; 0 ``rounds`` time nothing.
 
     A file that cannot be read gives a row with ``refused``, one whose values differ from the
-    source's a row with ``differs``; both hold the message.
+    source's a row with ``differs``, one that the engine cannot run a row with ``engine_refuses``;
+    each holds the message.
     """
     path = files / network.file
     found: Row = {"network": network.name, "maker": network.maker, "bytes": path.stat().st_size}
@@ -87,7 +88,11 @@ def row(network: Network, files: Path, rounds: int, bars: Bars) -> Row:
     own = arrays["torch" if network.maker == "brevitas" else "keras"]
     ours = reference.run(imported.program, arrays["input"])
     found["answers_of_the_maker"] = asdict(agreement(ours, own))
-    found["engine"] = asdict(agreement(Engine(imported.program).run(arrays["input"]), ours))
+    try:
+        engine = Engine(imported.program)
+    except FormatError as error:
+        return {**found, "engine_refuses": str(error)}
+    found["engine"] = asdict(agreement(engine.run(arrays["input"]), ours))
     if rounds:
         progress = bars(f"{network.name}: timing")
         found.update(_timed(imported, path, arrays["input"], rounds, progress))
