@@ -14,6 +14,8 @@ from frostbit.kernels.ir.program import MAX_DIM, NO_BOUND, FormatError, Window
 
 BOUNDS = {"RELU": (0.0, NO_BOUND), "RELU_N1_TO_1": (-1.0, 1.0), "RELU6": (0.0, 6.0)}
 """What an activation clips to."""
+MOVES = {"EXPAND_DIMS", "RESHAPE", "SQUEEZE"}
+"""Operators that only say how the same numbers in a row are to be seen."""
 
 
 class Call:
@@ -91,7 +93,7 @@ class Call:
             raise self.refused(f"input {position} is missing")
         if self.source.is_constant(index):
             raise self.refused(f"input {position} is constant, which cannot be read here")
-        self.source.shape(index, self.layer)
+        self.source.shape(index, self.layer, in_a_row=self.operator.name in MOVES)
         if packed is not None and self.source.tensor(index).type != (INT32 if packed else FLOAT32):
             raise self.refused(f"input {position} is not {'packed signs' if packed else 'float32'}")
         return self.source.name(index)

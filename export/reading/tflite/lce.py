@@ -115,9 +115,7 @@ def _check_epilogue(call: Call, gives_bits: bool, window: Window, pad_value: int
         raise call.refused("gives signs and has a multiplier, or no threshold")
     if not gives_bits and call.index(4) >= 0:
         raise call.refused("gives numbers and has a threshold")
-    activation = call.integer("fused_activation_function")
-    if gives_bits and activation:
-        raise call.refused("gives signs after a fused activation")
+    activation = call.integer("fused_activation_function")  # in the thresholds, of signs
     if pad_value == 0 and any(window.pads) and (gives_bits or activation):
         raise call.refused("pads with zeros before signs or a fused activation, as LCE cannot")
 

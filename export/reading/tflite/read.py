@@ -74,7 +74,7 @@ def _read_graph(data: bytes) -> Graph:
     if model.tensors[first].type != FLOAT32:
         raise FormatError(f"the input '{source.name(first)}' is not float32")
     has_lce = any(operator.is_custom for operator in model.operators)
-    shape = source.shape(first, "the input")
+    shape = source.shape(first, "the input", in_a_row=True)
     builder = Builder(source.name(first), shape, KIND_LCE if has_lce else KIND, len(data))
     for operator in model.operators:
         if not is_known(operator):

@@ -29,7 +29,7 @@ from frostbit.export.reading.graph import (
 )
 from frostbit.export.reading.tflite.call import BOUNDS, Call
 from frostbit.export.reading.tflite.lce import LCE_RULES, keeps_words
-from frostbit.kernels.ir.program import MAX_PARTS, Window
+from frostbit.kernels.ir.program import MAX_PARTS, NO_BOUND, Window
 
 Rule = Callable[[Call], None]
 
@@ -195,7 +195,7 @@ def _reshape(call: Call) -> None:
     before = call.shape(x)
     output = call.operator.outputs[0]
     after = call.source.shape(output, call.layer)
-    if call.source.shape(call.index(0), call.layer) == after:
+    if call.source.shape(call.index(0), call.layer, in_a_row=True) == after:
         call.give(Identity(name=call.name, layer=call.layer, inputs=(x,)))
         return
     if after[:2] != (1, 1):
@@ -322,6 +322,20 @@ def _clip(call: Call) -> None:
     call.give(Clip(name=call.name, inputs=(x,), layer=call.layer, low=low, high=high))
 
 
+def _limit(call: Call) -> None:
+    """MAXIMUM and MINIMUM of a map and one number."""
+    constant = 0 if call.is_constant(0) else 1
+    limit, x = call.floats(constant), call.value(1 - constant)
+    if limit.size != 1 or not abs(float(limit.ravel()[0])) <= NO_BOUND:
+        raise call.refused("of a map and more than one number cannot be read")
+    low, high = -NO_BOUND, NO_BOUND
+    if call.operator.name == "MAXIMUM":
+        low = float(limit.ravel()[0])
+    else:
+        high = float(limit.ravel()[0])
+    call.give(Clip(name=call.name, inputs=(x,), layer=call.layer, low=low, high=high))
+
+
 def _sigmoid(call: Call) -> None:
     node: Node = Sigmoid(name=call.name, inputs=(call.value(0),), layer=call.layer)
     call.give(node)
@@ -338,8 +352,10 @@ RULES: dict[str, tuple[Rule, int, int]] = {
     "FULLY_CONNECTED": (_dense, 2, 3),
     "LEAKY_RELU": (_slope, 1, 1),
     "LOGISTIC": (_sigmoid, 1, 1),
+    "MAXIMUM": (_limit, 2, 2),
     "MAX_POOL_2D": (_pool, 1, 1),
     "MEAN": (_reduce, 2, 2),
+    "MINIMUM": (_limit, 2, 2),
     "MUL": (_arithmetic, 2, 2),
     "PAD": (_pad, 2, 2),
     "PADV2": (_pad, 3, 3),

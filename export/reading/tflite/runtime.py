@@ -37,21 +37,32 @@ class LceSource:
     def __init__(
         self, data: bytes, wanted: Mapping[str, ValueType], timeout: float = 120.0
     ) -> None:
-        places = {name: index for index, name in enumerate(value_names(read(data)))}
-        self.name = f"Larq Compute Engine {version()}"
+        model = read(data)
+        places = {name: index for index, name in enumerate(value_names(model))}
+        self._shape = model.tensors[model.inputs[0]].shape[1:]  # a row has no height and width
         self._wanted = dict(wanted)
         self._worker = Worker(timeout)
         try:
             copy = with_outputs(data, [places[name] for name in self._wanted])
-            header = Header(op="load", model="source", kernel="default")
-            self._worker.ask(header, np.frombuffer(copy, np.uint8))
+            kernel = self._load(np.frombuffer(copy, np.uint8))
         except BaseException:
             self.close()
             raise
+        self.name = f"Larq Compute Engine {version()} ({kernel} kernel)"
+
+    def _load(self, copy: NDArray[np.uint8]) -> str:
+        """Load the file with the first kernel that takes it; its default one knows no groups."""
+        try:
+            self._worker.ask(Header(op="load", model="source", kernel="default"), copy)
+        except LceError:
+            self._worker.ask(Header(op="load", model="source", kernel="indirect"), copy)
+            return "indirect"
+        return "default"
 
     def values(self, images: NDArray[np.float32]) -> dict[str, Array]:
         """Every wanted value of float32 ``[N, H, W, C]``: float32, or int8 of +1 and -1."""
-        found = self._worker.ask({"op": "run", "model": "source"}, images)
+        shaped = images.reshape(len(images), *self._shape)
+        found = self._worker.ask({"op": "run", "model": "source"}, shaped)
         return {
             name: _map(array, value, len(images))
             for array, (name, value) in zip(found, self._wanted.items(), strict=True)

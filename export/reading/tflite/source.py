@@ -96,8 +96,13 @@ class Source:
             if index in self._folded and not self._reads[index]:
                 self._bytes_left += 4 * self._folded.pop(index).size
 
-    def shape(self, index: int, layer: str) -> Shape:
+    def shape(self, index: int, layer: str, in_a_row: bool = False) -> Shape:
         """``(H, W, C)`` of a float tensor, words instead of channels of a packed one.
+
+        Args:
+            index: of the tensor.
+            layer: that reads or gives it.
+            in_a_row: whether only the order of its numbers counts, so that ``[1, H, W]`` will do.
 
         Raises:
             FormatError: quantised, not float32 or packed, no batch of 1, or another rank.
@@ -112,6 +117,8 @@ class Source:
                 return (height, width, channels)
             case (1, channels):
                 return (1, 1, channels)
+            case (1, height, width) if in_a_row:
+                return (height, width, 1)
         raise refused(
             layer, f"'{self.name(index)}' is {list(tensor.shape)}, not [1, H, W, C] or [1, C]"
         )
