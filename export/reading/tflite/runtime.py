@@ -19,6 +19,9 @@ from frostbit.kernels.ir import bits
 from frostbit.kernels.ir.program import ValueType
 from frostbit.kernels.ir.reference import Array
 
+SECONDS = 120.0
+"""Allowed for one image."""
+
 
 class LceSource:
     """The file beside the Program that was read from it.
@@ -26,7 +29,7 @@ class LceSource:
     Args:
         data: the file; the interpreter runs a copy of it that gives more values.
         wanted: what it shall give: type of each value by the file's name.
-        timeout: seconds allowed for one image.
+        worker: to run it in, which stays open; None: a process of its own.
 
     Raises:
         RuntimeMissing: LCE's environment is not here.
@@ -35,13 +38,13 @@ class LceSource:
     """
 
     def __init__(
-        self, data: bytes, wanted: Mapping[str, ValueType], timeout: float = 120.0
+        self, data: bytes, wanted: Mapping[str, ValueType], worker: Worker | None = None
     ) -> None:
         model = read(data)
         places = {name: index for index, name in enumerate(value_names(model))}
         self._shape = model.tensors[model.inputs[0]].shape[1:]  # a row has no height and width
         self._wanted = dict(wanted)
-        self._worker = Worker(timeout)
+        self._is_own, self._worker = worker is None, worker or Worker(SECONDS)
         try:
             copy = with_outputs(data, [places[name] for name in self._wanted])
             kernel = self._load(np.frombuffer(copy, np.uint8))
@@ -69,8 +72,9 @@ class LceSource:
         }
 
     def close(self) -> None:
-        """End the interpreter's process."""
-        self._worker.close()
+        """End the interpreter's process, if it is its own."""
+        if self._is_own:
+            self._worker.close()
 
 
 def _map(array: Array, value: ValueType, count: int) -> Array:
