@@ -2,8 +2,9 @@
 
 ``model.bnn``: bit flips, truncations, insertions, and edits of header fields and arrays whose
 checksum is made right again. What loads after such an edit is another valid model, and then the
-engine must agree with the reference on it. Recipes and pictures: our error or a value. Run
-folders: our error, or a model that packs. Hypothesis draws the mutations.
+engine must agree with the reference on it. .tflite: the same without checksums, and numbers of its
+tables; what is read must equal what Larq Compute Engine makes of it. Recipes and pictures: our
+error or a value. Run folders: our error, or a model that packs. Hypothesis draws the mutations.
 """
 
 from __future__ import annotations
@@ -25,7 +26,14 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from frostbit.export.errors import LceError, SourceDiffers
+from frostbit.export.lce.runtime import Worker
 from frostbit.export.parity import LOGITS_TOLERANCE, REAL_TOLERANCE
+from frostbit.export.reading.compare import compare, random_images, wanted
+from frostbit.export.reading.imported import Imported
+from frostbit.export.reading.match import to_program
+from frostbit.export.reading.tflite.read import read_graph
+from frostbit.export.reading.tflite.runtime import LceSource
 from frostbit.kernels.engine import Engine
 from frostbit.kernels.ir import file as model_file
 from frostbit.kernels.ir import reference
@@ -38,7 +46,9 @@ from frostbit.pipeline.errors import UserError
 from frostbit.pipeline.run import folder as run_folder
 from frostbit.pipeline.run import metrics, recipe
 from tests import nets
-from tests.kernels.programs import random_images
+from tests.export.reading.foreign import FOLDER as FOREIGN
+from tests.export.reading.foreign import TFLITE
+from tests.kernels import programs
 from tests.reliability import guard, mutate
 
 WORDS = ["", "1e99", "-1", "nan", "true", "[]", "{}", "x" * 5000, "\0", "9" * 20, "9" * 5000, '"']
@@ -129,13 +139,44 @@ def fuzz_models(count: int, seed: int = 0) -> Fuzzed:
     return _run(count, seed, one, (FormatError,))
 
 
+def fuzz_tflite(count: int, seed: int = 0, compared: int = 1) -> Fuzzed:
+    """Mutate small .tflite files; of those that are read every ``compared``-th also runs in LCE.
+
+    Refused by the reader or by Larq Compute Engine, or computed alike by both.
+    """
+    originals = [(FOREIGN / f"{name}.tflite").read_bytes() for name in TFLITE]
+    workers = [Worker(30.0)]
+
+    def in_lce(data: bytes, imported: Imported) -> bool:
+        try:
+            source = LceSource(data, wanted(imported), workers[0])
+            compare(imported, source, random_images(imported.program, 1))
+        except SourceDiffers:
+            return False
+        except LceError:  # its native code may have crashed on what it refuses
+            workers[0].close()
+            workers[0] = Worker(30.0)
+            raise
+        return True
+
+    def one(rng: Random, found: Fuzzed) -> bool:
+        data = rng.choice(mutate.TABLES)(rng.choice(originals), rng)
+        imported = to_program(read_graph(data))
+        return found.accepted % compared != 0 or in_lce(data, imported)
+
+    try:
+        return _run(count, seed, one, (FormatError, LceError))
+    finally:
+        workers[0].close()
+
+
 def agrees(program: Program, found: Fuzzed) -> bool:
     """Whether the engine computes what the reference does; huge models are only planned."""
     if max(math.prod(value.shape) for value in infer_types(program).values()) > LARGE:
         make_plan(program, "portable")
         return True
     verdict = analyse(program)
-    images = random_images(program, 2)
+    images = programs.random_images(program, 2)
     expected, got = reference.run(program, images), Engine(program).run(images)
     if verdict.body_exact and verdict.head_exact:
         return bool(np.array_equal(expected, got))

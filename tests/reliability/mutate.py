@@ -36,6 +36,20 @@ def insert(data: bytes, rng: Random) -> bytes:
     return data[:at] + rng.getrandbits(8 * 24).to_bytes(24, "little") + data[at:]
 
 
+def numbers(data: bytes, rng: Random) -> bytes:
+    """Whole numbers near an end, where a flatbuffer has its tables, a little or quite different."""
+    changed = bytearray(data)
+    first = rng.choice([0, max(0, len(data) - 25_000)])
+    for _ in range(rng.randint(1, 2)):
+        at = min(first + 4 * rng.randrange(6_000), len(data) - 4)
+        old = int.from_bytes(data[at : at + 4], "little")
+        new = rng.choice(
+            [0, 1, 2, 3, 2**31, 2**32 - 1, old + 1, old - 1, old + 4, old << 8, old >> 8]
+        )
+        changed[at : at + 4] = (new % 2**32).to_bytes(4, "little")
+    return bytes(changed)
+
+
 def signed(header: dict[str, Any], body: bytes) -> bytes:
     """A ``model.bnn`` of ``header`` and ``body`` with a right checksum."""
     document = json.loads(header["__metadata__"]["frostbit"])
@@ -98,4 +112,5 @@ def _other(old: Any, rng: Random) -> Any:
 
 
 BLIND: tuple[Mutation, ...] = (flip, cut, insert)
+TABLES: tuple[Mutation, ...] = (*BLIND, numbers, numbers, numbers)
 MODEL: tuple[Mutation, ...] = (*BLIND, edit, edit, edit)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from frostbit.pipeline.errors import UserError
+from tests.export.lce.lce_fixture import require_lce
 from tests.reliability import engines, fuzz, guard, interrupts, kills
 
 
@@ -20,6 +21,15 @@ def test_mutated_models() -> None:
     assert found.wrong == 0
     assert found.accepted > 100  # the edits with a right checksum get through
     assert found.rejected > 1000
+
+
+def test_mutated_tflite_files() -> None:
+    require_lce()
+    found = fuzz.fuzz_tflite(300, seed=1, compared=6)
+    assert found.tried == 300
+    assert found.wrong == 0
+    assert found.rejected > 100
+    assert found.accepted > 60
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
