@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frostbit.export.errors import SourceDiffers
+from frostbit.export.foreign import compare_file, read_file
 from frostbit.export.lce.runtime import LceRuntime
 from frostbit.export.lce.worker import KERNELS
 from frostbit.export.reading.compare import ANSWERS_TOLERANCE
-from frostbit.export.reading.files import compare_file, read_file
 from frostbit.export.reading.imported import Imported
 from frostbit.export.runtimes import EngineRuntime, Timed
 from frostbit.kernels.engine import Engine
