@@ -36,7 +36,7 @@ from frostbit.export.reading.graph import (
     refused,
 )
 from frostbit.export.reading.scales import fold_scales, scales_last
-from frostbit.kernels.ir.program import Threshold, Window
+from frostbit.kernels.ir.program import INPUT_LIMIT, Threshold, Window
 
 Nodes = tuple[Node, ...]
 
@@ -217,11 +217,33 @@ def _pads_folded(nodes: Nodes, shapes: dict[str, Shape]) -> Nodes:
             done.append(_padded(node, source))
         else:
             done.append(node)
-    left = needed(tuple(done))
-    for node in left:
-        if isinstance(node, Pad) and (node.value != 0.0 or node.inputs[0] in known):
-            raise refused(node.layer, f"padding with {node.value:g} that no window takes up")
-    return left
+    left: list[Node] = []
+    for node in needed(tuple(done)):
+        left += _with_zeros(node, shapes) if isinstance(node, Pad) and node.value else [node]
+    return tuple(left)
+
+
+def _with_zeros(node: Pad, shapes: dict[str, Shape]) -> list[Node]:
+    """Padding with a value: the map less the value, padded with 0, and the value put back."""
+    if not abs(node.value) <= INPUT_LIMIT:
+        raise refused(node.layer, f"padding with {node.value:g} that no window takes up")
+    source, layer = node.inputs[0], node.layer
+    names = f"{node.name} (lowered)", f"{node.name} (with zeros)"
+    shapes[names[0]], shapes[names[1]] = shapes[source], shapes[node.name]
+
+    def shifted(name: str, of: str, value: float) -> Scale:
+        channels = shapes[name][2]
+        return Scale(
+            name=name, inputs=(of,), layer=layer, is_inner=name != node.name,
+            mul=np.ones(channels, np.float32), add=np.full(channels, value, np.float32),
+        )  # fmt: skip
+
+    padded = replace(node, name=names[1], inputs=(names[0],), value=0.0, is_inner=True)
+    lowered, raised = (
+        shifted(names[0], source, -node.value),
+        shifted(node.name, names[1], node.value),
+    )
+    return [lowered, padded, raised]
 
 
 def _widened(window: Window, source: Pad) -> Window:

@@ -77,7 +77,11 @@ def _opened(source: Source) -> Reading:
     """A reading that knows the input and nothing else."""
     info, name = source.input.type.tensor_type, source.input.name
     if info.elem_type != TensorProto.FLOAT:
-        raise FormatError(f"the input '{readable(name)}' is not float32")
+        known = TensorProto.DataType.values()
+        kind = TensorProto.DataType.Name(info.elem_type) if info.elem_type in known else "nothing"
+        raise FormatError(
+            f"the input '{readable(name)}' is of type {kind}; networks that take FLOAT are read"
+        )
     axes = [axis.dim_value if axis.HasField("dim_value") else 0 for axis in info.shape.dim]
     if len(axes) not in _LAYOUTS or not all(1 <= size <= MAX_DIM for size in axes[1:]):
         shown = [axis or "?" for axis in axes]

@@ -169,6 +169,15 @@ def transpose(call: Call) -> None:
     call.give(call.add(Identity(name=call.name, inputs=(x.name,), layer=call.layer), layout))
 
 
+def _side_by_side(call: Call, maps: list[Map]) -> None:
+    """Give the channels of all; one alone is itself."""
+    if len(maps) == 1:
+        call.give(maps[0])
+        return
+    node = Concat(name=call.name, inputs=tuple(each.name for each in maps), layer=call.layer)
+    call.give(call.add(node, maps[0].layout))
+
+
 def concat(call: Call) -> None:
     maps = [call.map(position) for position in range(len(call.node.input))]
     if not maps:
@@ -180,8 +189,7 @@ def concat(call: Call) -> None:
         raise call.refused("axis is missing")
     if call.axis(maps[0], 1) != "C":
         raise call.refused("is read along the channels only")
-    names = tuple(each.name for each in maps)
-    call.give(call.add(Concat(name=call.name, inputs=names, layer=call.layer), layout))
+    _side_by_side(call, maps)
 
 
 def tile(call: Call) -> None:
@@ -191,8 +199,7 @@ def tile(call: Call) -> None:
     count = dict(zip(x.layout, times, strict=False)).get("C", 0)
     if len(times) != len(x.layout) or count < 1 or product(times) != count:
         raise call.refused(f"{times} times is not read, only of the channels")
-    node = Concat(name=call.name, inputs=(x.name,) * count, layer=call.layer)
-    call.give(call.add(node, x.layout))
+    _side_by_side(call, [x] * count)
 
 
 def split(call: Call) -> None:
