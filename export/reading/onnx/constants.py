@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 import onnx
@@ -21,6 +22,7 @@ from frostbit.export.onnx.quantizers import DOMAINS, MOST_BITS
 from frostbit.export.reading.graph import F32, refused
 from frostbit.export.reading.onnx.file import Array, Source, layer_of
 from frostbit.export.summary import product
+from frostbit.kernels.ir.program import FormatError
 
 Inputs = Sequence[Array | None]
 NUMBERS_A_BYTE = 64
@@ -53,8 +55,14 @@ def _as_first(node: onnx.NodeProto, inputs: Inputs) -> int:
     return int(_given(inputs)[0].size)
 
 
+def _joined(*shapes: Sequence[int]) -> int:
+    """Numbers in an array to which all broadcast, if they do."""
+    aligned = zip_longest(*(reversed(shape) for shape in shapes), fillvalue=1)
+    return product(max(sizes) for sizes in aligned)
+
+
 def _broadcast(node: onnx.NodeProto, inputs: Inputs) -> int:
-    return product(np.broadcast_shapes(*(value.shape for value in _given(inputs))))
+    return _joined(*(value.shape for value in _given(inputs)))
 
 
 def _concat(node: onnx.NodeProto, inputs: Inputs) -> int:
@@ -77,7 +85,7 @@ def _filled(node: onnx.NodeProto, inputs: Inputs) -> int:
 
 def _expand(node: onnx.NodeProto, inputs: Inputs) -> int:
     value, shape = _given(inputs)
-    return product(np.broadcast_shapes(value.shape, tuple(_whole(shape))))
+    return _joined(value.shape, _whole(shape))
 
 
 def _tile(node: onnx.NodeProto, inputs: Inputs) -> int:
@@ -210,6 +218,8 @@ class Folder:
             try:
                 self._reserve(SIZES[node.op_type](node, inputs), layer)
                 return self._evaluate(node, inputs)
+            except FormatError:
+                raise
             except checker.ValidationError as error:
                 raise refused(layer, f"is not valid: {str(error).splitlines()[0]}") from error
             except _FAULTS as error:

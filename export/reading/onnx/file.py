@@ -80,6 +80,8 @@ class Source:
             if tensor.data_location == TensorProto.EXTERNAL:
                 tensor = _loaded(tensor, self.folder, layer)
             return numpy_helper.to_array(tensor)
+        except FormatError:
+            raise
         except (ValueError, TypeError, KeyError) as error:
             raise refused(layer, f"the data of '{name}' do not fit its shape") from error
 
