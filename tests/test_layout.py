@@ -45,8 +45,7 @@ ALLOWED = {
     "pipeline.parity": (
         "pipeline.lowering pipeline.data pipeline.run pipeline.console pipeline.errors "
         "export.foreign export.reading export.sizes export.parity export.c export.lce "
-        "export.onnx export.runtimes export.summary export.unsupported export.errors "
-        "kernels.machine kernels.ir"
+        "export.onnx export.runtimes export.summary export.errors kernels.machine kernels.ir"
     ),
     "pipeline.lowering": (
         "pipeline.network pipeline.data pipeline.run pipeline.console pipeline.errors "
@@ -68,7 +67,7 @@ ALLOWED = {
     "export.reading": "export.errors kernels.ir",
     "export.sizes": "export.lce export.onnx export.errors kernels.ir",
     "export.parity": "export.runtimes export.errors export.rounding kernels.ir",
-    "export.c": "export.runtimes export.unsupported export.errors kernels.plan kernels.ir",
+    "export.c": "export.runtimes export.errors kernels.plan kernels.ir",
     "export.bounded": "export.lce export.onnx export.summary export.errors",
     "export.lce": "export.summary export.version export.errors kernels.ir",
     "export.onnx": "export.runtimes export.summary export.version export.errors kernels.ir",
@@ -76,7 +75,6 @@ ALLOWED = {
     "export.summary": "kernels.ir",
     "export.synthetic": "export.errors kernels.ir",
     "export.version": "",
-    "export.unsupported": "export.errors kernels.ir",
     "export.errors": "",
     "export": "",
     "kernels": "kernels.engine kernels.ir",

@@ -26,11 +26,20 @@ from frostbit.kernels.ir.program import (
     Concat,
     Conv,
     Dense,
+    Flatten,
     GlobalSum,
     MaxPool,
+    Mul,
     Op,
+    Pad,
+    PRelu,
+    Quantize,
     Repeat,
+    Scale,
+    Sigmoid,
     Sign,
+    Slice,
+    Softmax,
     Threshold,
     ToFloat,
     ValueType,
@@ -191,8 +200,13 @@ def binary_conv(file: CFile, step: Step, op: BinaryConv, prefix: str) -> None:
     file.scratch_for("row", op.channels_out)
     mul = file.array(f"{prefix}_mul", op.epilogue.mul)
     add = file.array(f"{prefix}_add", op.epilogue.add)
+    ends = _ends(file, step)
+    if op.epilogue.is_clipped:
+        limits = op.epilogue.limits(op.taps)
+        file.call("binary_clipped", source, window, weights, mul, add, *limits, *ends)
+        return
     kernel = "binary_real" if real else "binary_affine"
-    file.call(kernel, source, window, weights, mul, add, *_ends(file, step))
+    file.call(kernel, source, window, weights, mul, add, *ends)
 
 
 def pointwise(file: CFile, step: Step, op: Add | Sign, prefix: str) -> None:
@@ -202,7 +216,8 @@ def pointwise(file: CFile, step: Step, op: Add | Sign, prefix: str) -> None:
 
 def clip(file: CFile, step: Step, op: Clip, prefix: str) -> None:
     sizes = _size(file, step.source)
-    file.call("clip", file.pointer(step.source), *sizes, file.pointer(step.out))
+    limits = c_text.number(op.low), c_text.number(op.high)
+    file.call("clip", file.pointer(step.source), *sizes, *limits, file.pointer(step.out))
 
 
 def to_float(file: CFile, step: Step, op: ToFloat, prefix: str) -> None:
@@ -248,6 +263,54 @@ def dense(file: CFile, step: Step, op: Dense, prefix: str) -> None:
     file.call(f"dense_{stored}", source, inputs, weights, scale, add, outputs, out)
 
 
+def mul(file: CFile, step: Step, op: Mul, prefix: str) -> None:
+    sizes, by = _size(file, step.source), op.inputs[1]
+    per_channel = int(_size(file, by)[0] == 1)
+    pointers = file.pointer(step.source), file.pointer(by)
+    file.call("mul", pointers[0], *sizes, pointers[1], per_channel, file.pointer(step.out))
+
+
+def scale(file: CFile, step: Step, op: Scale, prefix: str) -> None:
+    kind, sizes = file.types[step.source].kind, _size(file, step.source)
+    constants = file.array(f"{prefix}_mul", op.mul), file.array(f"{prefix}_add", op.add)
+    source, out = file.pointer(step.source), file.pointer(step.out)
+    file.call(f"scale_{kind}", source, *sizes, *constants, out)
+
+
+def prelu(file: CFile, step: Step, op: PRelu, prefix: str) -> None:
+    sizes, slope = _size(file, step.source), file.array(f"{prefix}_slope", op.slope)
+    file.call("prelu", file.pointer(step.source), *sizes, slope, file.pointer(step.out))
+
+
+def quantize(file: CFile, step: Step, op: Quantize, prefix: str) -> None:
+    sizes = _size(file, step.source)
+    numbers = [c_text.number(value) for value in (float(np.float32(op.step)), op.low, op.high)]
+    file.call("quantize", file.pointer(step.source), *sizes, *numbers, file.pointer(step.out))
+
+
+def curve(file: CFile, step: Step, op: Sigmoid | Softmax, prefix: str) -> None:
+    kernel, sizes = type(op).__name__.lower(), _size(file, step.source)
+    file.call(kernel, file.pointer(step.source), *sizes, file.pointer(step.out))
+
+
+def some(file: CFile, step: Step, op: Slice, prefix: str) -> None:
+    kind, sizes = file.types[op.name].kind, _size(file, step.source)
+    channels = op.start, op.stop - op.start
+    source, out = file.pointer(step.source), file.pointer(op.name)
+    file.call(f"slice_{kind}", source, *sizes, *channels, out)
+
+
+def pad(file: CFile, step: Step, op: Pad, prefix: str) -> None:
+    before, after = file.types[step.source].shape, file.types[op.name].shape
+    place = (*op.pads[:2], op.channels[0])
+    file.call("pad", file.pointer(step.source), *before, *place, file.pointer(step.out), *after)
+
+
+def flatten(file: CFile, step: Step, op: Flatten, prefix: str) -> None:
+    kind, sizes = file.types[op.name].kind, _size(file, step.source)
+    file.call(f"flatten_{kind}", file.pointer(step.source), *sizes, file.pointer(op.name))
+
+
 RULES: dict[type[Op], Callable[..., None]] = {
     Conv: conv,
     BinaryConv: binary_conv,
@@ -261,4 +324,13 @@ RULES: dict[type[Op], Callable[..., None]] = {
     Concat: concat,
     GlobalSum: global_sum,
     Dense: dense,
+    Mul: mul,
+    Scale: scale,
+    PRelu: prelu,
+    Quantize: quantize,
+    Sigmoid: curve,
+    Softmax: curve,
+    Slice: some,
+    Pad: pad,
+    Flatten: flatten,
 }

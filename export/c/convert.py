@@ -2,9 +2,10 @@
 
 The file holds, in this order: a comment that says how to use it, static memory, the C functions
 that this network needs (:mod:`frostbit.export.c.functions`), its weights as constant arrays, and
-``frostbit_run``, one call per layer. It includes ``stdint.h`` and ``string.h`` and allocates
-nothing. Two networks in one program need two prefixes in the place of ``frostbit``; everything
-else in the file is static. :mod:`frostbit.export.c.header` writes the declarations.
+``frostbit_run``, one call per layer. It includes ``stdint.h`` and ``string.h``, for Sigmoid and
+Softmax ``math.h``, and allocates nothing. Two networks in one program need two prefixes in the
+place of ``frostbit``; everything else in the file is static. :mod:`frostbit.export.c.header` writes
+the declarations.
 
 * A binary weight takes one bit; the weights of one output channel are rounded up to 32 bits.
 * Where :mod:`frostbit.kernels.ir.exact` proves a Program exact, no option of a compiler, fused or
@@ -24,11 +25,10 @@ import numpy as np
 
 from frostbit.export.c import text as c_text
 from frostbit.export.c.calls import RULES, CFile
-from frostbit.export.c.functions import source_of
-from frostbit.export.c.header import PREFIX, check_prefix
+from frostbit.export.c.functions import WITH_EXP, source_of
+from frostbit.export.c.header import PREFIX, check_prefix, image_of
 from frostbit.export.c.steps import elements, places, steps_of
 from frostbit.export.errors import ExportError
-from frostbit.export.unsupported import require_plain
 from frostbit.kernels.ir.exact import analyse
 from frostbit.kernels.ir.file import program_hash
 from frostbit.kernels.ir.program import INPUT, BinaryConv, Op, Program, Threshold, ValueType
@@ -121,14 +121,15 @@ def _head(program: Program, file: CFile, ram: int, prefix: str) -> str:
     binary = sum(op.channels_out * op.taps for op in program.ops if isinstance(op, BinaryConv))
     share = f", {8 * file.binary_bytes / binary:.3f} bits each" if binary else ""
     height, width, channels = program.input_shape
-    count = len(program.classes)
+    count, image = len(program.classes), image_of(program)
+    link = "\n * Link:     with -lm, for expf" if file.kernels & WITH_EXP else ""
     return f"""\
 /*
  * A binary neural network in one C99 file, written by Frostbit. Generated: do not edit.
  *
  * data set   {c_text.comment(program.dataset) or "not named"}, {count} classes
  * program    sha256 {program_hash(program)}
- * input      uint8 pixels 0..255, {height} x {width} x {channels} (height, width, channels last)
+ * input      {image.meaning}, {height} x {width} x {channels} (height, width, channels last)
  * output     {count} float logits; the largest is the answer
  * flash      {file.constant_bytes:,} bytes of constants, code not counted
  *            ({file.binary_bytes:,} of them for {binary:,} binary weights{share})
@@ -136,14 +137,14 @@ def _head(program: Program, file: CFile, ram: int, prefix: str) -> str:
  *
  * Use, one call at a time because its memory is static:
  *
- *     void {prefix}_run(const uint8_t *image, float *logits);
+ *     void {prefix}_run(const {image.type} *image, float *logits);
  *     extern const int32_t {prefix}_input_size, {prefix}_classes;
  *
- *     static uint8_t image[{height * width * channels}];
+ *     static {image.type} image[{height * width * channels}];
  *     float logits[{count}];
  *     {prefix}_run(image, logits);
  *
- * Compile:  cc -std=c99 -O2 -c model.c     (-O3 and the CPU's own options make it faster)
+ * Compile:  cc -std=c99 -O2 -c model.c     (-O3 and the CPU's own options make it faster){link}
  *     -DFROSTBIT_CLASS_NAMES  adds {prefix}_class_names, one string per logit
  *     -DFROSTBIT_DEBUG        keeps every sign, to compare with another runtime
  *     -DFROSTBIT_PORTABLE     counts bits without the CPU's instruction
@@ -205,7 +206,7 @@ const char *const {prefix}_class_names[{count}] = {{
 }};
 #endif
 
-void {prefix}_run(const uint8_t *image, float *logits);
+void {prefix}_run(const {image_of(program).type} *image, float *logits);
 """
 
 
@@ -223,7 +224,6 @@ def convert(program: Program, prefix: str = PREFIX) -> bytes:
     """
     check_prefix(prefix)
     types, result = infer_types(program), program.ops[-1].name
-    require_plain(program, "C")
     for op in program.ops:
         if type(op) not in RULES:
             raise ExportError(f"op '{op.name}': C export has no {type(op).__name__}")
@@ -241,13 +241,14 @@ def convert(program: Program, prefix: str = PREFIX) -> bytes:
     memory, ram = _memory(file)
     parts = [
         _head(program, file, ram, prefix),
+        "#include <math.h>" if file.kernels & WITH_EXP else "",
         "#include <stdint.h>\n#include <string.h>\n",
         memory,
         source_of(file.kernels),
         *file.constants,
         _debug(kept, prefix),
         _interface(program, prefix),
-        f"void {prefix}_run(const uint8_t *image, float *logits)\n{{",
+        f"void {prefix}_run(const {image_of(program).type} *image, float *logits)\n{{",
         *file.calls,
         "}\n",
     ]

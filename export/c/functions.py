@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from string import Template
 
-from frostbit.export.c import text_binary, text_maps
+from frostbit.export.c import text_binary, text_floats, text_maps
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,18 @@ KERNELS: dict[str, Kernel] = {
     ),
     "emit": Kernel(text_binary.EMIT),
     "binary_threshold": Kernel(text_binary.THRESHOLD),
-    "binary_affine": Kernel(text_binary.AFFINE, ("emit",)),
+    "binary_affine": Kernel(
+        text_binary.AFFINE.substitute(name="affine", remark="", limits="", clip=""), ("emit",)
+    ),
+    "binary_clipped": Kernel(
+        text_binary.AFFINE.substitute(
+            name="clipped",
+            remark="; the sums from low to high",
+            limits=" int32_t low, int32_t high,",
+            clip=text_binary.LIMIT_SUMS,
+        ),
+        ("emit",),
+    ),
     "clip": Kernel(text_maps.CLIP),
     "pointwise": Kernel(text_maps.POINTWISE, ("emit",)),
     "to_float": Kernel(text_maps.TO_FLOAT, ("bit",)),
@@ -160,9 +171,25 @@ KERNELS: dict[str, Kernel] = {
     "join_bits": Kernel(text_maps.JOIN_BITS),
     "sum_f32": Kernel(text_maps.SUM_F32),
     "sum_bits": Kernel(text_maps.SUM_BITS, ("bit",)),
+    "mul": Kernel(text_floats.MUL),
+    "scale_u8": Kernel(text_floats.SCALE.substitute(source="u8", type="uint8_t")),
+    "scale_f32": Kernel(text_floats.SCALE.substitute(source="f32", type="float")),
+    "prelu": Kernel(text_floats.PRELU),
+    "quantize": Kernel(text_floats.QUANTIZE),
+    "sigmoid": Kernel(text_floats.SIGMOID),
+    "softmax": Kernel(text_floats.SOFTMAX),
+    "slice_f32": Kernel(text_floats.SLICE_F32),
+    "slice_bits": Kernel(text_floats.SLICE_BITS, ("bit",)),
+    "pad": Kernel(text_floats.PAD),
+    "flatten_f32": Kernel(text_floats.FLATTEN_F32),
+    "flatten_bits": Kernel(text_floats.FLATTEN_BITS, ("bit",)),
     **_with_values(),
     "binary_real": Kernel(text_binary.REAL, ("rows", "gather_f32", "emit")),
 }
+
+
+WITH_EXP = frozenset({"sigmoid", "softmax"})
+"""Those that need ``math.h``."""
 
 
 def source_of(wanted: Iterable[str]) -> str:

@@ -6,6 +6,7 @@ The C file needs no header and includes none, so that it can be moved and rename
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 from frostbit.export.errors import ExportError
 from frostbit.kernels.ir.program import Program
@@ -25,11 +26,33 @@ def check_prefix(prefix: str) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Image:
+    """How C code hands over one image.
+
+    Attributes:
+        type: C type of a value.
+        meaning: what the values are.
+    """
+
+    type: str
+    meaning: str
+
+
+def image_of(program: Program) -> Image:
+    """How one image of ``program`` is handed over."""
+    if program.input_kind == "f32":
+        return Image("float", "floats as its source took them")
+    return Image("uint8_t", "uint8 pixels 0..255")
+
+
 def header(program: Program, prefix: str = PREFIX) -> bytes:
     """The bytes (ASCII) of ``model.h``; ExportError if ``prefix`` is none."""
     check_prefix(prefix)
-    name = prefix.upper()
+    name, image = prefix.upper(), image_of(program)
     height, width, channels = program.input_shape
+    unit = "bytes" if image.type == "uint8_t" else "floats"
+    counted = f"{unit}: {height} x {width} x {channels}"
     return f"""\
 /*
  * The network of {prefix}_run, written by Frostbit beside its C file. Generated: do not edit.
@@ -42,15 +65,15 @@ def header(program: Program, prefix: str = PREFIX) -> bytes:
 
 #include <stdint.h>
 
-#define {name}_INPUT_SIZE {height * width * channels} /* bytes: {height} x {width} x {channels} */
+#define {name}_INPUT_SIZE {height * width * channels} /* {counted} */
 #define {name}_CLASSES {len(program.classes)}
 
 #ifdef __cplusplus
 extern "C" {{
 #endif
 
-/* image: uint8 pixels 0..255 in rows, channels last; logits: one float per class. */
-void {prefix}_run(const uint8_t *image, float *logits);
+/* image: {image.meaning} in rows, channels last; logits: one float per class. */
+void {prefix}_run(const {image.type} *image, float *logits);
 
 extern const int32_t {prefix}_input_size, {prefix}_classes;
 

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frostbit.export.c import convert as to_c
+from frostbit.export.c.header import image_of
 from frostbit.export.c.steps import words_for
 from frostbit.export.errors import ExportError, RuntimeMissing
 from frostbit.export.runtimes import Images, Logits, Milliseconds, time_calls
@@ -62,7 +63,7 @@ def _compiled(source: bytes, compiler: str, options: tuple[str, ...], folder: st
     """Compile ``source`` into a shared library in ``folder``; returns its path."""
     code, library = Path(folder, "model.c"), Path(folder, "model.so")
     write_file(code, source)
-    command = [compiler, *options, "-shared", "-fPIC", "-o", str(library), str(code)]
+    command = [compiler, *options, "-shared", "-fPIC", "-o", str(library), str(code), "-lm"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if "error" in line]
@@ -76,11 +77,16 @@ def _unload(handle: int, folder: str) -> None:
     shutil.rmtree(folder)
 
 
-def _prefix(source: bytes) -> str:
-    """How the names of the file begin; ExportError if it has no function of ours."""
-    found = re.search(rb"^void (\w+)_run\(const uint8_t \*image, float \*logits\)", source, re.M)
+_RUN = re.compile(rb"^void (\w+)_run\(const (uint8_t|float) \*image, float \*logits\)", re.M)
+
+
+def _prefix(source: bytes, program: Program) -> str:
+    """How the names of the file begin; ExportError if its function is not one of ``program``'s."""
+    found = _RUN.search(source)
     if found is None:
         raise ExportError("the C file has no function '..._run': it is no export of Frostbit")
+    if found[2].decode() != image_of(program).type:
+        raise ExportError("the C file takes another type of image: it is one of another model")
     return found[1].decode()
 
 
@@ -133,7 +139,7 @@ class CRuntime:
         self._source = to_c.convert(program) if source is None else source
         self.size_bytes = len(self._source)
         self._shipped = Library(self._source, self._compiler, options)
-        self._names = _prefix(self._source)
+        self._names = _prefix(self._source, program)
         _check_sizes(self._shipped.code, self._source, self._names, program)
         self._debug: Library | None = None
         self._kept = to_c.kept_signs(program)

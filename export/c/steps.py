@@ -22,6 +22,7 @@ from frostbit.kernels.ir.program import (
     BinaryConv,
     Concat,
     Conv,
+    Mul,
     Op,
     Program,
     ValueType,
@@ -64,7 +65,7 @@ def _makes_floats(op: Op) -> bool:
 
 def _first(op: Op, kind: str) -> Step:
     out, signs = (None, op.name) if kind == "bits" else (op.name, None)
-    if isinstance(op, Concat):
+    if isinstance(op, (Concat, Mul)):  # what Mul reads second may be smaller than its result
         return Step(op, op.inputs[0], out=out, bits=signs, more=op.inputs[1:])
     residual = op.inputs[1] if len(op.inputs) > 1 else None
     return Step(op, op.inputs[0], residual, out, signs)
@@ -93,7 +94,7 @@ def _shared(steps: list[Step], alive: Mapping[str, tuple[int, int]], result: str
         operands = step.reads if isinstance(step.op, Add) else (step.residual,)
         for name in operands:
             is_read_around = name == step.source and not isinstance(step.op, Add)
-            if alive[name][1] == i and not is_read_around:
+            if alive[name][1] == i and not is_read_around and name != INPUT:
                 owner[step.out] = owner[name]
                 break
     return owner

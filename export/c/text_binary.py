@@ -232,22 +232,27 @@ static void fb_emit(const float *row, int32_t channels, int32_t pixel, const flo
 }
 """
 
-AFFINE = """\
-/* Binary convolution to floats: mul * sum + add, plus a residual; and their signs. */
-static void fb_binary_affine(const uint32_t *in, const fb_window *v, const uint32_t *weights,
-                             const float *mul, const float *add, const float *residual,
+AFFINE = Template("""\
+/* Binary convolution to floats: mul * sum + add, plus a residual$remark; and their signs. */
+static void fb_binary_$name(const uint32_t *in, const fb_window *v, const uint32_t *weights,
+                             const float *mul, const float *add,$limits const float *residual,
                              float *out, uint32_t *signs)
 {
     int32_t y, x, k, pixel = 0;
     for (y = 0; y < v->out_height; y++) {
         for (x = 0; x < v->out_width; x++, pixel++) {
             fb_accumulate(in, v, weights, y, x);
-            for (k = 0; k < v->out_channels; k++)
+$clip            for (k = 0; k < v->out_channels; k++)
                 fb_row[k] = mul[k] * (float)fb_sums[k] + add[k];
             fb_emit(fb_row, v->out_channels, pixel, residual, out, signs);
         }
     }
 }
+""")
+
+LIMIT_SUMS = """\
+            for (k = 0; k < v->out_channels; k++)
+                fb_sums[k] = fb_sums[k] < low ? low : fb_sums[k] > high ? high : fb_sums[k];
 """
 
 REAL = """\

@@ -12,12 +12,13 @@ static void fb_pointwise(const float *in, int32_t pixels, int32_t channels, cons
 """
 
 CLIP = """\
-/* Floats limited to -1 .. 1. */
-static void fb_clip(const float *in, int32_t pixels, int32_t channels, float *out)
+/* Floats limited to low .. high. */
+static void fb_clip(const float *in, int32_t pixels, int32_t channels, float low, float high,
+                    float *out)
 {
     int32_t i;
     for (i = 0; i < pixels * channels; i++)
-        out[i] = in[i] < -1.0f ? -1.0f : in[i] > 1.0f ? 1.0f : in[i];
+        out[i] = in[i] < low ? low : in[i] > high ? high : in[i];
 }
 """
 

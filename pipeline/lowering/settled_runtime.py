@@ -38,7 +38,7 @@ def planar(x: Tensor) -> Tensor:
 
 
 def pixels_of(images: Images, dtype: torch.dtype = torch.float32) -> Tensor:
-    """uint8 ``[N, H, W, C]`` as numbers ``[N, C, H, W]``."""
+    """uint8 or float32 ``[N, H, W, C]`` as numbers ``[N, C, H, W]``."""
     return planar(torch.from_numpy(images.transpose(0, 3, 1, 2)).to(dtype))
 
 

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from frostbit.export.runtimes import Images, Logits, Milliseconds, time_calls
-from frostbit.export.unsupported import require_plain
 from frostbit.kernels.ir import bits
 from frostbit.kernels.ir.program import (
     INPUT,
@@ -28,12 +27,21 @@ from frostbit.kernels.ir.program import (
     Concat,
     Conv,
     Dense,
+    Flatten,
     GlobalSum,
     MaxPool,
+    Mul,
     Op,
+    Pad,
+    PRelu,
     Program,
+    Quantize,
     Repeat,
+    Scale,
+    Sigmoid,
     Sign,
+    Slice,
+    Softmax,
     Threshold,
     ToFloat,
     Window,
@@ -59,7 +67,6 @@ class TorchProgram:
         self, program: Program, threads: int = 1, dtype: torch.dtype = torch.float32
     ) -> None:
         types = infer_types(program)
-        require_plain(program, "PyTorch")
         self.program, self._threads, self._dtype = program, threads, dtype
         self._signs = [op.name for op in program.ops if types[op.name].kind == "bits"]
         self._weights = {op.name: self._oihw(op) for op in program.ops if _weights(op) is not None}
@@ -88,7 +95,7 @@ class TorchProgram:
             case Sign():
                 return to_sign(x[0]).to(self._dtype)
             case Clip():
-                return x[0].clamp(-1, 1)
+                return x[0].clamp(op.low, op.high)
             case ToFloat():
                 return x[0]
             case Add():
@@ -107,6 +114,31 @@ class TorchProgram:
             case Dense():
                 flat = F.linear(x[0].flatten(1), self._weights[op.name])
                 return flat[:, :, None, None] + self._per_channel(op.add)
+        return self._imported(op, *x)
+
+    def _imported(self, op: Op, *x: Tensor) -> Tensor:
+        """What only networks read from other people's files have."""
+        match op:
+            case Mul():
+                return x[0] * x[1]
+            case Scale():
+                return x[0] * self._per_channel(op.mul) + self._per_channel(op.add)
+            case PRelu():
+                return torch.where(x[0] >= 0, x[0], x[0] * self._per_channel(op.slope))
+            case Quantize():
+                step = torch.tensor(np.float32(op.step), dtype=self._dtype)
+                return (x[0] / step).round().clamp(op.low, op.high) * step
+            case Sigmoid():
+                return torch.sigmoid(x[0])
+            case Softmax():
+                return torch.softmax(x[0], dim=1)
+            case Slice():
+                return x[0][:, op.start : op.stop]
+            case Pad():
+                top, left, bottom, right = op.pads
+                return F.pad(x[0], (left, right, top, bottom, *op.channels))
+            case Flatten():
+                return x[0].permute(0, 2, 3, 1).flatten(1)[:, :, None, None]
         raise TypeError(f"op '{op.name}': torch:program has no {type(op).__name__}")
 
     def _convolve(self, op: Conv | BinaryConv, x: Tensor) -> Tensor:
@@ -120,6 +152,8 @@ class TorchProgram:
             return acc + self._per_channel(op.add)
         if isinstance(op.epilogue, Threshold):
             return to_sign(acc - self._per_channel(op.epilogue.level)).to(self._dtype)
+        if op.epilogue.is_clipped:
+            acc = acc.clamp(*op.epilogue.limits(op.taps))
         return acc * self._per_channel(op.epilogue.mul) + self._per_channel(op.epilogue.add)
 
     def _average(self, window: Window, x: Tensor) -> Tensor:

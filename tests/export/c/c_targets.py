@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from frostbit.export.c import convert as to_c
+from frostbit.export.c.header import image_of
 from frostbit.export.c.runtime import CRuntime, words_of
 from frostbit.kernels.ir import bits, exact, reference
 from frostbit.kernels.ir.program import Program
@@ -24,7 +25,7 @@ MAIN = r"""
 #include "model.c"
 #include <stdio.h>
 
-static const uint8_t images[] = {%(pixels)s};
+static const %(type)s images[] = {%(pixels)s};
 
 static void print(const void *words, long count)
 {
@@ -110,6 +111,7 @@ def run_on(target: Target, program: Program, images: np.ndarray, folder: Path) -
     require_tools([target.compiler, *target.runner[:1]])
     kept = to_c.kept_signs(program)
     main = MAIN % {
+        "type": image_of(program).type,
         "pixels": ",".join(map(str, images.reshape(-1).tolist())),
         "count": len(images),
         "classes": len(program.classes),
@@ -120,7 +122,7 @@ def run_on(target: Target, program: Program, images: np.ndarray, folder: Path) -
     (folder / "vectors.c").write_text(VECTORS)
     sources = ["main.c", "vectors.c"] if target.bare else ["main.c"]
     command = [target.compiler, *STRICT, "-DFROSTBIT_DEBUG", *target.options, *sources]
-    subprocess.run([*command, "-o", "program"], cwd=folder, check=True)
+    subprocess.run([*command, "-o", "program", "-lm"], cwd=folder, check=True)
     done = subprocess.run(
         [*target.runner, "./program"],
         cwd=folder,

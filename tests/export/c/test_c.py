@@ -14,11 +14,20 @@ from hypothesis import strategies as st
 from frostbit.export.c import calls
 from frostbit.export.c import convert as to_c
 from frostbit.export.c.runtime import CRuntime
+from frostbit.export.errors import ExportError
+from frostbit.export.parity import ParityReport, compare
 from frostbit.kernels.ir import reference
 from frostbit.kernels.ir.program import INPUT, OP_TYPES, BinaryConv, Program, Window
-from tests.export.c.c_targets import TARGETS, assert_exact, assert_same, require_tools, run_on
-from tests.kernels.programs import Builder, exact_programs, random_images
-from tests.nets import every_op
+from tests.export.c.c_targets import (
+    STRICT,
+    TARGETS,
+    assert_exact,
+    assert_same,
+    require_tools,
+    run_on,
+)
+from tests.kernels.programs import Builder, exact_programs, programs, random_images
+from tests.nets import every_op, images, imported
 
 SAME = Window((3, 3), pads=(1, 1, 1, 1))
 OPTIONS = {
@@ -68,6 +77,66 @@ def test_every_op_has_a_rule() -> None:
 @given(program=exact_programs(), options=st.sampled_from(sorted(OPTIONS)))
 def test_random_programs_equal_the_reference(program: Program, options: str) -> None:
     assert_exact(program, OPTIONS[options])
+
+
+def close(program: Program, batch: np.ndarray, options: str) -> ParityReport:
+    runtime = CRuntime(program, compiler="gcc", options=(*STRICT, *OPTIONS[options]))
+    try:
+        return compare(program, [runtime], batch, must_vary=False)
+    finally:
+        runtime.close()
+
+
+@settings(deadline=None, max_examples=15)
+@given(program=programs(foreign=True), options=st.sampled_from(sorted(OPTIONS)))
+def test_random_imported_programs_are_close(program: Program, options: str) -> None:
+    report = close(program, random_images(program, 3), options)
+    assert report.passed, report
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_what_imported_networks_have(options: str) -> None:
+    program = imported()
+    report = close(program, images(program, 6), options)
+    assert report.passed, report
+    assert report.comparisons[0].sign_bits_compared == 6 * 6 * 7 * 9
+
+
+@pytest.mark.parametrize("target", ["sanitized", "cortex-m4"])
+def test_other_machines_compute_what_imported_networks_have(target: str, tmp_path: Path) -> None:
+    program = imported()
+    batch = images(program, 3)
+    printed = run_on(TARGETS[target], program, batch, tmp_path)
+    logits = np.ascontiguousarray(printed[:, -5:]).view(np.float32)
+    np.testing.assert_allclose(logits, reference.run(program, batch), atol=1e-6)
+
+
+def test_a_float_image_is_not_overwritten_by_a_sum() -> None:
+    b = Builder((3, 4, 2), kind="f32")
+    x = b.add(b.add(b.conv(INPUT, 2, SAME), INPUT), INPUT)
+    program = b.finish(b.add(INPUT, b.mul(x, x)))
+    batch = b.images(4)
+    runtime, before = CRuntime(program), batch.copy()
+    expected = reference.run(program, batch)
+    np.testing.assert_allclose(runtime.logits(batch), expected, rtol=1e-5, atol=1e-5)
+    assert np.array_equal(batch, before)
+
+
+def test_rounding_goes_to_the_even_step_at_every_half() -> None:
+    b = Builder((1, 41, 1), kind="f32")
+    x = b.quantize(INPUT, 0.25, -9.0, 8.0)
+    b.flatten(x)
+    program = b.program()
+    image = (np.arange(-20, 21) / 8).astype(np.float32).reshape(1, 1, 41, 1)
+    image = np.concatenate([image, image + np.float32(1e-3), image * 1e6])
+    np.testing.assert_array_equal(CRuntime(program).logits(image), reference.run(program, image))
+
+
+def test_a_file_for_other_images_is_refused() -> None:
+    program = imported()
+    pixels = dataclasses.replace(program, input_kind="u8", preprocessing=None)
+    with pytest.raises(ExportError, match="another type of image"):
+        CRuntime(program, to_c.convert(pixels))
 
 
 @pytest.mark.parametrize("options", OPTIONS)
