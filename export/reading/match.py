@@ -7,6 +7,7 @@ import re
 import numpy as np
 from numpy.typing import NDArray
 
+from frostbit.export.reading.averages import Total
 from frostbit.export.reading.graph import (
     F32,
     Add,
@@ -32,7 +33,7 @@ from frostbit.export.reading.graph import (
     refused,
 )
 from frostbit.export.reading.imported import Imported, Restored
-from frostbit.export.reading.normalise import Nodes, Total, normalise
+from frostbit.export.reading.normalise import Nodes, normalise
 from frostbit.kernels.ir import bits, program
 from frostbit.kernels.ir.program import INPUT, Affine, FormatError, Program, ValueType, Window
 from frostbit.kernels.ir.verify import infer_types, output_type, verify

@@ -8,10 +8,11 @@ becomes one, which moves a sum by some 1e-7 of its parts.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
+from frostbit.export.reading.averages import averages
 from frostbit.export.reading.graph import (
     AvgPool,
     BitConv,
@@ -23,7 +24,6 @@ from frostbit.export.reading.graph import (
     Graph,
     Identity,
     MaxPool,
-    Mean,
     Node,
     Pad,
     PRelu,
@@ -41,11 +41,6 @@ from frostbit.kernels.ir.program import INPUT_LIMIT, Threshold, Window
 Nodes = tuple[Node, ...]
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Total(Node):
-    """Sum over H and W -> ``(1, 1, C)``; averages are made of it."""
-
-
 def normalise(graph: Graph) -> Nodes:
     """The nodes of ``graph``, ready to be matched with ops one by one.
 
@@ -58,7 +53,7 @@ def normalise(graph: Graph) -> Nodes:
     nodes = _without_identities(graph.nodes)
     nodes = _channels_last(nodes, graph.shapes)
     nodes = _per_channel(nodes, graph.shapes)
-    nodes = _averages(nodes, graph.shapes)
+    nodes = averages(nodes, graph.shapes)
     nodes = _pads_folded(nodes, graph.shapes)
     nodes = _grouped(nodes, graph.shapes)
     nodes = _without_identities(_signs_once(nodes))
@@ -179,30 +174,6 @@ def _per_channel(nodes: Nodes, shapes: dict[str, Shape]) -> Nodes:
         elif isinstance(node, PRelu):
             node = replace(node, slope=vector(node, node.slope))
         done.append(node)
-    return tuple(done)
-
-
-def _averages(nodes: Nodes, shapes: dict[str, Shape]) -> Nodes:
-    """Averages over the whole map as a sum and a factor; of the others those that ops can say."""
-    done: list[Node] = []
-    for node in nodes:
-        if not isinstance(node, Mean | AvgPool):
-            done.append(node)
-            continue
-        height, width, channels = shapes[node.inputs[0]]
-        if isinstance(node, AvgPool) and node.window != Window((height, width), node.window.stride):
-            if any(node.window.pads) and not node.counts_pads:
-                raise refused(node.layer, "an average that leaves out padding cannot be read")
-            if node.window.dilation != (1, 1):
-                raise refused(node.layer, "an average over a dilated window cannot be read")
-            done.append(node)
-            continue
-        name = f"{node.name} (sum)"
-        shapes[name] = (1, 1, channels)
-        done.append(Total(name=name, inputs=node.inputs, layer=node.layer, is_inner=True))
-        share = np.full(channels, 1 / (height * width), np.float32)
-        nothing = np.zeros(channels, np.float32)
-        done.append(Scale(name=node.name, inputs=(name,), layer=node.layer, mul=share, add=nothing))
     return tuple(done)
 
 
