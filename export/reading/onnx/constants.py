@@ -211,11 +211,11 @@ class Folder:
         if node.op_type == "Constant":
             return [self._constant(node, layer)]
         with np.errstate(all="ignore"):  # what is not finite is refused where it is used
-            if node.domain in DOMAINS:
-                return [self._quantizer(node, inputs, layer)]
-            if node.op_type not in SIZES:
-                raise refused(layer, "of constants alone is not read")
             try:
+                if node.domain in DOMAINS:
+                    return [self._quantizer(node, inputs, layer)]
+                if node.op_type not in SIZES:
+                    raise refused(layer, "of constants alone is not read")
                 self._reserve(SIZES[node.op_type](node, inputs), layer)
                 return self._evaluate(node, inputs)
             except FormatError:

@@ -22,8 +22,8 @@ from frostbit.export.reading.onnx.call import Call, Map, Reading, SignOf, Signs,
 from frostbit.export.reading.onnx.constants import ELEMENTWISE, Folder
 from frostbit.export.reading.onnx.facts import UNKNOWN
 from frostbit.export.reading.onnx.file import Array, Source, layer_of, needed, open_source
-from frostbit.export.summary import readable
-from frostbit.kernels.ir.program import MAX_DIM, FormatError
+from frostbit.export.summary import product, readable
+from frostbit.kernels.ir.program import MAX_DIM, MAX_ELEMENTS, FormatError
 
 KIND, KIND_QONNX = "ONNX", "QONNX"
 RULES: dict[str, Callable[[Call], None]] = {
@@ -73,22 +73,31 @@ def _input_layout(source: Source, rank: int) -> str:
     return _LAYOUTS[rank]
 
 
-def _opened(source: Source) -> Reading:
-    """A reading that knows the input and nothing else."""
-    info, name = source.input.type.tensor_type, source.input.name
+def _input_sizes(source: Source) -> list[int]:
+    """Sizes of the input's axes, an open batch as 1; FormatError if it is no image."""
+    info, name = source.input.type.tensor_type, readable(source.input.name)
     if info.elem_type != TensorProto.FLOAT:
         known = TensorProto.DataType.values()
         kind = TensorProto.DataType.Name(info.elem_type) if info.elem_type in known else "nothing"
         raise FormatError(
-            f"the input '{readable(name)}' is of type {kind}; networks that take FLOAT are read"
+            f"the input '{name}' is of type {kind}; networks that take FLOAT are read"
         )
-    axes = [axis.dim_value if axis.HasField("dim_value") else 0 for axis in info.shape.dim]
-    if len(axes) not in _LAYOUTS or not all(1 <= size <= MAX_DIM for size in axes[1:]):
-        shown = [axis or "?" for axis in axes]
+    stated = [axis.dim_value if axis.HasField("dim_value") else None for axis in info.shape.dim]
+    sizes = [1 if size is None and not place else size or 0 for place, size in enumerate(stated)]
+    if len(sizes) not in _LAYOUTS or not 1 <= min(sizes) <= max(sizes) <= MAX_DIM:
+        shown = ["?" if size is None else size for size in stated]
         raise FormatError(
-            f"the input '{readable(name)}' is {shown}: one image of a fixed size is needed, as "
+            f"the input '{name}' is {shown}: an image of a fixed size is needed, as "
             "[N, C, H, W], [N, H, W, C] or [N, C]"
         )
+    if product(sizes) > MAX_ELEMENTS:
+        raise FormatError(f"the input '{name}' is {sizes}, which is too large")
+    return sizes
+
+
+def _opened(source: Source) -> Reading:
+    """A reading that knows the input and nothing else."""
+    name, axes = source.input.name, _input_sizes(source)
     layout = _input_layout(source, len(axes))
     sizes = dict(zip(layout, axes, strict=True))
     shape: Shape = (sizes.get("H", 1), sizes.get("W", 1), sizes.get("C", 1))
@@ -96,7 +105,7 @@ def _opened(source: Source) -> Reading:
     taken = {name, *source.arrays, *(name for node in source.nodes for name in node.output)}
     builder = Builder(name, shape, kind, FLOATS_A_BYTE * source.bytes)
     first = Map(name, layout)
-    reading = Reading(builder, source.opset, max(axes[0], 1), {name: first}, frozenset(taken))
+    reading = Reading(builder, source.opset, axes[0], {name: first}, frozenset(taken))
     reading.layouts[name], reading.facts[name] = layout, UNKNOWN
     return reading
 

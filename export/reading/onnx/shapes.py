@@ -19,7 +19,7 @@ from frostbit.export.reading.graph import (
 )
 from frostbit.export.reading.onnx.call import Call, Map
 from frostbit.export.summary import product
-from frostbit.kernels.ir.program import MAX_DIM, Window
+from frostbit.kernels.ir.program import MAX_DIM, MAX_PARTS, Window
 
 MOST_AXES = 4
 
@@ -197,7 +197,7 @@ def tile(call: Call) -> None:
     call.takes(2, 2)
     x, times = call.map(), call.integers(1)
     count = dict(zip(x.layout, times, strict=False)).get("C", 0)
-    if len(times) != len(x.layout) or count < 1 or product(times) != count:
+    if len(times) != len(x.layout) or not 1 <= count <= MAX_PARTS or product(times) != count:
         raise call.refused(f"{times} times is not read, only of the channels")
     _side_by_side(call, [x] * count)
 

@@ -187,7 +187,7 @@ def changed(name: str) -> onnx.ModelProto:
         ("two outputs", r"has 2 outputs \('y', 'm'\)"),
         ("half", "the input 'x' is of type FLOAT16"),
         ("pixels", "the input 'x' is of type UINT8"),
-        ("open size", r"the input 'x' is \[1, 3, '\?', 5\]: one image of a fixed size"),
+        ("open size", r"the input 'x' is \[1, 3, '\?', 5\]: an image of a fixed size"),
         ("sequence", r"the input 'x' is \[1\]"),
         ("cycle", r"Conv 'm': reads 'y', which nothing before it computes \(.*cycle"),
         ("twice", "GlobalAveragePool 'g': gives 'm', which is there already"),
