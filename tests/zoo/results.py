@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,10 +23,13 @@ from frostbit.kernels.engine import Engine
 from frostbit.kernels.ir import reference
 from frostbit.kernels.ir.file import dumps
 from frostbit.kernels.ir.program import FormatError
+from frostbit.kernels.profile import profile
 from frostbit.pipeline.bench import timing
 from tests.zoo.networks import Network
 
 F32 = NDArray[np.float32]
+PROFILED = 10
+"""Rounds of the profile."""
 Row: TypeAlias = dict[str, object]
 Bars: TypeAlias = Callable[[str], timing.Progress]
 
@@ -96,7 +100,16 @@ def row(network: Network, files: Path, rounds: int, bars: Bars) -> Row:
     if rounds:
         progress = bars(f"{network.name}: timing")
         found.update(_timed(imported, path, arrays["input"], rounds, progress))
+        found["shares_of_time"] = _shares(engine, arrays["input"][0])
     return found
+
+
+def _shares(engine: Engine, image: F32) -> dict[str, float]:
+    """Of the engine's time for one image, by kind of op, the largest first."""
+    spent: Counter[str] = Counter()
+    for step in profile(engine, image, PROFILED)[0]:
+        spent[step.op] += step.seconds
+    return {op: round(seconds / spent.total(), 3) for op, seconds in spent.most_common()}
 
 
 def _timed(
