@@ -7,15 +7,19 @@ from pathlib import Path
 
 import click
 
+HERE = Path(__file__).parent
+ZOO = HERE.parent / "zoo" / "__main__.py"
+
 
 def programs() -> dict[str, str]:
-    """Each program of this folder by its command, with the first line of its docstring."""
+    """Each program by its command, with the first line of its docstring."""
     found = {}
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in (*sorted(HERE.glob("*.py")), ZOO):
         text = path.read_text("utf-8")
-        if path.stem != "__main__" and 'if __name__ == "__main__":' in text:
+        if path != Path(__file__) and 'if __name__ == "__main__":' in text:
             line = (ast.get_docstring(ast.parse(text)) or "").splitlines()[0]
-            found[f"python -m tests.figures.{path.stem}"] = line.partition(": ``python")[0]
+            name = f"figures.{path.stem}" if path.parent == HERE else path.parent.name
+            found[f"python -m tests.{name}"] = line.partition(": ``python")[0]
     return found
 
 

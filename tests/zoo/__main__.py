@@ -1,4 +1,4 @@
-"""Other people's networks made, read, compared and timed: ``make test-zoo``.
+"""Other people's networks made, read, compared and timed: ``python -m tests.zoo``.
 
 Each network's row is kept under ``results`` of the folder as soon as it is there, so that a run
 which ended early goes on with ``--resume``; the record holds the rows of all networks.
