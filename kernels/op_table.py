@@ -23,7 +23,7 @@ from __future__ import annotations
 ) = range(11)
 
 # What ELEMENTWISE does with its one or two maps.
-SUMMED, PRODUCT, CLIPPED, SCALED, PRELU, SIGMOID = range(6)
+SUMMED, PRODUCT, CLIPPED, SCALED, PRELU, QUANTIZED, SIGMOID = range(7)
 
 # Micro-kernels of CONVOLVE; from FLOAT on they sum floats.
 XNOR, PORTABLE, LOOKUP, GROUPED, FLOAT, DEPTHWISE, GROUPED_FLOAT, INTEGER = range(8)
@@ -61,7 +61,9 @@ U8, F32_IMAGE, F32, BITS, I16 = range(5)
     MICRO,  # micro-kernel; of WIDEN: INTEGER if it writes int16
     TAPS,  # tap words (from FLOAT on: tap values; INTEGER: pairs of values) per output
     OFFSETS,  # constants: int32 [TAPS]
-    WEIGHTS,  # constants: [BLOCKS][TAPS][32] uint32 or float32; LOOKUP: [BLOCKS][nibbles][32] uint8
+    WEIGHTS,  # constants: [BLOCKS][TAPS][32] uint32 or float32;
+    # LOOKUP: [BLOCKS][nibbles][32] uint8;
+    # FLOAT and DEPTHWISE: [groups][TAPS][lanes of a group] float32
     TABLES,  # constants: the tables of LOOKUP
     NIBBLES,  # of LOOKUP, per output: 8 * TAPS rounded up to whole triples
     INDEX_BYTES,  # of LOOKUP: distance between the indices of two pairs
@@ -74,13 +76,13 @@ U8, F32_IMAGE, F32, BITS, I16 = range(5)
     HIGH,
     LEAST,  # of results: the bits of a float32
     MOST,
-    FUNCTION,  # of ELEMENTWISE; CLIPPED has its limits in MUL and ADD, PRELU its slopes in MUL
+    FUNCTION,  # of ELEMENTWISE; limits (of QUANTIZED in steps) in MUL and ADD, slopes in MUL
     SECOND,  # of SWITCH: distance from a limit for a residual of +1 to that for -1
     FLIPS,  # of SWITCH, constants: uint32 [BLOCKS], 1 where the sign is the other way round
     LANES,  # constants: int32 [BLOCKS][32], distance of each lane's group (GROUPED, GROUPED_FLOAT)
     HEIGHT,  # of the source map, for the steps below
     WIDTH,
-    CHANNELS,
+    CHANNELS,  # of FLOAT and DEPTHWISE: of the result
     OUT_HEIGHT,
     OUT_WIDTH,
     KERNEL_H,
@@ -91,7 +93,8 @@ U8, F32_IMAGE, F32, BITS, I16 = range(5)
     LEFT,
     DILATION_H,
     DILATION_W,
-    DIVISOR,  # of SUM (0: multiply by 2**EXPONENT); copies of REPEAT; group size of REGROUP
+    DIVISOR,  # of SUM (0: multiply by 2**EXPONENT); copies of REPEAT; group size of REGROUP;
+    # of QUANTIZED: its step, the bits of a float32
     EXPONENT,  # of SUM; of the grid of INTEGER's weights; of the grid of I16
     PAD,  # constants: float32 [channels of a pixel], what WIDEN writes around the map
     PARTS,  # of JOIN: how many
@@ -106,7 +109,9 @@ PART_COLUMNS = 7
 
 # Columns of PIXEL_TABLE, in bytes: distances from SOURCE, into START, from BITS_OUT and from
 # RESIDUAL. The first and last stand for bits (margins); float32 maps have none in ELEMENTWISE.
+# FLOAT and DEPTHWISE have no START: there the second is the distance from OUT.
 AT_SOURCE, AT_START, AT_BITS, AT_RESIDUAL = 0, 4, 8, 12
+AT_OUT = AT_START
 
 # The arena's head. What the fused kernels read or write has room for two blocks.
 ZEROS = 0  # two blocks of zeros, never written

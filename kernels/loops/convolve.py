@@ -18,7 +18,12 @@ from frostbit.kernels.loops.tile_epilogue import (
     switch_of,
 )
 from frostbit.kernels.machine.jit import inlined, inner
-from frostbit.kernels.micro.floats import depthwise_tile, float_tile, grouped_float_tile
+from frostbit.kernels.micro.floats import (
+    GROUP_BYTES,
+    depthwise_tile,
+    float_tile,
+    grouped_float_tile,
+)
 from frostbit.kernels.micro.fused import (
     HAS_FUSED,
     affine_two,
@@ -63,14 +68,10 @@ def accumulate(row, source, constants, block, pixels, counts):
     tile, taps = Tile(source, pixels), taps_of(row, constants, block)
     if field(row, t.MICRO) == t.XNOR:
         xnor_tile(tile, taps, counts)
-    elif field(row, t.MICRO) == t.FLOAT:
-        float_tile(tile, taps, counts)
     elif field(row, t.MICRO) == t.INTEGER:
         integer_tile(tile, taps, counts, field(row, t.EXPONENT))
     elif field(row, t.MICRO) == t.PORTABLE:
         portable_tile(tile, taps, counts)
-    elif field(row, t.MICRO) == t.DEPTHWISE:
-        depthwise_tile(Tile(source + block * BLOCK, pixels), taps, counts)
     else:
         lanes = constants + field(row, t.LANES) + block * BLOCK
         if field(row, t.MICRO) == t.GROUPED:
@@ -192,9 +193,45 @@ def convolve_fused(row, arena, constants):
     return blocks // 2 * 2
 
 
+@inlined
+def float_groups(row, arena, constants, block, within):
+    """All tiles of one group of channels, ``within`` bytes from the start of its block.
+
+    A group of spare lanes has no taps, so it becomes 0.
+    """
+    at = block * BLOCK + within
+    count = field(row, t.TAPS)
+    weights = constants + field(row, t.WEIGHTS) + at // 4 * count * 4
+    taps = Taps(
+        constants + field(row, t.OFFSETS), count if 4 * field(row, t.CHANNELS) > at else 0, weights
+    )
+    add, limits = constants + field(row, t.ADD) + at, limits_of(row)
+    source = arena + field(row, t.SOURCE)
+    out = arena + field(row, t.OUT) + block * field(row, t.OUT_BLOCK) + within
+    bits = arena + field(row, t.BITS_OUT) + block * field(row, t.BITS_BLOCK) + within // LANES
+    for first in range(0, field(row, t.PIXELS), TILE):
+        entry = constants + field(row, t.PIXEL_TABLE) + first * PIXEL_BYTES
+        if field(row, t.MICRO) == t.DEPTHWISE:
+            depthwise_tile(Tile(source + at, entry), taps, add, limits, out, bits)
+        else:
+            float_tile(Tile(source, entry), taps, add, limits, out, bits)
+
+
+@inner
+def convolve_floats(row, arena, constants):
+    """Convolution or dense layer of floats without groups, or depthwise.
+
+    Group after group of channels, so that the weights of one stay in the first-level cache.
+    """
+    clear(arena + field(row, t.CLEAR), field(row, t.CLEAR_BYTES))
+    for block in range(field(row, t.BLOCKS)):
+        for within in range(0, BLOCK, GROUP_BYTES):
+            float_groups(row, arena, constants, block, within)
+
+
 @inner
 def convolve(row, arena, constants):
-    """Convolution or dense layer of bits or floats, with its fused epilogue."""
+    """Convolution or dense layer of bits or integers, or a grouped one of floats."""
     clear(arena + field(row, t.CLEAR), field(row, t.CLEAR_BYTES))
     done = 0
     micro = field(row, t.MICRO)

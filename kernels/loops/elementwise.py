@@ -31,6 +31,8 @@ def one_block(row, constants, block, left, right, out):
         return f.scaled32(left, mul, add, out)
     if function == t.PRELU:
         return f.prelu32(left, mul, out)
+    if function == t.QUANTIZED:
+        return f.quantize32(left, field(row, t.DIVISOR), mul, add, out)
     return f.sigmoid32(left, out)
 
 

@@ -10,7 +10,7 @@ them, so a convolution never tests for borders; whoever writes such a map clears
 from __future__ import annotations
 
 from frostbit.kernels import op_table as t
-from frostbit.kernels.loops.convolve import convolve, convolve_by_lookup
+from frostbit.kernels.loops.convolve import convolve, convolve_by_lookup, convolve_floats
 from frostbit.kernels.loops.copies import floats, join, repeat, spread
 from frostbit.kernels.loops.elementwise import elementwise, softmax
 from frostbit.kernels.loops.pools import pool
@@ -112,6 +112,10 @@ def step(row, arena, constants, image):
     code = field(row, t.CODE)
     if code == t.CONVOLVE and field(row, t.MICRO) == t.LOOKUP:
         convolve_by_lookup(row, arena, constants)
+    elif code == t.CONVOLVE and (
+        field(row, t.MICRO) == t.FLOAT or field(row, t.MICRO) == t.DEPTHWISE
+    ):
+        convolve_floats(row, arena, constants)
     elif code == t.CONVOLVE:
         convolve(row, arena, constants)
     elif code == t.ELEMENTWISE:

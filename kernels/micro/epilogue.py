@@ -25,7 +25,6 @@ from frostbit.kernels.micro.vector import (
     BLOCK,
     F32,
     I32,
-    I64,
     LANES,
     V32F,
     V32I,
@@ -39,7 +38,7 @@ from frostbit.kernels.micro.vector import (
     splat,
     store,
 )
-from frostbit.kernels.micro.xnor import PIXEL_BYTES, TILE
+from frostbit.kernels.micro.xnor import TILE, entry
 from frostbit.kernels.op_table import AT_BITS, AT_RESIDUAL, AT_START
 
 Ends = tuple[Value, Value]
@@ -80,12 +79,6 @@ def _above(builder: IRBuilder, counted: Value, limit: Value) -> Value:
     return builder.bitcast(above, I32)
 
 
-def _entry(builder: IRBuilder, entry: Value, pixel: int, column: int) -> Value:
-    """A distance in row ``pixel`` of the pixel table at ``entry``."""
-    place = offset(builder, entry, PIXEL_BYTES * pixel + column)
-    return builder.sext(load(builder, place, I32), I64)
-
-
 def _pixel(
     builder: IRBuilder,
     counts: Value,
@@ -120,47 +113,47 @@ def limited32(
 def _tile(
     builder: IRBuilder,
     counts: Value,
-    entry: Value,
+    pixels: Value,
     affine: Affine,
     residual: Parts,
     out: Parts,
     bits: Value,
     limits: Limits | None = None,
 ) -> None:
-    """Affine epilogue of TILE pixels; ``entry`` is the tile's part of the pixel table.
+    """Affine epilogue of TILE pixels; ``pixels`` is the tile's part of the pixel table.
 
     ``residual`` and ``out`` go from pixel to pixel. Registers: factors and addends of the block
     stay in two vectors of 32 (eight of AVX2's sixteen), one pixel's floats pass through the rest.
     """
     loaded = load(builder, affine.mul, V32F), load(builder, affine.add, V32F)
     for p in range(TILE):
-        start = builder.add(affine.start, _entry(builder, entry, p, AT_START))
+        start = builder.add(affine.start, entry(builder, pixels, p, AT_START))
         at_counts = offset(builder, counts, BLOCK * p)
         total = _affine(builder, at_counts, start, loaded, part(builder, residual, p), limits)
         store(builder, total, part(builder, out, p))
         word = builder.trunc(sign_word(builder, total), I32)
-        store(builder, word, builder.add(bits, _entry(builder, entry, p, AT_BITS)))
+        store(builder, word, builder.add(bits, entry(builder, pixels, p, AT_BITS)))
 
 
 @emitted(types.void)
 def affine_tile(
     builder: IRBuilder,
     counts: Value,
-    entry: Value,
+    pixels: Value,
     affine: Affine,
     residual: Parts,
     out: Parts,
     bits: Value,
 ) -> None:
     """Affine epilogue of TILE pixels."""
-    _tile(builder, counts, entry, affine, residual, out, bits)
+    _tile(builder, counts, pixels, affine, residual, out, bits)
 
 
 @emitted(types.void)
 def limited_tile(
     builder: IRBuilder,
     counts: Value,
-    entry: Value,
+    pixels: Value,
     affine: Affine,
     residual: Parts,
     out: Parts,
@@ -168,7 +161,7 @@ def limited_tile(
     limits: Limits,
 ) -> None:
     """The same with limits."""
-    _tile(builder, counts, entry, affine, residual, out, bits, limits)
+    _tile(builder, counts, pixels, affine, residual, out, bits, limits)
 
 
 @emitted(types.int64)
@@ -182,18 +175,18 @@ def limited_sum32(builder: IRBuilder, sums: Value, add: Value, out: Value, limit
 
 @emitted(types.void)
 def threshold_tile(
-    builder: IRBuilder, counts: Value, entry: Value, limit: Value, bits: Value
+    builder: IRBuilder, counts: Value, pixels: Value, limit: Value, bits: Value
 ) -> None:
     """Threshold epilogue of TILE pixels (a pixel listed twice is written twice)."""
     for p in range(TILE):
-        place = builder.add(limit, _entry(builder, entry, p, AT_START))
+        place = builder.add(limit, entry(builder, pixels, p, AT_START))
         word = _above(builder, load(builder, offset(builder, counts, BLOCK * p), V32I), place)
-        store(builder, word, builder.add(bits, _entry(builder, entry, p, AT_BITS)))
+        store(builder, word, builder.add(bits, entry(builder, pixels, p, AT_BITS)))
 
 
 @emitted(types.void)
 def switch_tile(
-    builder: IRBuilder, counts: Value, entry: Value, switch: Switch, residual: Value, bits: Value
+    builder: IRBuilder, counts: Value, pixels: Value, switch: Switch, residual: Value, bits: Value
 ) -> None:
     """Switch epilogue of TILE pixels (a pixel listed twice is written twice).
 
@@ -201,11 +194,11 @@ def switch_tile(
     """
     flip = load(builder, switch.flips, I32)
     for p in range(TILE):
-        limits = builder.add(switch.limits, _entry(builder, entry, p, AT_START))
+        limits = builder.add(switch.limits, entry(builder, pixels, p, AT_START))
         counted = load(builder, offset(builder, counts, BLOCK * p), V32I)
         plus = _above(builder, counted, limits)
         minus = _above(builder, counted, builder.add(limits, switch.second))
-        chosen = load(builder, builder.add(residual, _entry(builder, entry, p, AT_RESIDUAL)), I32)
+        chosen = load(builder, builder.add(residual, entry(builder, pixels, p, AT_RESIDUAL)), I32)
         word = builder.xor(plus, builder.and_(builder.xor(plus, minus), chosen))
         word = builder.xor(word, flip)
-        store(builder, word, builder.add(bits, _entry(builder, entry, p, AT_BITS)))
+        store(builder, word, builder.add(bits, entry(builder, pixels, p, AT_BITS)))

@@ -1,7 +1,7 @@
 """Micro-kernels of the full-precision convolutions (stem, depthwise, dense head), all float32.
 
-Same tile and interface as :mod:`frostbit.kernels.micro.xnor`, with tap values in place of tap
-words. Products are added in any order and may be fused: on the grid of
+Same tile as :mod:`frostbit.kernels.micro.xnor`, with tap values in place of tap words, and the
+epilogue in registers. Products are added in any order and may be fused: on the grid of
 :mod:`frostbit.kernels.ir.exact` nothing rounds, and elsewhere logits carry a stated tolerance.
 """
 
@@ -10,85 +10,126 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from llvmlite import ir
-from llvmlite.ir import IRBuilder, Type, Value
+from llvmlite.ir import IRBuilder, Value
 from numba import types
 from numba.core import cgutils
 
 from frostbit.kernels.machine import cpu
 from frostbit.kernels.machine.jit import inner
-from frostbit.kernels.micro.operands import Taps, Tile
+from frostbit.kernels.micro.epilogue import ends
+from frostbit.kernels.micro.operands import Limits, Taps, Tile
 from frostbit.kernels.micro.vector import (
     BLOCK,
     F32,
     I32,
     I64,
     LANES,
+    Intrinsic,
     add_product,
     call,
+    clamped,
     clear,
+    constant,
     emitted,
     load,
     load_i32,
     offset,
+    sign_bits,
     splat,
     store,
 )
-from frostbit.kernels.micro.xnor import PIXEL_BYTES, TILE, pixel_bases, zeroed
+from frostbit.kernels.micro.xnor import PIXEL_BYTES, TILE, entry, pixel_bases, zeroed
+from frostbit.kernels.op_table import AT_BITS, AT_OUT
 
 _WIDTH = cpu.host_form().width
-_PASS = TILE if _WIDTH == 64 else 2
-"""Pixels at once, as in :mod:`frostbit.kernels.micro.integers`: as the registers allow."""
+GROUP_BYTES = BLOCK if _WIDTH == 64 else BLOCK // 2
+"""Bytes of channels at once. Registers: the sums of four pixels take eight vectors of 64 or of 32
+bytes, or sixteen of 16, which leaves room for the weights of a tap and one activation."""
+_VECTORS = GROUP_BYTES // _WIDTH
+_KIND = ir.VectorType(F32, _WIDTH // 4)
 
 
-Read = Callable[[IRBuilder, Value, Type], list[Value]]
-
-
-def _broadcast(builder: IRBuilder, address: Value, kind: Type) -> list[Value]:
+def _broadcast(builder: IRBuilder, address: Value) -> list[Value]:
     """One float for all lanes."""
-    value = splat(builder, load(builder, address, F32), kind)
-    return [value] * (BLOCK // _WIDTH)
+    return [splat(builder, load(builder, address, F32), _KIND)] * _VECTORS
 
 
-def _by_lane(builder: IRBuilder, address: Value, kind: Type) -> list[Value]:
+def _by_lane(builder: IRBuilder, address: Value) -> list[Value]:
     """A float for each lane."""
-    return [
-        load(builder, offset(builder, address, start), kind) for start in range(0, BLOCK, _WIDTH)
-    ]
+    return [load(builder, offset(builder, address, _WIDTH * v), _KIND) for v in range(_VECTORS)]
 
 
-def _sums(builder: IRBuilder, tile: Tile, taps: Taps, sums: Value, read: Read) -> None:
-    """A tile's sums of products; ``read`` gives the 32 values of one tap in vectors."""
-    kind = ir.VectorType(F32, _WIDTH // 4)
-    vectors, bases = BLOCK // _WIDTH, pixel_bases(builder, tile)
-    for first in range(0, TILE, _PASS):
-        slots = zeroed(builder, kind, _PASS * vectors)
-        with cgutils.for_range(builder, taps.count) as loop:
-            step = load(builder, builder.add(taps.offsets, builder.mul(loop.index, I64(4))), I32)
-            distance = builder.sext(step, I64)
-            row = builder.add(taps.weights, builder.mul(loop.index, I64(BLOCK)))
-            loaded = [load(builder, offset(builder, row, _WIDTH * v), kind) for v in range(vectors)]
-            for p, base in enumerate(bases[first : first + _PASS]):
-                values = read(builder, builder.add(base, distance), kind)
-                for v, (value, weight) in enumerate(zip(values, loaded, strict=True)):
-                    slot = slots[p * vectors + v]
-                    name = f"llvm.fmuladd.v{kind.count}f32"
-                    total = call(builder, name, value, weight, builder.load(slot))
-                    builder.store(total, slot)
-        for i, slot in enumerate(slots):
-            place = offset(builder, sums, BLOCK * first + _WIDTH * i)
-            store(builder, builder.load(slot), place)
+Read = Callable[[IRBuilder, Value], list[Value]]
+"""From the address of a tap to its values for a group of channels, in vectors."""
 
 
-@emitted(types.void)
-def float_tile(builder: IRBuilder, tile: Tile, taps: Taps, sums: Value) -> None:
-    """``sums[p][lane] = sum over taps of x[p][tap] * weight[tap][lane]``."""
-    _sums(builder, tile, taps, sums, _broadcast)
+def _sums(builder: IRBuilder, tile: Tile, taps: Taps, read: Read) -> list[list[Value]]:
+    """Sums of products: vectors ``[pixel][vector]``."""
+    bases = pixel_bases(builder, tile)
+    slots = [zeroed(builder, _KIND, _VECTORS) for _ in range(TILE)]
+    with cgutils.for_range(builder, taps.count) as loop:
+        step = load(builder, builder.add(taps.offsets, builder.mul(loop.index, I64(4))), I32)
+        distance = builder.sext(step, I64)
+        row = builder.add(taps.weights, builder.mul(loop.index, I64(GROUP_BYTES)))
+        weights = _by_lane(builder, row)
+        for base, mine in zip(bases, slots, strict=True):
+            values = read(builder, builder.add(base, distance))
+            for slot, value, weight in zip(mine, values, weights, strict=True):
+                name = f"llvm.fmuladd.v{_KIND.count}f32"
+                total = call(builder, name, value, weight, builder.load(slot))
+                builder.store(total, slot)
+    return [[builder.load(slot) for slot in mine] for mine in slots]
 
 
-@emitted(types.void)
-def depthwise_tile(builder: IRBuilder, tile: Tile, taps: Taps, sums: Value) -> None:
-    """``sums[p][lane] = sum over taps of x[p][tap][lane] * weight[tap][lane]``."""
-    _sums(builder, tile, taps, sums, _by_lane)
+def _finish(
+    builder: IRBuilder,
+    sums: list[list[Value]],
+    add: Value,
+    limits: Limits,
+    outs: list[Value],
+    places: list[Value],
+) -> None:
+    """From sums to floats at ``outs`` and signs at ``places``."""
+    added, zero = _by_lane(builder, add), constant(_KIND, 0.0)
+    least, most = ends(builder, limits, F32, _KIND.count)
+    for mine, out, place in zip(sums, outs, places, strict=True):
+        signs = []
+        for v, (total, shift) in enumerate(zip(mine, added, strict=True)):
+            value = clamped(builder, builder.fadd(total, shift), least, most)
+            store(builder, value, offset(builder, out, _WIDTH * v))
+            signs.append(builder.fcmp_ordered("<", value, zero))
+        store(builder, sign_bits(builder, signs), place, 1)
+
+
+def _kernel(read: Read) -> Intrinsic:
+    """The micro-kernel for a group of output channels, ``GROUP_BYTES`` bytes of them.
+
+    ``clip(sum over taps of x[p][tap] * weight[tap][lane] + add[lane], least, most)``; ``out`` and
+    ``bits`` are the places of pixel (0, 0), the pixel table says how far the others' are.
+    """
+
+    @emitted(types.void)
+    def kernel(
+        builder: IRBuilder,
+        tile: Tile,
+        taps: Taps,
+        add: Value,
+        limits: Limits,
+        out: Value,
+        bits: Value,
+    ) -> None:
+        sums = _sums(builder, tile, taps, read)
+        outs, places = (
+            [builder.add(start, entry(builder, tile.pixels, p, column)) for p in range(TILE)]
+            for start, column in ((out, AT_OUT), (bits, AT_BITS))
+        )
+        _finish(builder, sums, add, limits, outs, places)
+
+    return kernel
+
+
+float_tile, depthwise_tile = _kernel(_broadcast), _kernel(_by_lane)
+"""With one float of an activation for all lanes, or a float for each lane."""
 
 
 @inner

@@ -15,6 +15,7 @@ from numba.core import cgutils
 
 from frostbit.kernels.micro.vector import (
     F32,
+    I32,
     I64,
     LANES,
     V32F,
@@ -24,6 +25,7 @@ from frostbit.kernels.micro.vector import (
     emitted,
     load,
     sign_word,
+    splat,
     store,
 )
 
@@ -68,6 +70,17 @@ def prelu32(builder: IRBuilder, source: Value, slope: Value, out: Value) -> Valu
     scaled = builder.fmul(value, load(builder, slope, V32F))
     kept = builder.fcmp_ordered(">=", value, constant(V32F, 0.0))
     return _finish(builder, builder.select(kept, value, scaled), out)
+
+
+@emitted(types.int64)
+def quantize32(
+    builder: IRBuilder, source: Value, step: Value, low: Value, high: Value, out: Value
+) -> Value:
+    """``step * clip(round(source / step), low, high)``; ``step`` is the bits of a float32."""
+    steps = splat(builder, builder.bitcast(builder.trunc(step, I32), F32), V32F)
+    whole = call(builder, "llvm.rint.v32f32", builder.fdiv(load(builder, source, V32F), steps))
+    whole = clamped(builder, whole, load(builder, low, V32F), load(builder, high, V32F))
+    return _finish(builder, builder.fmul(whole, steps), out)
 
 
 @emitted(types.int64)

@@ -41,11 +41,12 @@ from frostbit.kernels.micro.vector import (
     offset,
     part,
     power_of_two,
+    sign_bits,
     splat,
     store,
     store_steps,
 )
-from frostbit.kernels.micro.xnor import PIXEL_BYTES, TILE, pixel_bases, zeroed
+from frostbit.kernels.micro.xnor import TILE, entry, pixel_bases, zeroed
 from frostbit.kernels.op_table import AT_BITS, AT_RESIDUAL, AT_START
 
 HAS_FUSED = cpu.host_form().count == "words"
@@ -93,27 +94,11 @@ def _counts(
     return [[builder.load(slot) for slot in mine] for mine in slots]
 
 
-def _entry(builder: IRBuilder, pixels: Value, pixel: int, column: int) -> Value:
-    """A distance in row ``pixel`` of the pixel table."""
-    place = offset(builder, pixels, PIXEL_BYTES * pixel + column)
-    return builder.sext(load(builder, place, I32), I64)
-
-
-def _word(builder: IRBuilder, masks: list[Value]) -> Value:
-    """Vectors of i1 one after the other, as 64 bits."""
-    while len(masks) > 1:
-        lanes = 2 * masks[0].type.count
-        order = ir.Constant(ir.VectorType(I32, lanes), list(range(lanes)))
-        halves = zip(masks[::2], masks[1::2], strict=True)
-        masks = [builder.shuffle_vector(one, two, order) for one, two in halves]
-    return builder.bitcast(masks[0], I64)
-
-
 def _above(builder: IRBuilder, counts: list[Value], limits: Value) -> Value:
     """64 bits with a 1 (-1) where the counts exceed the limits at an address."""
     places = [offset(builder, limits, _WIDTH * v) for v in range(_VECTORS)]
     pairs = zip(counts, places, strict=True)
-    return _word(
+    return sign_bits(
         builder,
         [builder.icmp_signed(">", value, load(builder, at, _WORDS)) for value, at in pairs],
     )
@@ -123,9 +108,9 @@ def _above(builder: IRBuilder, counts: list[Value], limits: Value) -> Value:
 def threshold_two(builder: IRBuilder, tile: Tile, taps: Taps, limits: Value, bits: Value) -> None:
     """With the threshold epilogue (:func:`frostbit.kernels.micro.epilogue.threshold_tile`)."""
     for p, counts in enumerate(_counts(builder, tile, taps)):
-        place = builder.add(limits, _entry(builder, tile.pixels, p, AT_START))
+        place = builder.add(limits, entry(builder, tile.pixels, p, AT_START))
         word = _above(builder, counts, place)
-        store(builder, word, builder.add(bits, _entry(builder, tile.pixels, p, AT_BITS)))
+        store(builder, word, builder.add(bits, entry(builder, tile.pixels, p, AT_BITS)))
 
 
 @emitted(types.void)
@@ -136,13 +121,13 @@ def switch_two(
     found = _counts(builder, tile, taps)
     flip = load(builder, switch.flips, I64)
     for p, counts in enumerate(found):
-        limits = builder.add(switch.limits, _entry(builder, tile.pixels, p, AT_START))
+        limits = builder.add(switch.limits, entry(builder, tile.pixels, p, AT_START))
         plus = _above(builder, counts, limits)
         minus = _above(builder, counts, builder.add(limits, switch.second))
-        at_residual = builder.add(residual, _entry(builder, tile.pixels, p, AT_RESIDUAL))
+        at_residual = builder.add(residual, entry(builder, tile.pixels, p, AT_RESIDUAL))
         chosen = builder.and_(builder.xor(plus, minus), load(builder, at_residual, I64))
         word = builder.xor(builder.xor(plus, chosen), flip)
-        store(builder, word, builder.add(bits, _entry(builder, tile.pixels, p, AT_BITS)))
+        store(builder, word, builder.add(bits, entry(builder, tile.pixels, p, AT_BITS)))
 
 
 def _scaled(
@@ -179,7 +164,7 @@ def _affine_two(from_steps: bool, to_steps: bool, has_limits: bool = False) -> I
         one = splat(builder, power_of_two(builder, builder.neg(exponent)), _REALS)
         per_one = splat(builder, power_of_two(builder, exponent), _REALS)
         for p, counts in enumerate(found):
-            start = builder.add(affine.start, _entry(builder, tile.pixels, p, AT_START))
+            start = builder.add(affine.start, entry(builder, tile.pixels, p, AT_START))
             old, new = part(builder, residual, p), part(builder, out, p)
             signs = []
             for v, counted in enumerate(counts):
@@ -198,8 +183,8 @@ def _affine_two(from_steps: bool, to_steps: bool, has_limits: bool = False) -> I
                 else:
                     store(builder, total, out_at)
                 signs.append(builder.fcmp_ordered("<", total, zero))
-            place = builder.add(bits, _entry(builder, tile.pixels, p, AT_BITS))
-            store(builder, _word(builder, signs), place)
+            place = builder.add(bits, entry(builder, tile.pixels, p, AT_BITS))
+            store(builder, sign_bits(builder, signs), place)
 
     return affine_two
 
@@ -236,5 +221,5 @@ def integer_two(
             value = builder.fadd(scaled, added)
             store(builder, value, offset(builder, at, _WIDTH * v))
             signs.append(builder.fcmp_ordered("<", value, zero))
-        place = builder.add(bits, _entry(builder, tile.pixels, p, AT_BITS))
-        store(builder, _word(builder, signs), place)
+        place = builder.add(bits, entry(builder, tile.pixels, p, AT_BITS))
+        store(builder, sign_bits(builder, signs), place)

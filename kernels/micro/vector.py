@@ -95,6 +95,16 @@ def sign_word(builder: IRBuilder, values: Value) -> Value:
     return builder.zext(builder.bitcast(negative, I32), I64)
 
 
+def sign_bits(builder: IRBuilder, masks: list[Value]) -> Value:
+    """Vectors of i1 one after the other, as one integer; their number is a power of two."""
+    while len(masks) > 1:
+        lanes = 2 * masks[0].type.count
+        order = ir.Constant(ir.VectorType(I32, lanes), list(range(lanes)))
+        halves = zip(masks[::2], masks[1::2], strict=True)
+        masks = [builder.shuffle_vector(one, two, order) for one, two in halves]
+    return builder.bitcast(masks[0], ir.IntType(masks[0].type.count))
+
+
 def _operand(builder: IRBuilder, value: Value, kind: types.Type) -> Value:
     """``value``, or the named tuple of what it holds."""
     if not isinstance(kind, types.NamedUniTuple):

@@ -66,6 +66,12 @@ def pixel_bases(builder: IRBuilder, tile: Tile) -> list[Value]:
     return [builder.add(tile.source, builder.sext(distance, I64)) for distance in distances]
 
 
+def entry(builder: IRBuilder, pixels: Value, pixel: int, column: int) -> Value:
+    """A distance in row ``pixel`` of the pixel table at ``pixels``."""
+    place = offset(builder, pixels, PIXEL_BYTES * pixel + column)
+    return builder.sext(load(builder, place, I32), I64)
+
+
 def zeroed(builder: IRBuilder, kind: Type, count: int) -> list[Value]:
     """Stack slots that LLVM turns into registers, set to 0 here."""
     slots = [cgutils.alloca_once(builder, kind) for _ in range(count)]

@@ -8,7 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frostbit.kernels import op_table as t
-from frostbit.kernels.ir.program import INPUT, NO_BOUND, Affine, ValueType, Window
+from frostbit.kernels.ir.program import (
+    INPUT,
+    NO_BOUND,
+    NO_LIMIT,
+    Affine,
+    BinaryConv,
+    ValueType,
+    Window,
+)
 from frostbit.kernels.plan import weight_layout
 from frostbit.kernels.plan.arena import Constants, Layout
 from frostbit.kernels.plan.fusion import Step
@@ -115,17 +123,20 @@ def residual(low: Lowering, name: str | None) -> Row:
     }
 
 
-def result_limits(epilogue: Affine) -> Row:
-    """Columns of an affine epilogue that clips its accumulators; none of another."""
-    if not epilogue.is_clipped:
-        return {}
-    ends = np.array([-NO_BOUND, NO_BOUND], np.float32).view(np.int32).tolist()
+def result_limits(step: Step) -> Row:
+    """Columns of limits of accumulators (of an affine epilogue) and of results."""
+    epilogue = step.op.epilogue if isinstance(step.op, BinaryConv) else None
+    low, high = -NO_LIMIT, NO_LIMIT
+    if isinstance(epilogue, Affine):
+        low, high = epilogue.low, epilogue.high
+    ends = step.clip or (-NO_BOUND, NO_BOUND)
+    least, most = np.array(ends, np.float32).view(np.int32).tolist()
     return {
-        t.HAS_LIMITS: 1,
-        t.LOW: epilogue.low,
-        t.HIGH: epilogue.high,
-        t.LEAST: ends[0],
-        t.MOST: ends[1],
+        t.HAS_LIMITS: int(step.clip is not None or (low, high) != (-NO_LIMIT, NO_LIMIT)),
+        t.LOW: low,
+        t.HIGH: high,
+        t.LEAST: least,
+        t.MOST: most,
     }
 
 

@@ -30,6 +30,7 @@ class Step:
             the op), or None.
         bits: name of the value that holds the signs of its float result, or None.
         more: names of what a Concat reads after ``source``.
+        clip: limits of its float result, or None (the engine's schedule alone sets it).
         covers: names of the ops that were fused into it, in order.
     """
 
@@ -39,6 +40,7 @@ class Step:
     out: str | None = None
     bits: str | None = None
     more: tuple[str, ...] = ()
+    clip: tuple[float, float] | None = None
     covers: tuple[str, ...] = ()
 
     @property

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from frostbit.kernels import op_table as t
 from frostbit.kernels.ir import exact
-from frostbit.kernels.ir.program import Affine, BinaryConv, Op, Program, ValueType
+from frostbit.kernels.ir.program import BinaryConv, Program, ValueType
 from frostbit.kernels.micro.fused import HAS_FUSED
+from frostbit.kernels.plan.columns import result_limits
 from frostbit.kernels.plan.fusion import Step
 
 LARGEST = np.iinfo(np.int16).max
@@ -33,7 +35,7 @@ def narrow(program: Program, steps: list[Step], types: dict[str, ValueType]) -> 
     Only what a binary convolution writes and binary convolutions add to their own results
     qualifies; the network's result does not.
     """
-    names = [step.out for step in steps if step.out is not None and _is_narrowing(step.op)]
+    names = [step.out for step in steps if step.out is not None and _is_narrowing(step)]
     names = [name for name in names if _is_only_added(name, steps)]
     names = [name for name in names if 4 * np.prod(types[name].shape) >= SMALLEST_MAP]
     if not names:
@@ -54,14 +56,12 @@ def narrow(program: Program, steps: list[Step], types: dict[str, ValueType]) -> 
     return {}
 
 
-def _is_narrowing(op: Op) -> bool:
-    """Whether its kernel converts to 16 bits: no kernel with limits does."""
-    if not isinstance(op, BinaryConv):
-        return False
-    return not (isinstance(op.epilogue, Affine) and op.epilogue.is_clipped)
+def _is_narrowing(step: Step) -> bool:
+    """Whether its kernel converts to 16 bits: a binary convolution's, and none with limits."""
+    return isinstance(step.op, BinaryConv) and not result_limits(step)[t.HAS_LIMITS]
 
 
 def _is_only_added(name: str, steps: list[Step]) -> bool:
     """Whether every reader of ``name`` is a binary convolution that adds it."""
     readers = [step for step in steps if name in step.reads]
-    return bool(readers) and all(step.source != name and _is_narrowing(step.op) for step in readers)
+    return bool(readers) and all(step.source != name and _is_narrowing(step) for step in readers)

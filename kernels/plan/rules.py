@@ -28,6 +28,7 @@ from frostbit.kernels.ir.program import (
     Op,
     Pad,
     PRelu,
+    Quantize,
     Repeat,
     Scale,
     Sigmoid,
@@ -38,6 +39,7 @@ from frostbit.kernels.ir.program import (
     ToFloat,
     Window,
 )
+from frostbit.kernels.micro.floats import GROUP_BYTES
 from frostbit.kernels.micro.vector import BLOCK, LANES
 from frostbit.kernels.plan import copies, integer_layout, nibble_layout, weight_layout
 from frostbit.kernels.plan.columns import (
@@ -81,7 +83,7 @@ def _convolve(
 def _pixels(
     low: Lowering, step: Step, window: Window, size: tuple[int, int], classes: NDArray[np.int32]
 ) -> Row:
-    """The pixel table of a convolution; ``classes`` are byte distances into START."""
+    """The pixel table of a convolution; ``classes`` are byte distances into START (or from OUT)."""
     layout = low.layouts[step.source]
     table = weight_layout.pixel_table(
         [
@@ -96,15 +98,24 @@ def _pixels(
     return {t.PIXELS: size[0] * size[1], t.PIXEL_TABLE: low.constants.add(table)}
 
 
-def _float_conv(low: Lowering, step: Step, window: Window, op: Conv | Dense) -> Row:
+def _float_conv(low: Lowering, step: Step, window: Window, op: Conv | Dense, micro: int) -> Row:
     out, channels = op.weights.shape[0], op.weights.shape[-1]
     height, width, _ = low.types[op.name].shape
     rows = op.weights.reshape(out, -1)
+    grouped = micro == t.GROUPED_FLOAT
+    away = np.zeros(height * width, np.int32)
+    if step.out is not None and not grouped:
+        layout = low.layouts[step.out]
+        away = weight_layout.pixel_distances(layout.size, layout.row, layout.pixel)
     return {
         **_convolve(low, step, window, (out, rows.shape[1]), channels),
-        **_pixels(low, step, window, (height, width), np.zeros(height * width, np.int32)),
-        t.MICRO: t.FLOAT,
-        t.WEIGHTS: low.constants.add(weight_layout.by_block(rows)),
+        **_pixels(low, step, window, (height, width), away),
+        **result_limits(step),
+        t.MICRO: micro,
+        t.CHANNELS: out,
+        t.WEIGHTS: low.constants.add(
+            weight_layout.by_block(rows, LANES if grouped else GROUP_BYTES // 4)
+        ),
         t.ADD: low.constants.add(weight_layout.per_lane(op.add)),
     }
 
@@ -123,6 +134,7 @@ def _integer_conv(low: Lowering, step: Step, op: Conv, found: tuple[NDArray[np.i
         t.OFFSETS: low.constants.add(offsets),
         t.WEIGHTS: low.constants.add(weight_layout.by_block(rows)),
         t.ADD: low.constants.add(weight_layout.per_lane(op.add)),
+        **result_limits(step),
         t.MICRO: t.INTEGER,
         t.EXPONENT: exponent,
     }
@@ -132,18 +144,17 @@ def conv(low: Lowering, step: Step, op: Conv) -> Row:
     found = integer_layout.integer_weights(op, low.types[op.inputs[0]].kind)
     if found is not None:
         return _integer_conv(low, step, op, found)
-    row = _float_conv(low, step, op.window, op)
     out, per_group = op.weights.shape[0], op.weights.shape[-1]
     if op.groups == 1:
-        return row
+        return _float_conv(low, step, op.window, op, t.FLOAT)
     if out == op.groups and per_group == 1 and low.layouts[step.source].pixel % BLOCK == 0:
-        return {**row, t.MICRO: t.DEPTHWISE}
+        return _float_conv(low, step, op.window, op, t.DEPTHWISE)
     lanes = low.constants.add(weight_layout.lane_offsets(out, op.groups, per_group))
-    return {**row, t.MICRO: t.GROUPED_FLOAT, t.LANES: lanes}
+    return {**_float_conv(low, step, op.window, op, t.GROUPED_FLOAT), t.LANES: lanes}
 
 
 def dense(low: Lowering, step: Step, op: Dense) -> Row:
-    return _float_conv(low, step, Window((1, 1)), op)
+    return _float_conv(low, step, Window((1, 1)), op, t.FLOAT)
 
 
 def binary_conv(low: Lowering, step: Step, op: BinaryConv) -> Row:
@@ -176,7 +187,7 @@ def binary_conv(low: Lowering, step: Step, op: BinaryConv) -> Row:
     elif _is_switch(low, step):
         row.update(_switch(low, op.epilogue, starts, op.taps))
     else:
-        row.update(result_limits(op.epilogue))
+        row.update(result_limits(step))
         row[t.START] = low.constants.add(weight_layout.per_lane(starts))
         row[t.MUL] = low.constants.add(weight_layout.per_lane(op.epilogue.mul))
         row[t.ADD] = low.constants.add(weight_layout.per_lane(op.epilogue.add))
@@ -186,7 +197,9 @@ def binary_conv(low: Lowering, step: Step, op: BinaryConv) -> Row:
 
 def _is_switch(low: Lowering, step: Step) -> bool:
     """Whether only the sign of an affine epilogue is wanted, and its residual is bits."""
-    return step.out is None and step.residual is not None and low.kind(step.residual) == t.BITS
+    if step.out is not None or step.residual is None or step.clip is not None:
+        return False
+    return low.kind(step.residual) == t.BITS
 
 
 def _switch(low: Lowering, epilogue: Affine, starts: NDArray[np.int32], taps: int) -> Row:
@@ -202,6 +215,11 @@ def _switch(low: Lowering, epilogue: Affine, starts: NDArray[np.int32], taps: in
     }
 
 
+def _float_bits(value: float) -> int:
+    """The bits of a float32."""
+    return int(np.float32(value).view(np.int32))
+
+
 def _function(low: Lowering, op: Op, channels: int) -> Row:
     """Which function an elementwise step is, and its parameters, 0 in spare lanes."""
 
@@ -211,10 +229,13 @@ def _function(low: Lowering, op: Op, channels: int) -> Row:
     match op:
         case Mul():
             return {t.FUNCTION: t.PRODUCT}
-        case Clip():
+        case Clip() | Quantize():
             ends = (np.full(channels, end, np.float32) for end in (op.low, op.high))
             least, most = map(column, ends)
-            return {t.FUNCTION: t.CLIPPED, t.MUL: least, t.ADD: most}
+            row = {t.FUNCTION: t.CLIPPED, t.MUL: least, t.ADD: most}
+            if isinstance(op, Clip):
+                return row
+            return {**row, t.FUNCTION: t.QUANTIZED, t.DIVISOR: _float_bits(op.step)}
         case Scale():
             return {t.FUNCTION: t.SCALED, t.MUL: column(op.mul), t.ADD: column(op.add)}
         case PRelu():
@@ -322,6 +343,7 @@ RULES: dict[type[Op], Callable[..., Row]] = {
     Mul: elementwise,
     Scale: elementwise,
     PRelu: elementwise,
+    Quantize: elementwise,
     Sigmoid: elementwise,
     Softmax: softmax,
     MaxPool: max_pool,

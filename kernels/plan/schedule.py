@@ -1,9 +1,9 @@
 """Program -> list of steps: helper steps made explicit, then small ops fused into big ones.
 
 Each fusion removes one pass over a map: those of :mod:`frostbit.kernels.plan.fusion` (``Add`` into
-a binary convolution, ``Sign`` into whatever makes floats), and ``ToFloat`` read by a sum or as a
-residual: that step reads the bits. Binary weights on a float map become a full-precision
-convolution (:mod:`frostbit.kernels.ir.binary_weights`).
+a binary convolution, ``Sign`` into whatever makes floats), ``Clip`` (a Relu) into a convolution,
+and ``ToFloat`` read by a sum or as a residual: that step reads the bits. Binary weights on a float
+map become a full-precision convolution (:mod:`frostbit.kernels.ir.binary_weights`).
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from frostbit.kernels.ir.program import (
     Clip,
     Concat,
     Conv,
+    Dense,
     GlobalSum,
     Mul,
     Op,
     PRelu,
     Program,
+    Quantize,
     Scale,
     Sigmoid,
     Sign,
@@ -56,7 +58,7 @@ class Spread(Op):
 
 
 SPREAD = f"{INPUT}:floats"
-ELEMENTWISE = (Add, Sign, ToFloat, Mul, Clip, Scale, PRelu, Sigmoid)
+ELEMENTWISE = (Add, Sign, ToFloat, Mul, Clip, Scale, PRelu, Quantize, Sigmoid)
 """Ops of which one kernel computes any, the signs of the result included."""
 
 
@@ -135,8 +137,32 @@ def _fuse_to_float(steps: list[Step], result: str) -> list[Step]:
     ]
 
 
+def _fuse_clips(steps: list[Step], result: str) -> list[Step]:
+    """Let a convolution that only a Clip reads clip its own result.
+
+    Spare lanes are clipped too, and must not become negative: so neither must the upper limit.
+    """
+    read = readers(steps)
+    makers = {step.out: step for step in steps if step.out and _takes_clips(step.op)}
+    merged: dict[str | None, Step] = {}  # what the convolution wrote -> fused step
+    gone: set[str | None] = set()
+    for step in steps:
+        maker, op = makers.get(step.source), step.op
+        if maker is None or not isinstance(op, Clip) or op.high < 0:
+            continue
+        if read[step.source] == 1 and step.source != result:
+            covers = (*maker.covers, *step.names)
+            merged[maker.out] = replace(maker, out=step.out, clip=(op.low, op.high), covers=covers)
+            gone.add(step.out)
+    return [merged.get(step.out, step) for step in steps if step.out not in gone]
+
+
 def _takes_adds(op: Op) -> bool:
     return isinstance(op, BinaryConv) and isinstance(op.epilogue, Affine)
+
+
+def _takes_clips(op: Op) -> bool:
+    return _takes_adds(op) or isinstance(op, (Conv, Dense))
 
 
 def _takes_signs(op: Op) -> bool:
@@ -148,7 +174,7 @@ def schedule(program: Program, types: dict[str, ValueType]) -> list[Step]:
     result = program.ops[-1].name
     steps = [step for op in program.ops for step in _first_steps(op, types)]
     summed = fuse_adds(_fuse_to_float(_spread_input(steps), result), _takes_adds)
-    return fuse_signs(summed, result, _takes_signs)
+    return fuse_signs(_fuse_clips(summed, result), result, _takes_signs)
 
 
 def lifetimes(steps: list[Step], result: str) -> dict[str, tuple[int, int]]:

@@ -34,10 +34,10 @@ def per_lane(values: NDArray[Value]) -> NDArray[Value]:
     return np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, extra)])
 
 
-def by_block(rows: NDArray[Value]) -> NDArray[Value]:
-    """``[O, taps]`` to ``[blocks][taps][32]``."""
+def by_block(rows: NDArray[Value], lanes: int = LANES) -> NDArray[Value]:
+    """``[O, taps]`` to ``[blocks][taps][32]``, or to smaller groups of ``lanes``."""
     padded = per_lane(rows.T)
-    return padded.reshape(padded.shape[0], -1, LANES).transpose(1, 0, 2)
+    return padded.reshape(padded.shape[0], -1, lanes).transpose(1, 0, 2)
 
 
 def binary_rows(op: BinaryConv) -> NDArray[np.uint32]:

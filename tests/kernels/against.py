@@ -31,6 +31,7 @@ from frostbit.kernels.ir.program import (
     Op,
     PRelu,
     Program,
+    Quantize,
     Scale,
     Sigmoid,
     Sign,
@@ -76,6 +77,12 @@ def _reach(op: Op, sources: list[float], pixels: int) -> float:
     return max(1.0, source)
 
 
+def _near_a_half(op: Quantize, x: NDArray[Any], reach: float) -> bool:
+    """Whether the engine may round an element of ``x`` to another step."""
+    steps = x / op.step
+    return bool((np.abs(steps - np.floor(steps) - 0.5) * op.step <= ROUNDING * reach).any())
+
+
 def guided(
     program: Program, images: NDArray[Any], signs: dict[str, bits.Words]
 ) -> tuple[NDArray[np.float32], float]:
@@ -90,6 +97,8 @@ def guided(
         value = reference.RULES[type(op)](op, *(values[name] for name in op.inputs))
         height, width, _ = types[op.inputs[0]].shape
         reach[op.name] = _reach(op, [reach[name] for name in op.inputs], height * width)
+        if isinstance(op, Quantize) and _near_a_half(op, values[op.inputs[0]], reach[op.name]):
+            reach[op.name] = max(reach[op.name], op.step / ROUNDING)
         if types[op.name].kind == "bits":
             reach[op.name] = 1.0
             mine = bits.unpack(signs[op.name], value.shape[-1]).astype(np.int8)

@@ -30,7 +30,7 @@ from frostbit.kernels.plan import weight_layout
 from frostbit.kernels.plan.plan import make_plan
 from frostbit.kernels.profile import profile
 from tests.kernels.against import check_near
-from tests.kernels.loops.test_steps import SAME, check
+from tests.kernels.loops.test_steps import SAME, check, steps_of
 from tests.kernels.programs import CHANNELS, Builder, programs, random_images
 from tests.nets import imported
 
@@ -56,6 +56,8 @@ FUNCTIONS: dict[str, Callable[[Builder, str], str]] = {
     "gate": lambda b, x: b.mul(x, b.sigmoid(b.global_sum(x))),
     "scale": lambda b, x: b.scale(x),
     "prelu": lambda b, x: b.prelu(x),
+    "quantize": lambda b, x: b.quantize(x, 0.25, -8.0, 7.0),
+    "quantize to negative steps": lambda b, x: b.quantize(x, 0.3, -9.0, -4.0),
     "sigmoid": lambda b, x: b.sigmoid(x),
     "slice": lambda b, x: b.slice(x, 0, (b.types[x].shape[2] + 1) // 2),
     "pad": lambda b, x: b.pad(x, (1, 0, 2, 3), (5, 30)),
@@ -189,6 +191,57 @@ def test_a_function_alone_to_the_last_bit(function: str) -> None:
     b = Builder((1, 1, 41), kind="f32")
     FUNCTIONS[function](b, INPUT)
     last_bit(b, b.rng.normal(scale=4, size=(9, 1, 1, 41)).astype(np.float32))
+
+
+RELUS: dict[str, Callable[[Builder, str, str], str]] = {
+    "convolution": lambda b, x, s: b.conv(x, 37, SAME),
+    "depthwise": lambda b, x, s: b.conv(x, 40, SAME, groups=40),
+    "grouped": lambda b, x, s: b.conv(x, 40, SAME, groups=2),
+    "of bits": lambda b, x, s: b.conv(s, 37, SAME),
+    "binary": lambda b, x, s: b.binary_conv(s, 70, SAME, pad_value=0),
+    "binary on floats": lambda b, x, s: b.binary_conv(x, 37, SAME),
+    "clipped sums": lambda b, x, s: b.binary_conv(s, 70, SAME, limits=(-9, 4)),
+    "sum": lambda b, x, s: b.add(b.binary_conv(s, 40, SAME, limits=(0, 9)), x),
+    "sum with bits": lambda b, x, s: b.add(b.to_float(s), b.binary_conv(s, 40, SAME)),
+    "dense": lambda b, x, s: b.dense(b.global_sum(x), 37),
+}
+
+
+@pytest.mark.parametrize("limits", [(0.0, NO_BOUND), (-0.5, 2.0), (1.0, 3.0)])
+@pytest.mark.parametrize("kind", RELUS)
+def test_a_relu_is_part_of_the_step_before(kind: str, limits: tuple[float, float]) -> None:
+    b = Builder((5, 7, 2), seed=3)
+    x = b.conv(INPUT, 40, SAME)
+    y = RELUS[kind](b, x, b.sign(x))
+    z = b.clip(y, *limits)
+    program = b.finish(b.binary_conv(b.sign(z), 3, POINT))
+    assert z not in {step.op.name for step in steps_of(program)}
+    check_near(program)
+    b.ops.pop(), b.ops.pop()
+    check_near(b.finish(b.concat(z, z)))
+
+
+def test_a_clip_of_its_own() -> None:
+    """Where something else reads what is clipped, and where spare lanes would become negative."""
+    b = Builder((5, 7, 2))
+    x, y = b.conv(INPUT, 37, SAME), b.conv(INPUT, 37, SAME)
+    relu, below = b.clip(x, 0.0, NO_BOUND), b.clip(y, -3.0, -1.0)
+    z = b.add(x, b.add(relu, below))
+    program = b.finish(b.binary_conv(b.sign(below), 37, SAME))
+    assert {relu, below} <= {step.op.name for step in steps_of(program)}
+    b.ops.pop(), b.ops.pop()
+    check_near(b.finish(b.add(z, b.binary_conv(b.sign(below), 37, SAME))))
+
+
+@pytest.mark.parametrize("channels", [1, 15, 16, 17, 32, 48, 49])
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (3, 5)])
+def test_float_convolutions_of_parts_of_a_tile_and_of_a_group(
+    channels: int, size: tuple[int, int]
+) -> None:
+    b = Builder((*size, 3), kind="f32")
+    x = b.max_pool(b.conv(INPUT, channels, POINT), POINT)
+    x = b.conv(x, channels, SAME, groups=channels)
+    check_near(b.finish(b.binary_conv(b.sign(x), 5, POINT)))
 
 
 # ---------------------------------------------------------------- float images in the engine

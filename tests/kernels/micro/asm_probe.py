@@ -12,10 +12,11 @@ import llvmlite.binding as llvm
 import numba
 from numba import types
 
-from frostbit.kernels.micro import fused, lookup, xnor
+from frostbit.kernels.micro import floats, fused, lookup, xnor
 from frostbit.kernels.micro.operands import Affine, Limits, Parts, Taps, Tile
 
 _xnor, _lookup = xnor.xnor_tile, lookup.lookup_two
+_floats = floats.float_tile
 _threshold, _affine = fused.threshold_two, fused.affine_two_both
 
 
@@ -38,7 +39,13 @@ def _to_sums(source, pixels, offsets, words, weights, start, mul, add, old, far,
     _affine(tile, taps, Affine(start, mul, add), Parts(old, far), Parts(out, to), b, s, none)
 
 
+def _real(source, pixels, offsets, values, weights, add, low, high, least, most, out, bits):
+    limits = Limits(low, high, least, most)
+    _floats(Tile(source, pixels), Taps(offsets, values, weights), add, limits, out, bits)
+
+
 KERNELS = {
+    "float": (_real, 12),
     "xnor": (_count, 6),
     "lookup": (_look_up, 8),
     "threshold": (_thresholded, 7),

@@ -57,6 +57,16 @@ class TestOnX86:
         assert len(re.findall(r"vpopcntd\s.*%zmm", loop)) == 16
         assert "(%rsp" not in loop
 
+    @pytest.mark.parametrize(
+        ("cpu", "features", "register"),
+        [("haswell", HASWELL, "ymm"), ("icelake-server", ICELAKE, "zmm")],
+    )
+    def test_floats(self, cpu: str, features: str, register: str) -> None:
+        """Eight vectors of sums stay in registers from tap to tap."""
+        loop = hot_loop("float", cpu, features, "vfmadd")
+        assert len(re.findall(rf"vfmadd\w+\s.*%{register}", loop)) == 8
+        assert "(%rsp" not in loop
+
     def test_bytes_on_avx2(self) -> None:
         loop = hot_loop("xnor", "haswell", HASWELL, "vpshufb")
         assert loop.count("vpshufb") >= 16
