@@ -310,7 +310,7 @@ def compare(call: Call) -> None:
 def bipolar_quant(call: Call) -> None:
     call.takes(2, 2)
     x, scale = call.map(), call.floats(1)
-    call.give(Signs(x, (-scale, scale, scale)))
+    call.give(Signs(x, (np.asarray(-scale), scale, scale)))
 
 
 def quant(call: Call) -> None:
@@ -326,7 +326,7 @@ def quant(call: Call) -> None:
     if not (scale > 0).all():
         raise call.refused("a scale is not positive")
     if how.is_sign:
-        call.give(Signs(x, (-scale, scale, scale)))
+        call.give(Signs(x, (np.asarray(-scale), scale, scale)))
         return
     if how.rounding not in ("ROUND", "HALF_EVEN"):
         raise call.refused(f"the rounding {how.rounding} is read of constants only")

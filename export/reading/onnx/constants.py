@@ -213,7 +213,7 @@ class Folder:
         with np.errstate(all="ignore"):  # what is not finite is refused where it is used
             try:
                 if node.domain in DOMAINS:
-                    return [self._quantizer(node, inputs, layer)]
+                    return [np.asarray(self._quantizer(node, inputs, layer))]
                 if node.op_type not in SIZES:
                     raise refused(layer, "of constants alone is not read")
                 self._reserve(SIZES[node.op_type](node, inputs), layer)
