@@ -182,6 +182,8 @@ def _one_image(
         inputs = [values[name] for name in op.inputs]
         ours, alone = _run(op, inputs)
         known = theirs[imported.names[op.name]] if op.name in imported.names else None
+        if known is not None and op.name in imported.orders:
+            known = known[..., imported.orders[op.name]]
         if known is None:
             values[op.name] = _Value(ours, ours, alone, _rounding(op, inputs[0].fed))
         elif ours.dtype == np.int8:

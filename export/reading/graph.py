@@ -65,12 +65,14 @@ class Node:
         inputs: names of values before it.
         layer: operator and name in the source, for errors.
         is_inner: whether the source has no such value.
+        order: where each number of this row stands in that of the source; None: there as well.
     """
 
     name: str
     inputs: tuple[str, ...]
     layer: str
     is_inner: bool = False
+    order: NDArray[np.intp] | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

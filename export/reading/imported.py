@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
 
 from frostbit.kernels.ir.program import Program
 
@@ -34,6 +37,7 @@ class Imported:
         notes: what a person should know, a line each.
         restored: layers that became one bit.
         names: of values that the source has too: our op's name -> the source's name.
+        orders: of rows that stand in another order there: where each number is, by our op's name.
     """
 
     program: Program
@@ -41,3 +45,4 @@ class Imported:
     notes: tuple[str, ...]
     restored: tuple[Restored, ...]
     names: Mapping[str, str]
+    orders: Mapping[str, NDArray[np.intp]] = field(default_factory=dict)

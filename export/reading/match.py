@@ -71,8 +71,9 @@ def to_program(graph: Graph, logits: bool = False) -> Imported:
     if sum(sizes) > MOST_NUMBERS:
         raise FormatError(f"its maps have {sum(sizes):,} numbers, more than {MOST_NUMBERS:,}")
     return Imported(
-        made, graph.kind, tuple(notes), tuple(emitter.restored), dict(emitter.source_names)
-    )
+        made, graph.kind, tuple(notes), tuple(emitter.restored), dict(emitter.source_names),
+        dict(emitter.orders),
+    )  # fmt: skip
 
 
 def _readable(name: str, taken: set[str]) -> str:
@@ -102,6 +103,7 @@ class _Emitter:
         self._as_floats: dict[str, str] = {}
         self.restored: list[Restored] = []
         self.source_names: dict[str, str] = {}
+        self.orders: dict[str, NDArray[np.intp]] = {}
 
     def _add(self, op: program.Op, layer: str) -> str:
         try:
@@ -134,6 +136,8 @@ class _Emitter:
         self._values[node.name] = self._add(self._op(node, name), node.layer)
         if not node.is_inner:
             self.source_names[name] = node.name
+            if node.order is not None:
+                self.orders[name] = node.order
 
     def _op(self, node: Node, name: str) -> program.Op:
         as_is = tuple(self._values[value] for value in node.inputs)

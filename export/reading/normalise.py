@@ -127,7 +127,7 @@ def _channels_last(nodes: Nodes, shapes: dict[str, Shape]) -> Nodes:
                 done.append(replace(node, channels_first=False))
                 continue
             orders[node.name] = turned
-            node = replace(node, channels_first=False, is_inner=True)
+            node = replace(node, channels_first=False, order=turned)
         elif order is not None:
             node = _reordered(node, order)
             if not isinstance(node, Dense):
@@ -149,11 +149,11 @@ def _reordered(node: Node, order: np.ndarray) -> Node:
         case Dense():
             return replace(node, weights=np.ascontiguousarray(node.weights[:, order]))
         case Scale():
-            return replace(node, mul=turned(node.mul), add=turned(node.add), is_inner=True)
+            return replace(node, mul=turned(node.mul), add=turned(node.add), order=order)
         case PRelu():
-            return replace(node, slope=turned(node.slope), is_inner=True)
+            return replace(node, slope=turned(node.slope), order=order)
         case Clip() | Quantize() | Sigmoid() | Sign():
-            return replace(node, is_inner=True)
+            return replace(node, order=order)
     raise refused(node.layer, "reads a row that was flattened channels first")
 
 

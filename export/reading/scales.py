@@ -60,6 +60,7 @@ def scales_last(
         places = 1 if is_pool else shapes[node.name][2] // len(scale.mul)
         moved = Scale(
             name=node.name, inputs=(bits.name,), layer=node.layer, is_inner=node.is_inner,
+            order=node.order,
             mul=np.tile(scale.mul, places), add=np.tile(scale.add, places),
         )  # fmt: skip
         found.add(bits.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -212,8 +213,22 @@ def test_padding_with_plus_one_of_signs_goes_into_the_window() -> None:
         return sums * torch.from_numpy(node.epilogue.mul) + torch.from_numpy(node.epilogue.add)
 
     check(found, wanted)
-    with pytest.raises(fb.FormatError, match="pad: padding with 1 that no window takes up"):
-        imported((4, 4, 2), signs, pad, flat("pad"))
+
+
+@pytest.mark.parametrize("value", [1.0, -0.75])
+def test_padding_with_a_value_that_no_window_takes_up(value: float) -> None:
+    def wanted(x: torch.Tensor) -> torch.Tensor:
+        padded = functional.pad(x, (2, 0, 1, 1), value=value)
+        return padded.permute(0, 2, 3, 1).flatten(1)
+
+    pad = Pad(name="pad", inputs=("x",), layer="pad", pads=(1, 2, 1, 0), value=value)
+    check(imported((4, 4, 2), pad, flat("pad")), wanted)
+    signs = sign("sign", "x")
+    found = imported((4, 4, 2), signs, replace(pad, inputs=("sign",)), flat("pad"))
+    assert kinds(found)["Pad"] == 1
+    check(found, lambda x: wanted(torch.where(x >= 0, 1.0, -1.0)))
+    with pytest.raises(fb.FormatError, match="pad: padding with inf that no window takes up"):
+        imported((4, 4, 2), replace(pad, value=float("inf")), flat("pad"))
 
 
 def test_a_row_that_is_flattened_channels_first() -> None:

@@ -82,6 +82,7 @@ def test_residual_network(sign: type[nn.Module], batch: str, tmp_path: Path) -> 
             network(sign), (example,), path, dynamo=False, input_names=["x"], dynamic_axes=axes
         )
     imported = read_file(path)
+    assert len(imported.orders) == 2  # the row that is flattened channels first, and its signs
     layers = [op for op in imported.program.ops if isinstance(op, BinaryConv)]
     assert len(layers) == len(imported.restored) == 2
     images = np.random.default_rng(0).normal(size=(3, 32, 32, 3)).astype(np.float32)
