@@ -7,15 +7,20 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx import numpy_helper
 
 from frostbit.export.errors import SourceDiffers
 from frostbit.export.foreign import compare_file, read_file
+from frostbit.export.onnx.graph import Options
+from frostbit.export.onnx.runtime import convert
 from frostbit.export.reading.match import to_program
 from frostbit.export.reading.onnx.call import NO_SIGN
 from frostbit.export.reading.onnx.read import read_graph
 from frostbit.kernels.ir import reference
-from frostbit.kernels.ir.program import BinaryConv, Sign
+from frostbit.kernels.ir.program import BinaryConv, FormatError, Op, Program, Sign
+from frostbit.kernels.ir.verify import infer_types
 from tests.export.reading.foreign import FOLDER
 from tests.export.reading.networks import (
     assert_same,
@@ -26,6 +31,9 @@ from tests.export.reading.networks import (
     read,
     run,
 )
+from tests.kernels.programs import programs
+from tests.kernels.programs import random_images as own_images
+from tests.nets import every_op
 
 RNG = np.random.default_rng(1)
 SIGNS = {
@@ -161,3 +169,34 @@ def test_a_sign_that_is_zero_in_the_source_is_not_called_one(tmp_path: Path) -> 
     assert compare_file(path, imported, images).sign_bits == 3 * 8 * 5 * 4
     with pytest.raises(SourceDiffers, match=r"'s' is the sign of 0 in \d+ places"):
         compare_file(path, imported, np.zeros_like(images))
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.one_of(programs(), programs(foreign=True)), st.sampled_from(["packed", "float", "qonnx"]))
+def test_our_own_files_give_the_same_program(program: Program, form: str) -> None:
+    """Floats in, as imported networks take them, or whole pixel values as floats."""
+    has_pixels = program.input_kind == "u8"
+    data = convert(program, form, Options(float_input=has_pixels))
+    found = to_program(read_graph(data).graph)
+    images = own_images(program, 2)
+    wanted = reference.run(program, images)
+    got = reference.run(found.program, images.astype(np.float32))
+    assert np.abs(got - wanted).max() <= 1e-4 * max(float(np.ptp(wanted)), 1e-3)
+    layers = [op for op in program.ops if isinstance(op, BinaryConv)]
+    restored = [op for op in found.program.ops if isinstance(op, BinaryConv)]
+    of_signs = {op.name for op in program.ops if infer_types(program)[op.name].kind == "bits"}
+    assert len(restored) >= sum(op.inputs[0] in of_signs for op in layers if is_read(program, op))
+
+
+def is_read(program: Program, op: Op) -> bool:
+    """Whether the answer depends on an op."""
+    wanted = {program.ops[-1].name}
+    for each in reversed(program.ops):
+        if each.name in wanted:
+            wanted.update(each.inputs)
+    return op.name in wanted
+
+
+def test_our_own_file_for_pixels_is_refused_by_type() -> None:
+    with pytest.raises(FormatError, match="the input 'images' is of type UINT8"):
+        read_graph(convert(every_op(), "packed"))
