@@ -22,6 +22,9 @@ NCHW = "NCHW"
 ROUNDING = 2e-6
 """Share by which weights of one size may differ: float32 rounds twice, by 2**-24 of numbers that
 may be some tens of them."""
+MOST_ZEROS = 0.01
+NEARLY = "weights that are +-c but for rounding are exactly that here"
+SOME_ZEROS = "some weights are 0 and all others +-c: they stay numbers, since one bit has no 0"
 Pair = tuple[int, int]
 
 
@@ -87,11 +90,22 @@ def _even_sized(call: Call, weights: F32) -> F32:
     size = np.abs(weights.reshape(len(weights), -1))
     mean = size.mean(axis=1, dtype=np.float64, keepdims=True)
     is_near = (np.abs(size - mean) <= ROUNDING * mean).all(axis=1, keepdims=True)
+    _note_zeros(call, size)
     if not (is_near & (size != size[:, :1]).any(axis=1, keepdims=True)).any():
         return weights
-    call.reading.notes[call.name] = "weights that are +-c but for rounding are exactly that here"
+    call.reading.notes[call.name] = NEARLY
     even = np.copysign(mean.astype(np.float32), weights.reshape(size.shape))
     return np.where(is_near, even, weights.reshape(size.shape)).reshape(weights.shape)
+
+
+def _note_zeros(call: Call, size: F32) -> None:
+    """Say so where a few weights that are 0 are all that keeps a layer from being binary."""
+    zeros = size == 0
+    if not 0 < zeros.mean() < MOST_ZEROS or zeros.all(axis=1).any():
+        return
+    mean = size.mean(axis=1, where=~zeros, keepdims=True, dtype=np.float64)
+    if (zeros | (np.abs(size - mean) <= ROUNDING * mean)).all():
+        call.reading.notes[call.name] = SOME_ZEROS
 
 
 def convolution(call: Call) -> None:

@@ -195,12 +195,22 @@ def read_graph(data: bytes, folder: Path | None = None) -> Read:
     return _finished(reading, source)
 
 
+def _notes(reading: Reading) -> tuple[str, ...]:
+    """One line for each thing to know, with the first values of which it is said."""
+    names: dict[str, list[str]] = {}
+    for name, what in reading.notes.items():
+        names.setdefault(what, []).append(f"'{readable(name)}'")
+    return tuple(
+        f"{what}: {', '.join(of[:3])}{f' and {len(of) - 3} more' if len(of) > 3 else ''}"
+        for what, of in names.items()
+    )
+
+
 def _finished(reading: Reading, source: Source) -> Read:
     answer = reading.values.get(source.output)
     if isinstance(answer, Signs):
         answer = as_map(reading, answer, source.output, f"the output '{source.output}'")
     if not isinstance(answer, Map):
         raise FormatError(f"the output '{readable(source.output)}' does not depend on the input")
-    notes = tuple(f"'{readable(name)}': {what}" for name, what in reading.notes.items())
-    graph = replace(reading.builder.graph(answer.name), notes=notes)
+    graph = replace(reading.builder.graph(answer.name), notes=_notes(reading))
     return Read(graph, source, reading.layouts, reading.batch, reading.signs)

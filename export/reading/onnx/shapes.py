@@ -22,6 +22,8 @@ from frostbit.export.summary import product
 from frostbit.kernels.ir.program import MAX_DIM, MAX_PARTS, Window
 
 MOST_AXES = 4
+_ROWS = {"CHW", "CH", "CW", "HWC", "HW", "HC", "WC", "H", "W"}
+"""Axes that are not 1, in orders that a row may be made of."""
 
 
 def _named_axes(call: Call, rank: int, since: int) -> list[int] | None:
@@ -86,14 +88,15 @@ def _reshaped(call: Call, x: Map, sizes: list[int]) -> None:
     had = call.reading.sizes(x)
     if product(sizes) != product(had) or not sizes or sizes[0] != had[0]:
         raise call.refused(f"makes {sizes} of {had}, which is not read")
+    order = "".join(letter for letter in x.layout[1:] if call.reading.size(x, letter) != 1)
+    becomes_channels = order in ("H", "W") and sizes[1] != 1
     layout = _relabelled(call, x, sizes)
-    if layout is not None:
+    if layout is not None and not becomes_channels:
         node: Node = Identity(name=call.name, inputs=(x.name,), layer=call.layer)
         call.give(call.add(node, layout))
         return
-    order = "".join(letter for letter in x.layout[1:] if call.reading.size(x, letter) != 1)
     is_flat = sum(size != 1 for size in sizes[1:]) == 1
-    if not is_flat or (order not in ("CHW", "CH", "CW", "HWC", "HW", "HC", "WC")):
+    if not is_flat or (order not in _ROWS):
         raise call.refused(f"makes {sizes} of {had} ({x.layout}), which is not read")
     channels_first = order.startswith("C")
     node = Flatten(

@@ -218,6 +218,13 @@ def test_input_with_channels_last() -> None:
     assert found.program.input_shape == (5, 4, 3)
 
 
+def test_a_column_becomes_channels() -> None:
+    nodes = [node("Reshape", "x to", "f"), node("ReduceSum", "f axes", "s", keepdims=0)]
+    nodes += [node("Gemm", "s w", "y")]
+    arrays = {"to": [0, 6, 1, 1], "axes": [2, 3], "w": real(6, 3)}
+    assert_same(model(nodes, arrays, (1, 1, 6, 1)))
+
+
 def test_rows_as_input() -> None:
     nodes = [
         node("Gemm", "x w b", "h"),
