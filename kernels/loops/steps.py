@@ -36,7 +36,9 @@ def widen_row(row, source, out):
     if field(row, t.KIND) <= t.F32_IMAGE:
         floats(field(row, t.KIND), source, field(row, t.WIDTH) * field(row, t.CHANNELS), out)
     elif field(row, t.KIND) == t.F32:
-        copy(out, source, field(row, t.WIDTH) * field(row, t.SOURCE_PIXEL))
+        pixel = field(row, t.OUT_PIXEL)
+        for x in range(field(row, t.WIDTH)):
+            copy(out + x * pixel, source + x * field(row, t.SOURCE_PIXEL), pixel)
     else:
         for i in range(field(row, t.WIDTH) * field(row, t.BLOCKS)):
             unpack32(source + 4 * i, out + BLOCK * i)

@@ -20,6 +20,7 @@ from frostbit.kernels.ir.program import (
 from frostbit.kernels.plan import weight_layout
 from frostbit.kernels.plan.arena import Constants, Layout
 from frostbit.kernels.plan.fusion import Step
+from frostbit.kernels.plan.views import View
 
 Row = dict[int, int]
 KINDS = {"u8": t.U8, "f32": t.F32, "bits": t.BITS}
@@ -34,6 +35,7 @@ class Lowering:
     offsets: dict[str, int]
     micro: int
     narrow: dict[str, int]
+    views: dict[str, View]
     constants: Constants = field(default_factory=Constants)
 
     def origin(self, name: str) -> int:
@@ -81,7 +83,7 @@ def out_map(low: Lowering, name: str) -> Row:
         t.OUT_BLOCK: layout.block,
         t.OUT_HEIGHT: layout.size[0],
         t.OUT_WIDTH: layout.size[1],
-        t.BLOCKS: layout.pixel // layout.block,
+        t.BLOCKS: weight_layout.blocks_for(low.types[name].shape[2]),
         t.PIXELS: layout.size[0] * layout.size[1],
     }
 

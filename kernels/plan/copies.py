@@ -10,12 +10,13 @@ from frostbit.kernels.micro.vector import LANES
 from frostbit.kernels.plan.columns import Lowering, Row, cleared, out_map, source_map
 from frostbit.kernels.plan.fusion import Step
 from frostbit.kernels.plan.schedule import Spread
+from frostbit.kernels.plan.views import places
 
 
-def _joined(low: Lowering, step: Step, parts: list[dict[int, int]]) -> Row:
-    """A JOIN of ``parts``, one for each map that the step reads; spare lanes are cleared."""
+def _joined(low: Lowering, step: Step, parts: list[tuple[str, Row]]) -> Row:
+    """A JOIN of parts of maps, each with its map's name; spare lanes are cleared."""
     table = np.zeros((len(parts), t.PART_COLUMNS), np.int64)
-    for row, name, part in zip(table, (step.source, *step.more), parts, strict=True):
+    for row, (name, part) in zip(table, parts, strict=True):
         layout = low.layouts[name]
         row[t.PART_SOURCE], row[t.PART_CHANNELS] = low.origin(name), low.types[name].shape[2]
         row[t.PART_ROW], row[t.PART_PIXEL] = layout.row, layout.pixel
@@ -37,25 +38,31 @@ def _spare_cleared(low: Lowering, name: str) -> Row:
 
 
 def concat(low: Lowering, step: Step, op: Concat) -> Row:
-    ends = np.cumsum([low.types[name].shape[2] for name in op.inputs]).tolist()
-    return _joined(low, step, [{t.PART_AT: at} for at in (0, *ends[:-1])])
+    """What is not written in its place already."""
+    parts = [
+        (name, {t.PART_AT: view.channel})
+        for name, view in places(step, low.types)
+        if low.views.get(name) != view
+    ]
+    return _joined(low, step, parts)
 
 
 def channels(low: Lowering, step: Step, op: Slice) -> Row:
     count = op.stop - op.start
-    return _joined(low, step, [{t.PART_FIRST: op.start, t.PART_CHANNELS: count}])
+    part = {t.PART_FIRST: op.start, t.PART_CHANNELS: count}
+    return _joined(low, step, [(step.source, part)])
 
 
 def flatten(low: Lowering, step: Step, op: Flatten) -> Row:
     per_pixel = low.types[step.source].shape[2]
-    row = _joined(low, step, [{t.PART_STEP: per_pixel}])
+    row = _joined(low, step, [(step.source, {t.PART_STEP: per_pixel})])
     return {**row, t.OUT_ROW: 0, t.OUT_PIXEL: 0}
 
 
 def pad(low: Lowering, step: Step, op: Pad) -> Row:
     layout = low.layouts[op.name]
     inside = op.pads[0] * layout.row + op.pads[1] * layout.pixel
-    row = _joined(low, step, [{t.PART_AT: op.channels[0]}])
+    row = _joined(low, step, [(step.source, {t.PART_AT: op.channels[0]})])
     return {**row, **cleared(low, op.name), t.OUT: row[t.OUT] + inside}
 
 

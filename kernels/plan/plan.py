@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from frostbit.kernels.plan.columns import Lowering
 from frostbit.kernels.plan.fusion import Step
 from frostbit.kernels.plan.rules import RULES
 from frostbit.kernels.plan.schedule import Regroup, Widen, lifetimes, schedule
+from frostbit.kernels.plan.views import find_views, is_done, root, roots_spans
 
 MICRO = {"xnor": t.XNOR, "lookup": t.LOOKUP, "portable": t.PORTABLE}
 
@@ -128,8 +129,14 @@ def make_plan(program: Program, kernel: str, reuse: bool = True, narrow: bool = 
     )
     layouts = {name: _layout(steps, types, name) for name in spans}
     layouts |= {name: _narrow_layout(layouts[name]) for name in small}
-    offsets, size = place(layouts, spans, _head_bytes(steps, kernel), reuse)
-    low = Lowering(types, layouts, offsets, MICRO[kernel], small)
+    inside = find_views(steps, types, result)
+    offsets, size = place(layouts, roots_spans(spans, inside), _head_bytes(steps, kernel), reuse)
+    for name in inside:
+        view = root(name, inside)
+        layouts[name] = replace(layouts[name], pixel=layouts[view.base].pixel)
+        offsets[name] = offsets[view.base] + 4 * view.channel
+    steps = [step for step in steps if not is_done(step, inside, types)]
+    low = Lowering(types, layouts, offsets, MICRO[kernel], small, inside)
     rows = _table(low, steps)
     signs = [name for name in spans if types[name].kind == "bits"]
     return Plan(

@@ -15,6 +15,7 @@ from frostbit.kernels.ir.program import INPUT, MAX_PARTS, FormatError, Program, 
 from frostbit.kernels.ir.verify import verify
 from frostbit.kernels.plan import int16_streams
 from frostbit.kernels.plan.plan import make_plan
+from tests.kernels.against import check_near
 from tests.kernels.loops.test_steps import SAME, check
 from tests.kernels.programs import CHANNELS, Builder
 
@@ -111,6 +112,52 @@ def test_a_stream_that_is_joined_stays_float32(monkeypatch: pytest.MonkeyPatch) 
     rows = table[(table[:, t.CODE] == t.CONVOLVE) & (table[:, t.MICRO] < t.FLOAT)]
     assert rows[:, t.OUT_KIND].tolist() == [t.I16, t.F32, t.F32]
     check(program)
+
+
+def copies(program: Program) -> int:
+    """How many parts the engine copies."""
+    table = make_plan(program, "xnor").table
+    return int(table[table[:, t.CODE] == t.JOIN, t.PARTS].sum())
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    channels=st.lists(st.sampled_from([32, 64, 32, 31, 96]), min_size=2, max_size=4),
+    seed=st.integers(0, 1000),
+    pads=PADS,
+)
+def test_maps_within_maps(channels: list[int], seed: int, pads: tuple[int, int, int, int]) -> None:
+    """Each part, the whole and a whole of the whole are written and read by every kind of step."""
+    b = Builder((5, 6, 1), seed=seed)
+    parts = [part(b, "f32", count) for count in channels]
+    parts[0] = b.max_pool(parts[0], POINT)
+    parts[-1] = b.binary_conv(b.sign(parts[0]), channels[-1], SAME)
+    parts[-1] = b.add(parts[-1], b.conv(parts[0], channels[-1], SAME))
+    inner = b.concat(*parts)
+    outer = b.concat(inner, b.binary_conv(b.sign(inner), 32, SAME), inner, parts[0])
+    read = [b.add(b.binary_conv(b.sign(outer), b.types[outer].shape[2], SAME), outer)]
+    for x in (parts[0], inner, b.slice(outer, 32, 64)):
+        count = b.types[x].shape[2]
+        read.append(b.avg_pool(x, Window((2, 2))))
+        read.append(b.binary_conv(b.sign(b.add(x, b.clip(x))), 9, SAME))
+        read.append(b.repeat(x, 2))
+        read.append(b.conv(x, 7, Window((2, 2), pads=pads)))
+        read.append(b.conv(x, count, SAME, groups=count))
+    b.dense(b.concat(*[b.global_sum(x) for x in read]), 5)
+    check_near(b.program())
+
+
+def test_what_is_copied() -> None:
+    """Nothing, but what is joined twice, and what is no whole block."""
+    b = Builder((4, 4, 1))
+    x, y = part(b, "f32", 32), part(b, "f32", 64)
+    inner = b.concat(x, y)
+    outer = b.concat(inner, part(b, "f32", 96))
+    assert copies(b.finish(b.slice(outer, 64, 128))) == 0
+    assert copies(b.finish(b.slice(outer, 64, 97))) == 1
+    assert copies(b.finish(b.concat(outer, x))) == 2
+    assert copies(b.finish(b.concat(outer, outer))) == 4
+    assert copies(b.finish(b.concat(outer, part(b, "f32", 5)))) == 6
 
 
 # ---------------------------------------------------------------- what is proved and refused
