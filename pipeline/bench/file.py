@@ -94,17 +94,20 @@ def read(path: Path) -> dict[str, Any]:
         raise UserError(f"there is no benchmark '{path}'; write one with --json {path}") from error
     except (OSError, JsonError) as error:
         raise UserError(
-            f"'{path}' is no bench.json of this version ({error}); measure it again with --json "
-            f"{path}"
+            f"'{path}' is damaged, or no bench.json of this version ({error}); measure it again: "
+            f"pipeline bench MODEL --json {path}"
         ) from error
 
 
 def of_model(path: Path, program_sha256: str) -> dict[str, Any] | None:
-    """The benchmark at ``path`` if it is one of just this model, else None."""
-    try:
-        found = read(path)
-    except UserError:
+    """The benchmark at ``path`` if it is one of just this model, None if it is another's or none.
+
+    Raises:
+        UserError: it is damaged; with the remedy.
+    """
+    if not path.exists():
         return None
+    found = read(path)
     return found if found.get("program_sha256") == program_sha256 else None
 
 

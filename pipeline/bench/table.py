@@ -55,8 +55,9 @@ def bench_markdown(bench: Bench) -> str:
     lines = ["| " + " | ".join(HEAD) + " |", "|---" * len(HEAD) + "|"]
     rows = (map(markdown_cell, _cells(bench, row)) for row in bench.rows)
     lines += ["| " + " | ".join(row) + " |" for row in rows]
+    parity = map(markdown_cell, parity_lines(bench))
     facts = (f"- {key}: {markdown_cell(value)}" for key, value in bench.conditions.items())
-    return "\n".join([*lines, "", *parity_lines(bench), "", *facts]) + "\n"
+    return "\n".join([*lines, "", *parity, "", *facts]) + "\n"
 
 
 def _noise_lines(bench: Bench) -> list[str]:

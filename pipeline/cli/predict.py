@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from frostbit.pipeline.cli.options import EXISTING_FILE, FILE, range_option
-from frostbit.pipeline.console import progress, terminal
+from frostbit.pipeline.console import progress, shown, terminal
 from frostbit.pipeline.errors import UserError
 
 
@@ -51,7 +51,7 @@ def predict_command(
         run_folder.write_bytes(json_file, predict.to_json(found).encode())
     errors = [each.error for each in found if each.error]
     for line in errors:
-        click.echo(f"Error: {line}", err=True)
+        click.echo(shown(f"Error: {line}"), err=True)
     if len(errors) == len(found):
         sys.exit(2)
     if errors and not skip_corrupt:

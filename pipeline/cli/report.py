@@ -56,6 +56,9 @@ def compare_command(runs: tuple[Path, ...], out: Path | None) -> None:
 
         entries = compare.read(runs)
         terminal().print(compare.compare_table(entries))
+        for entry in entries:
+            if entry.damaged:
+                terminal().print(entry.damaged)
         if out is not None:
             run_folder.write_bytes(out, compare.page(entries).encode())
             terminal().print(f"wrote {out}")

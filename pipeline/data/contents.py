@@ -11,17 +11,22 @@ is compared, and nothing that was trained on is tested on, wherever it lies now.
 from __future__ import annotations
 
 import hashlib
-import json
-import re
+import os
 import stat
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
-from frostbit.pipeline.console import Progress
+import msgspec
+from msgspec import Meta, Struct
+
+from frostbit.pipeline import json_file
+from frostbit.pipeline.console import Progress, shown
 from frostbit.pipeline.errors import UserError
+from frostbit.pipeline.json_file import JsonError, Sha256
 
 PARTS = ("train", "validation", "test", "unused")
 LEARNT = ("train", "validation")
@@ -29,6 +34,8 @@ SHOWN = 3
 """Names in a line about changes."""
 MAX_BYTES = 1 << 29
 """Of a run's list: some four million pictures."""
+MAX_PATH = 1 << 14
+"""Characters of a path: Linux takes 4,096 bytes, and an escaped one is four characters."""
 
 
 @dataclass(frozen=True)
@@ -118,13 +125,15 @@ class Changes:
 
     def __str__(self) -> str:
         """Counts and some names; "" if nothing changed."""
-        texts = [
-            f"{len(paths)} {what} ({', '.join(paths[:SHOWN])}{', ...' * (len(paths) > SHOWN)})"
-            for what, paths in self.paths.items()
-        ]
+        texts = [f"{len(paths)} {what} ({_some(paths)})" for what, paths in self.paths.items()]
         if self.trained_on:
             texts.append(f"{self.trained_on} that were trained on are not tested on")
         return "; ".join(texts)
+
+
+def _some(paths: Sequence[str]) -> str:
+    """The first of them, as they may stand before a person."""
+    return shown(", ".join(paths[:SHOWN])) + ", ..." * (len(paths) > SHOWN)
 
 
 def compared(now: Sequence[Picture], known: Sequence[Picture]) -> tuple[list[Picture], Changes]:
@@ -165,20 +174,37 @@ def _as_before(now: Picture, listed: Picture | None, by_content: str | None) -> 
     return part, "added" if by_content is None else "moved or copied"
 
 
+class _Row(Struct, array_like=True, forbid_unknown_fields=True):
+    """A line of a run's list.
+
+    Attributes:
+        name: the path's bytes, where they are no UTF-8: JSON can hold no others in ``path``.
+    """
+
+    part: Annotated[str, Meta(pattern=f"^({'|'.join(PARTS)})$")]
+    sha256: Sha256
+    size: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+    time: Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
+    path: Annotated[str, Meta(max_length=MAX_PATH)]
+    name: Annotated[bytes, Meta(max_length=MAX_PATH)] = b""
+
+
 def to_lines(listed: Iterable[Picture]) -> bytes:
-    """A run's list, a JSON array a line: part, SHA-256, bytes, time, path."""
-    rows = (
-        [each.part, each.stamp.sha256, each.stamp.size, each.stamp.time, each.path]
-        for each in listed
-    )
-    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+    """A run's list, a JSON array a line: part, SHA-256, bytes, time, path and the path's bytes."""
+    return b"".join(msgspec.json.encode(_row(each)) + b"\n" for each in listed)
+
+
+def _row(each: Picture) -> _Row:
+    stamp, path = each.stamp, shown(each.path)
+    name = os.fsencode(each.path) if path != each.path else b""
+    return _Row(each.part, stamp.sha256, stamp.size, stamp.time, path, name)
 
 
 def read_lines(path: Path) -> tuple[Picture, ...]:
     """The list that :func:`to_lines` wrote; empty if there is no such file.
 
     Raises:
-        UserError: it cannot be read, or is no such list.
+        UserError: it cannot be read, or is no such list; names the line.
     """
     if not path.exists():
         return ()
@@ -186,16 +212,18 @@ def read_lines(path: Path) -> tuple[Picture, ...]:
         with path.open("rb") as stream:
             data = stream.read(MAX_BYTES + 1)
         if len(data) > MAX_BYTES:
-            raise ValueError(f"more than {MAX_BYTES >> 20} MB")
-        return tuple(_picture(json.loads(line)) for line in data.splitlines())
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"cannot read the run's pictures, '{path}' ({error})") from error
+            raise JsonError(f"it is larger than {MAX_BYTES >> 20} MB")
+        return tuple(_picture(*line) for line in enumerate(data.splitlines(), 1))
+    except (OSError, JsonError) as error:
+        raise UserError(
+            f"cannot read the run's pictures, '{path}' ({error}); restore that file, or train again"
+        ) from error
 
 
-def _picture(row: object) -> Picture:
-    match row:
-        case [str(part), str(sha256), int(size), int(time), str(path)] if (
-            part in PARTS and re.fullmatch("[0-9a-f]{64}", sha256)
-        ):
-            return Picture(path, part, Stamp(sha256, size, time))
-    raise ValueError("a line that is no picture")
+def _picture(number: int, line: bytes) -> Picture:
+    try:
+        row = json_file.parse(line, _Row)
+    except JsonError as error:
+        raise JsonError(f"line {number}: {error}") from error
+    path = os.fsdecode(row.name) if row.name else row.path
+    return Picture(path, row.part, Stamp(row.sha256, row.size, row.time))

@@ -26,7 +26,6 @@ import torch
 from torch import Tensor, fx, nn
 
 from frostbit.kernels.ir.exact import Exactness, analyse
-from frostbit.kernels.ir.program import AvgPool, Program
 from frostbit.pipeline.errors import UserError
 from frostbit.pipeline.lowering import settled_layers as st
 from frostbit.pipeline.lowering.fold_batchnorm import BATCH_NORMS, structure
@@ -110,8 +109,14 @@ class _Lowered:
         return self._round({n: m for n, m in self.modules.items() if m is self.head}, exponent)
 
     def _round(self, modules: dict[str, st.Rounded], exponent: int) -> Exactness:
-        for module in modules.values():
-            module.round_to(exponent)
+        for name, module in modules.items():
+            try:
+                module.round_to(exponent)
+            except st.GridError as error:
+                raise UserError(
+                    f"numerical: '{name}': {error}, which sums elsewhere need; train with larger "
+                    "BatchNorm scales (less weight decay) or fewer layers"
+                ) from error
         ops = (
             with_numbers(op, modules[op.name]) if op.name in modules else op
             for op in self.program.ops
@@ -128,23 +133,12 @@ def _round_body(lowered: _Lowered) -> tuple[int, Exactness]:
         if verdict.body_exact:
             return exponent, verdict
         exponent = min(exponent - 1, exponent + math.floor(verdict.bits_left))
-        _refuse_averages(lowered.program, verdict)
         if exponent < COARSEST:
             raise UserError(
-                f"the sums at '{verdict.tightest}' are too large for exact float32 arithmetic: "
-                "use fewer residual blocks or smaller BatchNorm scales"
+                f"numerical: the sums at '{verdict.tightest}' are too large for exact float32 "
+                "arithmetic: use fewer residual blocks, smaller BatchNorm scales or a larger eps "
+                "in BatchNorm, such as 1e-3"
             )
-
-
-def _refuse_averages(program: Program, verdict: Exactness) -> None:
-    """UserError if what rounds is an average: no grid makes a third exact."""
-    (op,) = (op for op in program.ops if op.name == verdict.rounds_at)
-    height, width = op.window.kernel if isinstance(op, AvgPool) else (1, 1)
-    if (height * width).bit_count() > 1:
-        raise UserError(
-            f"'{op.name}': an average over {height}x{width} = {height * width} values rounds in "
-            "float32 before a sign; pool over an area that is a power of two, such as 2x2 or 4x4"
-        )
 
 
 def head_of(gm: fx.GraphModule) -> st.SettledDense | None:
@@ -184,10 +178,7 @@ def settle(model: nn.Module, images: Tensor) -> Settled:
     verdict = analyse(lowered.program)
     if not verdict.has_signs:
         return Settled(gm, state_hash(gm), _report(verdict, None, None))
-    try:
-        exponent, verdict = _round_body(lowered)
-    except st.GridError as error:
-        raise UserError(f"{error}; train with larger BatchNorm scales or fewer layers") from error
+    exponent, verdict = _round_body(lowered)
     report = _report(verdict, exponent, _round_head(lowered))
     return Settled(gm, state_hash(gm), report)
 

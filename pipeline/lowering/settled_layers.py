@@ -50,8 +50,8 @@ def pad_pixels(x: Tensor, pads: tuple[int, int, int, int], value: Tensor) -> Ten
 
 
 def to_sign(x: Tensor) -> Tensor:
-    """+1 where x >= 0, else -1."""
-    return torch.where(x >= 0, 1.0, -1.0)
+    """+1 where x >= 0, else -1, in the dtype of ``x``."""
+    return torch.where(x >= 0, 1.0, -1.0).to(x.dtype)
 
 
 class SettledConv(nn.Module):
@@ -192,7 +192,7 @@ class _Binary(nn.Module):
     def epilogue(self, acc: Tensor) -> Tensor:
         shape = (1, -1, *[1] * (acc.dim() - 2))
         if self.to_bits:
-            return torch.where(acc >= self.level.view(shape), 1.0, -1.0)
+            return to_sign(acc - self.level.view(shape))
         return acc * self.mul.view(shape) + self.add.view(shape)
 
 

@@ -32,6 +32,7 @@ class Entry:
         times_faster: than the fp32 twin in ONNX Runtime; None if not measured.
         cpu: where it was benchmarked.
         front: whether no other run is at least as fast and as accurate, and better in one.
+        damaged: what is wrong with its benchmark, and the remedy; "" if nothing is.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Entry:
     times_faster: float | None
     cpu: str
     front: bool = False
+    damaged: str = ""
 
     def cells(self) -> tuple[str, ...]:
         """As under :data:`HEAD`."""
@@ -78,7 +80,12 @@ def _entry(folder: Path, name: str) -> Entry:
         raise UserError(f"'{folder}' did not end binary; leave it out")
     model = folder / "model.bnn"
     sha = program_hash(load_program(model)) if model.is_file() else ""
-    found = bench_file.of_model(folder / "bench.json", sha) or {"runtimes": [], "conditions": {}}
+    found, damaged = None, ""
+    try:
+        found = bench_file.of_model(folder / "bench.json", sha)
+    except UserError as error:
+        damaged = str(error)
+    found = found or {"runtimes": [], "conditions": {}}
     rows = {row["name"]: row for row in found["runtimes"]}
     engine = next((row for name, row in rows.items() if name.startswith("engine")), None)
     peer = rows.get("ort-fp32", {}).get("ratio")
@@ -92,6 +99,7 @@ def _entry(folder: Path, name: str) -> Entry:
         engine_ms=None if engine is None else float(engine["latency_ms"]["median"]),
         times_faster=None if peer is None else float(peer["value"]),
         cpu=str(found["conditions"].get("cpu", "")),
+        damaged=damaged,
     )
 
 

@@ -140,7 +140,11 @@ def _training(page: Page) -> None:
 def _benchmark(page: Page) -> None:
     path = page.run.folder.path / "bench.json"
     model = page.run.folder.path / "model.bnn"
-    page.bench = bench_file.of_model(path, page.program_sha256)
+    try:
+        page.bench = bench_file.of_model(path, page.program_sha256)
+    except UserError as error:
+        page.missing.append(f"latency and parity: {error}")
+        return
     if page.bench is None:
         page.missing.append(f"latency and parity: pipeline bench {model} --profile")
         return

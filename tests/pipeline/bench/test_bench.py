@@ -1,6 +1,7 @@
 """The benchmark's arithmetic and fairness, without a clock, and its command's forms."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from click.testing import CliRunner
 
 from frostbit.export.onnx.float_twin import OrtTwin
 from frostbit.export.onnx.int8_twin import OrtInt8Twin, int8_twin
+from frostbit.export.parity import Comparison, ParityReport
 from frostbit.kernels.ir.file import save_program
 from frostbit.kernels.ir.program import Program
 from frostbit.kernels.machine import cpu
@@ -59,6 +61,15 @@ def test_the_table_is_relative_to_the_engine() -> None:
     assert columns["accuracy"] == ["91.25 %", ""]
     assert "not checked" in lines[0]
     assert "| ort-fp32 | 2.5000 |" in bench_markdown(found)
+
+
+def test_a_name_cannot_act_in_the_markdown_table() -> None:
+    """Names of ops come from a stranger's model; the first that differs is named."""
+    evil = "<b>\u202e`x`"
+    each = Comparison("ort", 2, 8, 1, evil, 1, 0.0, 0.0, 0, 1.0, None)
+    report = ParityReport(2, True, True, True, (each,))
+    found = replace(benchmark(row("ort", [1.0])), models=(bench.Checked(evil, "", "", report),))
+    assert r"first at '&lt;b&gt;\\u202e\`x\`'" in bench_markdown(found)
 
 
 def test_a_noisy_machine_is_named() -> None:

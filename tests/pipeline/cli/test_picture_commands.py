@@ -104,11 +104,12 @@ def test_every_command_runs_what_was_trained(run: Path, tmp_path: Path) -> None:
 def test_one_bad_picture_stops_no_prediction(run: Path, tmp_path: Path) -> None:
     model, folder, out = run / "model.bnn", run.parent / "set" / "left", tmp_path / "out.json"
     good = sorted(folder.glob("0[0-2]*"))
-    words = ["predict", model, good[0], folder / "broken.png", tmp_path / "none.png", *good[1:]]
+    none = tmp_path / "\x1b[2J\u202enone.png"
+    words = ["predict", model, good[0], folder / "broken.png", none, *good[1:]]
     told = invoke(*words, "--json", out)
     assert told.exit_code == 1
     assert "broken.png'" in told.output
-    assert "none.png'" in told.output
+    assert "\\x1b[2J\\u202enone.png'" in told.output
     found = json.loads(out.read_text())
     assert [bool(each["error"]) for each in found] == [False, True, True, False, False]
     engine = load(model)

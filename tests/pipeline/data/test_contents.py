@@ -92,14 +92,24 @@ def test_a_list_comes_back_as_it_was_written(tmp_path: Path) -> None:
         b"{}", b"[", b"\xff", b'["train", "00", 1, 1, "a"]', b"[" * 100_000,
         b'["nowhere", "' + b"0" * 64 + b'", 1, 1, "a"]',
         b'["train", "' + b"0" * 64 + b'", 1.5, 1, "a"]',
+        b'["train", "' + b"0" * 64 + b'", -1, 1, "a"]',
+        b'["train", "' + b"0" * 64 + b'", 1, 1, "a", "YQ==", 1]',
+        b'["train", "' + b"0" * 64 + b'", 1, 1, "\x1b"]',
         b'["train", "' + b"0" * 64 + b'", ' + b"9" * 5000 + b', 1, "a"]',
     ],
 )  # fmt: skip
 def test_a_damaged_list_is_refused(line: bytes, tmp_path: Path) -> None:
     path = tmp_path / "pictures.jsonl"
-    path.write_bytes(line + b"\n")
-    with pytest.raises(UserError, match=r"cannot read the run's pictures.*pictures\.jsonl"):
+    path.write_bytes(contents.to_lines(KNOWN) + line + b"\n")
+    with pytest.raises(
+        UserError, match=rf"^cannot read .*pictures\.jsonl' \(line {len(KNOWN) + 1}: .*train again$"
+    ):
         contents.read_lines(path)
+
+
+def test_names_of_changed_pictures_are_shown_escaped() -> None:
+    now = [*KNOWN, listed("a/\x1b[2J\u202e.png", "train", 99)]
+    assert "a/\\x1b[2J\\u202e.png" in str(compared(now, KNOWN)[1])
 
 
 def test_contents_are_read_again_only_if_size_or_time_changed(tmp_path: Path) -> None:

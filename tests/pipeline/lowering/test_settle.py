@@ -214,6 +214,20 @@ def test_a_vanishing_multiplier_is_refused() -> None:
         module.round_to(10)
 
 
+def test_where_a_multiplier_vanishes_is_named() -> None:
+    model, images = made("bireal")
+    name, norm = next(
+        (name, m)
+        for name, m in reversed(list(model.named_modules()))
+        if isinstance(m, nn.BatchNorm2d)
+    )
+    with torch.no_grad():
+        norm.weight.fill_(1e-9)
+    binary = name.replace("norm", "conv")
+    with pytest.raises(UserError, match=rf"^numerical: '{binary}': a multiplier rounds to 0"):
+        settle(model, pixels(images))
+
+
 def test_on_grid_rounds_to_the_nearest_multiple() -> None:
     values = torch.tensor([0.3, -0.3, 0.5], dtype=torch.float64)
     assert on_grid(values, 2).tolist() == [0.25, -0.25, 0.5]

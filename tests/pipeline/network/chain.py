@@ -19,11 +19,11 @@ from torch import nn
 from frostbit.export.errors import ParityError
 from frostbit.export.parity import compare
 from frostbit.export.runtimes import EngineRuntime
-from frostbit.kernels.ir.exact import grids
 from frostbit.kernels.ir.verify import verify
 from frostbit.pipeline.errors import UserError
 from frostbit.pipeline.lowering.fold_batchnorm import structure
 from frostbit.pipeline.lowering.settle import reestimate_batchnorm, settle
+from frostbit.pipeline.lowering.settled_layers import SettledConv, SettledDense
 from frostbit.pipeline.lowering.settled_runtime import TorchRuntime
 from frostbit.pipeline.lowering.to_program import lower
 from frostbit.pipeline.network.binary import BinaryActivation, binarize, maskable
@@ -31,6 +31,13 @@ from tests.pipeline.network.user_nets import Drawn
 
 STD = 0.25
 IMAGES = 8
+AS_NORMALISED = 1e-6
+"""Share of the largest logit: the stem holds mean and std in float32, its user in float64 (at most
+3e-8 was seen over 1,500 networks)."""
+FOLDED = 1e-9
+"""Share of the largest logit: both compute in float64 with the same numbers, in another order (at
+most 2e-15 was seen over 1,500 networks). A value nearer to 0 than this may get either sign;
+BatchNorm makes 0 exactly of a channel that is the same everywhere."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +92,7 @@ def follow(net: Drawn, image: tuple[int, int, int], seed: int = 0) -> Chained:
     try:
         settled = settle(model, pixels)
     except UserError as error:
-        if "too large for exact" in str(error) or "rounds to 0" in str(error):
+        if str(error).startswith("numerical"):
             return Chained(str(error), folded, 0, False)
         raise
     program = lower(settled.module, image)
@@ -98,12 +105,7 @@ def follow(net: Drawn, image: tuple[int, int, int], seed: int = 0) -> Chained:
             return Chained(str(error), folded, 0, False)
         raise
     assert report.promised, report
-    assert report.passed or not settled.report["head_exact"], report.comparisons
-    # sums of the head cancel by up to this much: 4 units in the last place of their terms
-    slack = 2.0**-22 * float(grids(program)[program.ops[-1].name].bound.max())
-    for each in report.comparisons:
-        assert each.sign_bits_differing == 0, each
-        assert each.logits_max_rel_diff <= 1e-5 or each.logits_max_abs_diff <= slack, each
+    assert report.passed, report.comparisons
     signs = report.comparisons[0].sign_bits_compared
     return Chained("", folded, signs, settled.report["head_exact"])
 
@@ -119,27 +121,37 @@ def _same_before_freezing(
     user.clips = True
     normalised = (pixels.double() / 255 - torch.tensor(mean).double().view(1, -1, 1, 1)) / STD
     wanted, got = user(normalised), plain(pixels.double())
-    torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-3)
+    assert _furthest(got, wanted) < AS_NORMALISED
 
 
 def _same_when_folded(model: nn.Module, pixels: torch.Tensor) -> int:
     """Compares the images on which no value is 0 but for rounding before a sign; how many."""
-    folded = structure(model, tuple(pixels.shape[1:])).double()
+    folded = unrounded(structure(model, tuple(pixels.shape[1:])).double())
     plain = copy.deepcopy(model).double().eval()
     clear = torch.ones(len(pixels), dtype=torch.bool)
 
     def note(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        clear.logical_and_((inputs[0].abs() > 1e-4).flatten(1).all(dim=1))
+        clear.logical_and_((inputs[0].abs() > FOLDED).flatten(1).all(dim=1))
 
     for module in plain.modules():
         if isinstance(module, BinaryActivation):
             module.register_forward_hook(note)
-    torch.set_default_dtype(torch.float64)  # signs are made, not converted
-    try:
-        wanted, got = plain(pixels.double()), folded(pixels.double())
-    finally:
-        torch.set_default_dtype(torch.float32)
-    scale = wanted.abs().max().clamp_min(1e-3)
-    equal = ((got - wanted).abs() <= 3e-3 * scale).all(dim=1)
-    assert bool(equal[clear].all()), (got, wanted)
+    wanted, got = plain(pixels.double()), folded(pixels.double())
+    if bool(clear.any()):
+        assert _furthest(got[clear], wanted[clear]) < FOLDED
     return int(clear.sum())
+
+
+def unrounded(folded: nn.Module) -> nn.Module:
+    """``folded`` with its numbers in float64, which it holds rounded to float32."""
+    for module in folded.modules():
+        if isinstance(module, (SettledConv, SettledDense)):
+            module.weight, module.add = module.raw
+        elif hasattr(module, "mul"):
+            module.mul, module.add = module.raw
+    return folded
+
+
+def _furthest(got: torch.Tensor, wanted: torch.Tensor) -> float:
+    """Largest difference, relative to the largest logit."""
+    return float((got - wanted).abs().max() / wanted.abs().max().clamp_min(1e-3))

@@ -111,8 +111,13 @@ def test_without_a_benchmark_the_page_says_how_to_get_one(run: Path, tmp_path: P
     whole = json.loads((run / "bench.json").read_text())
     for row in ({}, {**whole["runtimes"][0], "latency_ms": {"median": "0"}}):
         (copy / "bench.json").write_text(json.dumps({**whole, "runtimes": [row]}))
-        assert invoke("report", copy).exit_code == 0
-        assert invoke("compare", copy).exit_code == 0
+        for command in ("report", "compare"):
+            done = invoke(command, copy)
+            assert done.exit_code == 0, done.output
+            said = " ".join(done.output.split())
+            assert f"'{copy}/bench.json' is damaged" in said
+            assert "measure it again: pipeline bench" in said
+    assert "is damaged" not in invoke("compare", run).output
 
 
 def test_names_from_files_are_escaped(run: Path, browser: Browser, tmp_path: Path) -> None:
