@@ -1,15 +1,14 @@
 """Parity: the same images through every runtime, every sign bit compared with the reference.
 
 Bits must be equal. Logits must be equal where :mod:`frostbit.kernels.ir.exact` proves the head
-exact, else within ``LOGITS_TOLERANCE`` of the largest logit of their image; a binary-weight network
-has no sign bits and real sums all the way, its tolerance is ``REAL_TOLERANCE``. So is that of a
-network that is not exact (an imported one), and there :mod:`frostbit.export.rounding` tells bits
-that rounding explains from others. A check on constant outputs proves nothing, so it fails.
+exact, else within what :func:`allowed` says: a share of the largest logit of their image. In a
+network that is not exact (an imported one) :mod:`frostbit.export.rounding` tells bits that rounding
+explains from others. A check on constant outputs proves nothing, so it fails.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,13 +18,24 @@ from numpy.typing import NDArray
 from frostbit.export.errors import ParityError
 from frostbit.export.rounding import THRESHOLD_TOLERANCE, Led, lead, logit_scale, scales
 from frostbit.export.runtimes import Images, Logits, Runtime
+from frostbit.export.terms import magnitudes
 from frostbit.kernels.ir import bits, reference
 from frostbit.kernels.ir.exact import analyse
 from frostbit.kernels.ir.program import Program
 from frostbit.kernels.ir.verify import infer_types
 
 LOGITS_TOLERANCE = 1e-5
+"""Share of an image's largest logit: float32 sums in any order. Over 1,200 random networks of
+``tests/pipeline/network`` the engine and PyTorch came to 1.4e-6 of it, over the trained networks of
+``pipeline/records`` every runtime to 3.6e-7."""
+TERMS_TOLERANCE = 2.0**-20
+"""Share of the magnitudes of all terms of a logit, for heads whose terms cancel: 16 units in the
+last place of float32. Over the same networks 5.6 units were seen; a head whose features hardly vary
+came to 3e-5 of its logits, which is less than one unit."""
 REAL_TOLERANCE = 1e-4
+"""As ``LOGITS_TOLERANCE``, for a network that is real all the way: each layer multiplies the
+rounding of those before it. Over 700 random networks 2.6e-5 was seen, and 3.6e-4 in one whose terms
+cancel, which is refused as numerical."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,7 @@ class Comparison:
         images_flipped: images with at least one differing bit.
         logits_max_abs_diff, logits_max_rel_diff: largest difference; relative to the largest
             absolute logit of the same image (of probabilities: half of that, at least 1).
+        images_beyond: images with a logit further off than :func:`allowed` says.
         top1_agreement: share of images with the same class, 0..1.
         correct: images classified as their label; None without labels.
     """
@@ -55,6 +66,7 @@ class Comparison:
     images_flipped: int
     logits_max_abs_diff: float
     logits_max_rel_diff: float
+    images_beyond: int
     top1_agreement: float
     correct: int | None
 
@@ -96,14 +108,9 @@ class ParityReport:
 
     def keeps(self, each: Comparison) -> bool:
         """Whether one runtime's bits are equal, or explained, and its logits close enough."""
-        tolerance = LOGITS_TOLERANCE if self.has_signs and self.promised else REAL_TOLERANCE
-        close = (
-            each.logits_max_abs_diff == 0.0
-            if self.head_exact
-            else each.logits_max_rel_diff <= tolerance
-        )
         compared = each.sign_bits_compared > 0 or not self.has_signs
-        return each.sign_bits_differing == each.sign_bits_rounded and compared and close
+        explained = each.sign_bits_differing == each.sign_bits_rounded
+        return explained and compared and each.images_beyond == 0
 
     @property
     def total(self) -> dict[str, float | int]:
@@ -127,12 +134,14 @@ class _Expected:
         signs: packed words of every ``bits`` value by op name.
         logits: float32 ``[N, classes]``.
         scale: what a difference of logits is relative to, ``[N]``.
+        allowance: as from :func:`allowed`, ``[N]``.
         largest: as from :func:`frostbit.export.rounding.scales`.
     """
 
     signs: dict[str, bits.Words]
     logits: Logits
     scale: NDArray[np.float64]
+    allowance: NDArray[np.float64]
     largest: dict[str, float]
 
 
@@ -147,6 +156,7 @@ class _Tally:
     flipped: int = 0
     max_abs: float = 0.0
     max_rel: float = 0.0
+    beyond: int = 0
     agree: int = 0
     correct: int = 0
 
@@ -182,6 +192,7 @@ class _Tally:
         difference = np.abs(got.astype(np.float64) - wanted.astype(np.float64)).max(axis=1)
         self.max_abs = max(self.max_abs, float(difference.max()))
         self.max_rel = max(self.max_rel, float((difference / expected.scale).max()))
+        self.beyond += int((difference > expected.allowance).sum())
         winners = got.argmax(axis=1)
         self.agree += int((winners == wanted.argmax(axis=1)).sum())
         if labels is not None:
@@ -198,6 +209,7 @@ class _Tally:
             images_flipped=self.flipped,
             logits_max_abs_diff=self.max_abs,
             logits_max_rel_diff=self.max_rel,
+            images_beyond=self.beyond,
             top1_agreement=self.agree / images,
             correct=self.correct if labelled else None,
         )
@@ -223,6 +235,28 @@ class _Variety:
             )
 
 
+def allowed(program: Program, values: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
+    """By how much the logits of each image may differ from the reference's, ``[N]``.
+
+    Args:
+        program: a verified Program.
+        values: the reference's, from :func:`frostbit.kernels.ir.reference.trace`.
+
+    Returns:
+        0 where the head is exact. Else ``LOGITS_TOLERANCE`` of the image's largest logit or, if
+        that is more, ``TERMS_TOLERANCE`` of the magnitudes of the terms that make it up. For a
+        network without signs, or not exact, ``REAL_TOLERANCE`` of the largest logit.
+    """
+    verdict, largest = analyse(program), logit_scale(program, values)
+    if verdict.head_exact:
+        return np.zeros_like(largest)
+    if not (verdict.has_signs and verdict.body_exact):
+        return REAL_TOLERANCE * largest
+    summed = magnitudes(program, values).get(program.ops[-1].name, np.zeros((1, 1, 1, 1)))
+    terms = TERMS_TOLERANCE * summed.max(axis=(1, 2, 3))
+    return np.asarray(np.maximum(LOGITS_TOLERANCE * largest, terms))
+
+
 def expected_values(program: Program, images: Images) -> tuple[dict[str, bits.Words], Logits]:
     """The reference's sign tensors (packed words by op name) and logits for ``images``."""
     expected = _expected(program, reference.trace(program, images))
@@ -239,6 +273,7 @@ def _expected(program: Program, values: dict[str, NDArray[Any]]) -> _Expected:
         },
         values[program.ops[-1].name][:, 0, 0],
         logit_scale(program, values),
+        allowed(program, values),
         scales(program, values),
     )
 
@@ -259,7 +294,9 @@ def _compare_chunk(
     after = _expected(program, led.values)
     logits, scale = expected.logits.copy(), expected.scale.copy()
     logits[flipped], scale[flipped] = after.logits, after.scale
-    return replace(expected, logits=logits, scale=scale)
+    allowance = expected.allowance.copy()
+    allowance[flipped] = after.allowance
+    return replace(expected, logits=logits, scale=scale, allowance=allowance)
 
 
 def compare(

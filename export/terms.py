@@ -9,6 +9,7 @@ large terms cancel. So an allowance relative to the logit alone would refuse a r
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -16,10 +17,25 @@ from numpy.typing import NDArray
 
 from frostbit.kernels.ir import bits, reference
 from frostbit.kernels.ir.exact import grids
-from frostbit.kernels.ir.program import Affine, BinaryConv, Clip, Conv, Dense, Op, Program
+from frostbit.kernels.ir.program import (
+    Affine,
+    BinaryConv,
+    Clip,
+    Conv,
+    Dense,
+    Op,
+    PRelu,
+    Program,
+    Quantize,
+    Scale,
+    Sigmoid,
+    Softmax,
+)
 from frostbit.kernels.ir.verify import infer_types
 
-Values = dict[str, NDArray[np.floating]]
+Values = Mapping[str, NDArray[np.floating]]
+CURVED = (PRelu, Quantize, Sigmoid, Softmax)
+"""Ops that do more than add what they read, each value times a number."""
 
 
 def terms(op: Op, *sources: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -43,12 +59,14 @@ def magnitudes(program: Program, values: Values) -> Values:
         values: every value by name, from :func:`frostbit.kernels.ir.reference.trace`.
 
     Returns:
-        Arrays in the shapes of ``values``, by the names of the values that are not exact.
+        Arrays in the shapes of ``values``, by the names of the values that are not exact; without
+        those of :data:`CURVED` ops, whose own magnitude counts behind them.
     """
     proofs, types = grids(program), infer_types(program)
-    found: Values = {}
+    found: dict[str, NDArray[np.floating]] = {}
     for op in program.ops:
-        if not proofs[op.name].exact and types[op.name].kind != "bits":
+        known = proofs[op.name].exact or types[op.name].kind == "bits"
+        if not known and not isinstance(op, CURVED):
             found[op.name] = terms(op, *(found.get(name, values[name]) for name in op.inputs))
     return found
 
@@ -58,6 +76,8 @@ def _absolute(op: Op) -> Op:
     match op:
         case Conv() | Dense():
             return replace(op, weights=np.abs(op.weights), add=np.abs(op.add))
+        case Scale():
+            return replace(op, mul=np.abs(op.mul), add=np.abs(op.add))
         case BinaryConv(epilogue=Affine(mul, add)):
             ones = np.ones((op.channels_out, *op.window.kernel, op.channels_in), np.int8)
             epilogue = Affine(np.abs(mul), np.abs(add))
@@ -72,7 +92,7 @@ def cancels_most(program: Program, values: Values) -> str:
         op.name: _largest(terms(op, *(values[name] for name in op.inputs)))
         / max(_largest(values[op.name]), 1e-30)
         for op in program.ops
-        if types[op.name].kind != "bits"
+        if types[op.name].kind != "bits" and not isinstance(op, CURVED)
     }
     return max(lost, key=lost.__getitem__)
 

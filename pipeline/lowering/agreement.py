@@ -8,8 +8,8 @@ import torch
 from torch import fx
 
 from frostbit.export.parity import Comparison, ParityReport, compare
-from frostbit.export.terms import cancels_most
 from frostbit.export.runtimes import Images
+from frostbit.export.terms import cancels_most
 from frostbit.kernels.ir import reference
 from frostbit.kernels.ir.program import Program
 from frostbit.pipeline.console import Progress

@@ -9,8 +9,8 @@ from torch import nn
 
 from frostbit.export import parity
 from frostbit.export.parity import LOGITS_TOLERANCE, TERMS_TOLERANCE, compare
-from frostbit.export.terms import magnitudes
 from frostbit.export.runtimes import EngineRuntime, Images, Logits, ReferenceRuntime
+from frostbit.export.terms import magnitudes
 from frostbit.kernels.ir import reference
 from frostbit.kernels.ir.program import Dense, Program
 from frostbit.pipeline.errors import UserError
