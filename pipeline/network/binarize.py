@@ -217,6 +217,19 @@ def _with_weights(made: nn.Module, source: nn.Module) -> nn.Module:
     return made
 
 
+def _drop_moved(gm: fx.GraphModule) -> None:
+    """Remove parameters that the graph read by itself; the modules that do so now have them.
+
+    Under two names a parameter would be saved, and counted, twice.
+    """
+    called = {str(node.target) for node in gm.graph.nodes if node.op == "call_module"}
+    for name, _ in [*gm.named_parameters(remove_duplicate=False), *gm.named_buffers()]:
+        owner, _, attribute = name.rpartition(".")
+        parts = owner.split(".")
+        if not any(".".join(parts[:end]) in called for end in range(1, len(parts) + 1)):
+            delattr(gm.get_submodule(owner), attribute)
+
+
 def _check_pixels(
     example: Tensor, mean: Sequence[float], std: Sequence[float], pad_value: int
 ) -> None:
@@ -268,6 +281,7 @@ def binarize(
     conversion.check_result()
     gm = conversion.gm
     gm.delete_all_unused_submodules()
+    _drop_moved(gm)
     gm.recompile()
     number_layers(gm, example)
     return gm

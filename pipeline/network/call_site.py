@@ -277,7 +277,19 @@ class Site:
             )
         for tensor in (mul, add):
             self._check_channels(value, tensor)
+            self._check_own(tensor)
         return self.put(ChannelAffine(mul, times, add, plus), source, value)
+
+    def _check_own(self, tensor: Tensor | None) -> None:
+        """Refuse a learnt parameter that another place learns too: files keep each weight once."""
+        if not isinstance(tensor, nn.Parameter):
+            return
+        for module in self.traced.gm.modules():
+            if isinstance(module, ChannelAffine) and (tensor is module.mul or tensor is module.add):
+                raise self.refuse(
+                    f"{self.called} with a parameter that is used twice",
+                    "give each place its own parameter",
+                )
 
     def _check_channels(self, value: Value, tensor: Tensor | None) -> None:
         if tensor is None or tensor.numel() == 1:

@@ -22,7 +22,7 @@ from torch import Tensor
 from frostbit.pipeline import json_file
 from frostbit.pipeline.errors import UserError
 from frostbit.pipeline.json_file import Count
-from frostbit.pipeline.run.folder import write_bytes, writing
+from frostbit.pipeline.run.folder import to_bytes, write_bytes, writing
 from frostbit.pipeline.run.metrics import Metrics
 
 VERSION = 1
@@ -65,11 +65,8 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
     Raises:
         UserError: full disk and the like; older checkpoints are then untouched.
     """
-    from safetensors.torch import save as to_bytes
-
-    plain = {name: t.detach().cpu().contiguous() for name, t in checkpoint.tensors.items()}
     facts = {"version": VERSION, "step": checkpoint.step, **checkpoint.facts}
-    data = to_bytes(plain, metadata={"frostbit": json.dumps(facts)})
+    data = to_bytes(checkpoint.tensors, {"frostbit": json.dumps(facts)})
     digest = hashlib.sha256(data).hexdigest()
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)

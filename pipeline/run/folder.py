@@ -120,12 +120,26 @@ def require_writable(path: Path) -> None:
         check_writable(path)
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write a state dict as safetensors (any device, any layout)."""
+def to_bytes(tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:
+    """A state dict as safetensors (any device, any layout).
+
+    Raises:
+        UserError: two names share one tensor, which would be two when read.
+    """
     from safetensors.torch import save
 
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    write_bytes(path, save(plain))
+    owners: dict[int, str] = {}
+    for name, value in plain.items():
+        other = owners.setdefault(value.data_ptr(), name) if value.numel() else name
+        if other != name:
+            raise UserError(f"'{other}' and '{name}' are one tensor; give each its own")
+    return save(plain, metadata)
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write :func:`to_bytes` of a state dict."""
+    write_bytes(path, to_bytes(tensors))
 
 
 def require_free(out: Path, used: bool = False) -> None:

@@ -28,6 +28,7 @@ from frostbit.pipeline.method.stompp import METHODS
 from frostbit.pipeline.network.binary import BinaryActivation, maskable
 from frostbit.pipeline.network.models import build_from
 from frostbit.pipeline.parity.export import DEFAULT, FORMATS, Choices, run_in_runtime
+from frostbit.pipeline.run.folder import to_bytes
 from frostbit.pipeline.run.recipe import Recipe
 from frostbit.pipeline.training.loop import as_pixels
 from frostbit.pipeline.training.reproducibility import reproducible
@@ -64,6 +65,8 @@ def require_packable(recipe: Recipe, dataset: Dataset, processes: int = 1) -> tu
         share = min(recipe.batch, recipe.train_images or len(dataset.train)) // processes
         smallest = torch.arange(max(share, 1)).chunk(recipe.accumulate)[-1]
         _one_step(model, pixels[: min(len(smallest), 2)], len(dataset.classes))
+    with _refused("saving its weights"):
+        to_bytes(model.state_dict())
     if METHODS[recipe.method].order == "never":
         return ()
     with _refused("packing it"):

@@ -27,6 +27,7 @@ from frostbit.pipeline.lowering.settled_layers import SettledConv, SettledDense
 from frostbit.pipeline.lowering.settled_runtime import TorchRuntime
 from frostbit.pipeline.lowering.to_program import lower
 from frostbit.pipeline.network.binary import BinaryActivation, binarize, maskable
+from frostbit.pipeline.run.folder import to_bytes
 from tests.pipeline.network.user_nets import Drawn
 
 STD = 0.25
@@ -84,6 +85,7 @@ def follow(net: Drawn, image: tuple[int, int, int], seed: int = 0) -> Chained:
     pixels = torch.from_numpy(images).float()
     mean, std = mean_of(image[0]), (STD,) * image[0]
     model = binarize(net, pixels[:1], mean=mean, std=std)
+    to_bytes(model.state_dict())  # as a checkpoint: every tensor once
     _same_before_freezing(net, model, pixels, mean)
     for _, module in maskable(model):
         module.freeze(1.0)

@@ -106,6 +106,7 @@ TAILS: dict[str, tuple[Callable[[Net, Tensor, Tensor], Tensor], str]] = {
     "floored": (lambda s, x, y: s.end(torch.div(y, 2, rounding_mode="floor")), "rounding_mode"),
     "by a map": (lambda s, x, y: s.end(1 / (y + 5)), "division by a map"),
     "computed": (lambda s, x, y: s.end(y + s.shift * 2), "computes with a parameter"),
+    "learnt twice": (lambda s, x, y: s.end(y * s.shift + s.shift), "parameter that is used twice"),
     "random": (lambda s, x, y: s.end(y + torch.rand(1)), "random"),
     "noise": (lambda s, x, y: s.end(y + torch.rand_like(y)), "rand_like"),
     "always dropped": (lambda s, x, y: s.end(F.dropout(y, 0.5)), "training=True"),
