@@ -25,6 +25,16 @@ from torch.fx.passes.shape_prop import ShapeProp
 from frostbit.kernels.ir.exact import grids
 from frostbit.pipeline.errors import UserError
 from frostbit.pipeline.lowering import settled_layers as st
+from frostbit.pipeline.lowering.folded_layers import (
+    BATCH_NORMS,
+    fold_batchnorm,
+    folded_binary,
+    folded_conv,
+    folded_dense,
+    folded_stem,
+    pair,
+    windowed_sum,
+)
 from frostbit.pipeline.lowering.to_program import lower
 from frostbit.pipeline.network.binary import (
     BinaryActivation,
@@ -32,7 +42,6 @@ from frostbit.pipeline.network.binary import (
     BinaryLinear,
     StemConv2d,
     StemLinear,
-    sign,
 )
 from frostbit.pipeline.network.channels import ChannelAffine, ChannelRepeat
 
@@ -40,7 +49,6 @@ _OURS = (
     BinaryActivation, BinaryConv2d, BinaryLinear, StemConv2d, StemLinear, ChannelRepeat,
     ChannelAffine,
 )  # fmt: skip
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 _NOTHING = (nn.Identity, nn.Dropout, nn.Dropout2d)
 _AS_THEY_ARE = (nn.Flatten, nn.AvgPool2d, nn.MaxPool2d, nn.AdaptiveAvgPool2d, ChannelRepeat)
 _KEEPS_SIGNS = (nn.Flatten, nn.MaxPool2d, ChannelRepeat)
@@ -52,100 +60,6 @@ class _Tracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, _OURS) or super().is_leaf_module(m, module_qualified_name)
-
-
-def fold_batchnorm(norm: nn.Module, channels: int) -> st.Folded:
-    """BatchNorm in evaluation mode, or a :class:`ChannelAffine`, as ``mul * x + add``, float64."""
-    if isinstance(norm, ChannelAffine):
-        return st.Folded(*norm.folded(channels))
-    if not isinstance(norm, BATCH_NORMS) or norm.running_mean is None or norm.running_var is None:
-        raise UserError(f"a {type(norm).__name__} without running statistics cannot be packed")
-    gamma = torch.ones(channels) if norm.weight is None else norm.weight.detach()
-    beta = torch.zeros(channels) if norm.bias is None else norm.bias.detach()
-    mul = gamma.double() / torch.sqrt(norm.running_var.double() + norm.eps)
-    return st.Folded(mul, beta.double() - norm.running_mean.double() * mul)
-
-
-def _pair(value: object) -> tuple[int, int]:
-    if isinstance(value, int):
-        return value, value
-    if isinstance(value, tuple) and len(value) == 2:
-        return int(value[0]), int(value[1])
-    raise UserError(f"{value} is no pair of whole numbers")
-
-
-def _symmetric(padding: object) -> tuple[int, int, int, int]:
-    return (*_pair(padding), *_pair(padding))
-
-
-def _rows(values: Tensor, like: Tensor) -> Tensor:
-    """``values`` ``[O]``, shaped to scale the rows of ``like`` ``[O, ...]``."""
-    return values.view(-1, *[1] * (like.dim() - 1))
-
-
-def _stem(module: StemConv2d | StemLinear, fold: st.Folded) -> nn.Module:
-    """Fold ``(x / 255 - mean) / std``, the convolution and BatchNorm into pixel-space weights."""
-    weight = module.weight.detach().double()
-    mean, std = module.mean.double(), module.std.double()
-    scaled = weight * _rows(fold.mul, weight)
-    if isinstance(module, StemLinear):
-        per_input = weight.shape[1] // len(mean)
-        mean, std = mean.repeat_interleave(per_input), std.repeat_interleave(per_input)
-        return st.SettledDense(scaled / (255 * std), fold.add - (scaled * (mean / std)).sum(1))
-    shape = (1, -1, 1, 1)
-    offset = (scaled * (mean / std).view(shape)).sum(dim=(1, 2, 3))
-    return st.SettledConv(
-        scaled / (255 * std).view(shape),
-        fold.add - offset,
-        module.zero_point.detach(),
-        _pair(module.stride),
-        _symmetric(module.padding),
-        (1, 1),
-    )
-
-
-def _binary(module: BinaryConv2d | BinaryLinear, fold: st.Folded, to_bits: bool) -> nn.Module:
-    weight = sign(module.weight.detach())
-    if isinstance(module, BinaryLinear):
-        return st.SettledBinaryLinear(weight, fold, to_bits)
-    return st.SettledBinaryConv(
-        weight,
-        fold,
-        to_bits,
-        _pair(module.stride),
-        _symmetric(module.padding),
-        _pair(module.dilation),
-        module.groups,
-        int(module.pad_value),
-    )
-
-
-def _kept_conv(conv: nn.Conv2d, fold: st.Folded) -> st.SettledConv:
-    """A convolution that stayed full precision (downsample, head), on +-1 or real maps."""
-    weight = conv.weight.detach().double() * _rows(fold.mul, conv.weight)
-    return st.SettledConv(
-        weight,
-        fold.add,
-        torch.zeros(conv.in_channels),
-        _pair(conv.stride),
-        _symmetric(conv.padding),
-        _pair(conv.dilation),
-        conv.groups,
-    )
-
-
-def _windowed_sum(pool: nn.AvgPool2d, channels: int) -> st.SettledConv:
-    """The sums of an average pool, as a convolution of every channel with ones."""
-    kernel = _pair(pool.kernel_size)
-    return st.SettledConv(
-        torch.ones(channels, 1, *kernel),
-        torch.zeros(channels),
-        torch.zeros(channels),
-        _pair(pool.stride),
-        _symmetric(pool.padding),
-        (1, 1),
-        channels,
-    )
 
 
 class _Folder:
@@ -245,7 +159,7 @@ class _Folder:
         module = self.module(node)
         if isinstance(module, (StemConv2d, StemLinear)):
             self.replace(
-                node, _stem(module, self.scales_behind(node, module.bias, len(module.weight)))
+                node, folded_stem(module, self.scales_behind(node, module.bias, len(module.weight)))
             )
         elif isinstance(module, (BinaryConv2d, BinaryLinear)):
             fold = self.scales_behind(node, module.bias, len(module.weight))
@@ -253,21 +167,20 @@ class _Folder:
             to_bits = activation is not None and self.is_sign(activation)
             if activation is not None and to_bits:
                 self.remove(activation)
-            self.replace(node, _binary(module, fold, to_bits))
+            self.replace(node, folded_binary(module, fold, to_bits))
         elif isinstance(module, nn.Conv2d):
             fold = self.scales_behind(node, module.bias, module.out_channels)
             self.kept_conv(node, module, fold)
         elif isinstance(module, nn.Linear):
             fold = self.scales_behind(node, module.bias, module.out_features)
-            weight = module.weight.detach().double() * _rows(fold.mul, module.weight)
-            self.replace(node, st.SettledDense(weight, fold.add))
+            self.replace(node, folded_dense(module, fold))
 
     def kept_conv(self, node: fx.Node, module: nn.Conv2d, fold: st.Folded) -> None:
         """A full-precision convolution; a 1x1 one that gives the logits becomes a dense layer.
 
         One whose map is averaged averages first: the same sums, and fewer of them.
         """
-        made = _kept_conv(module, fold)
+        made = folded_conv(module, fold)
         if module.kernel_size == (1, 1) and module.groups == 1 and not any(made.pads):
             pool = self.only_user(node)
             averaged = isinstance(self.module(pool), nn.AdaptiveAvgPool2d) if pool else False
@@ -302,12 +215,12 @@ class _Folder:
         self.scales_after(node)
         _, channels, height, width = self.shape(node.all_input_nodes[0])
         if isinstance(module, nn.AvgPool2d):
-            rows, columns = _pair(module.kernel_size)
+            rows, columns = pair(module.kernel_size)
             area = rows * columns
             divisor = module.divisor_override or area
             if divisor == area and area & (area - 1) == 0:
                 return
-            self.replace(node, _windowed_sum(module, channels))
+            self.replace(node, windowed_sum(module, channels))
         else:
             divisor = height * width
             self.replace(node, st.GlobalSum())
@@ -319,7 +232,7 @@ class _Folder:
         """Move the scales before an average behind it: the average of scaled values, scaled."""
         module = self.module(pool)
         if isinstance(module, nn.AvgPool2d) and (
-            any(_pair(module.padding)) or module.divisor_override
+            any(pair(module.padding)) or module.divisor_override
         ):
             return
         source = pool.all_input_nodes[0]

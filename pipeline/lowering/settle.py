@@ -28,7 +28,8 @@ from torch import Tensor, fx, nn
 from frostbit.kernels.ir.exact import Exactness, analyse
 from frostbit.pipeline.errors import UserError
 from frostbit.pipeline.lowering import settled_layers as st
-from frostbit.pipeline.lowering.fold_batchnorm import BATCH_NORMS, structure
+from frostbit.pipeline.lowering.fold_batchnorm import structure
+from frostbit.pipeline.lowering.folded_layers import BATCH_NORMS
 from frostbit.pipeline.lowering.to_program import lower_with_targets, with_numbers
 
 SETTLE_IMAGES = 5000

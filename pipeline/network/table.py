@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from frostbit.pipeline.network import rules
+from frostbit.pipeline.network import pooling, rules
 from frostbit.pipeline.network.call_site import Rule, Site, Value, is_size
 from frostbit.pipeline.network.trace import Traced, known_kind
 
@@ -84,14 +84,14 @@ TABLE = (
     ),
     Entry(
         "Pooling",
-        rules.max_pool,
+        pooling.max_pool,
         "maximum over a window",
         (nn.MaxPool2d,),
         (F.max_pool2d, torch.max_pool2d),
     ),
     Entry(
         "Pooling",
-        rules.avg_pool,
+        pooling.avg_pool,
         "average over a window; padded values count as 0. An area that is no power of two is "
         "summed, and its division goes into what follows (exactly before a BatchNorm and sign, or "
         "a sign alone; else the factor is rounded to the grid); ceil_mode only where it cuts no "
@@ -101,21 +101,21 @@ TABLE = (
     ),
     Entry(
         "Pooling",
-        rules.adaptive_avg_pool,
+        pooling.adaptive_avg_pool,
         "the average over the whole map, or over windows where the size divides the map's",
         (nn.AdaptiveAvgPool2d,),
         (F.adaptive_avg_pool2d,),
     ),
     Entry(
         "Pooling",
-        rules.adaptive_max_pool,
+        pooling.adaptive_max_pool,
         "maximum over the whole map, or over windows where the size divides the map's",
         (nn.AdaptiveMaxPool2d,),
         (F.adaptive_max_pool2d,),
     ),
-    Entry("Pooling", rules.mean, "the average over height and width", (), (torch.mean, "mean")),
-    Entry("Pooling", rules.total, "the sum over height and width", (), (torch.sum, "sum")),
-    Entry("Pooling", rules.amax, "the maximum over height and width", (), (torch.amax, "amax")),
+    Entry("Pooling", pooling.mean, "the average over height and width", (), (torch.mean, "mean")),
+    Entry("Pooling", pooling.total, "the sum over height and width", (), (torch.sum, "sum")),
+    Entry("Pooling", pooling.amax, "the maximum over height and width", (), (torch.amax, "amax")),
     Entry("Shapes", rules.flatten_module, "flattening to [N, features]", (nn.Flatten,)),
     Entry(
         "Shapes",

@@ -15,7 +15,8 @@ from frostbit.kernels.ir.exact import analyse
 from frostbit.kernels.ir.file import program_hash
 from frostbit.kernels.ir.program import Dense, Program
 from frostbit.pipeline.errors import UserError
-from frostbit.pipeline.lowering.fold_batchnorm import fold_batchnorm, structure
+from frostbit.pipeline.lowering.fold_batchnorm import structure
+from frostbit.pipeline.lowering.folded_layers import fold_batchnorm
 from frostbit.pipeline.lowering.settle import Settled, reestimate_batchnorm, settle, state_hash
 from frostbit.pipeline.lowering.settled_layers import (
     ROUNDED,
