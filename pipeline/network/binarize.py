@@ -156,7 +156,7 @@ class _Conversion:
             seen = (
                 f"[N, {', '.join(map(str, value.shape))}]"
                 if value
-                else f"a {type(result).__name__}"
+                else f"a {type(result).__name__.removeprefix('immutable_')}"
             )
             raise UserError(
                 f"the network must return one tensor [N, classes], not {seen}; return the logits"

@@ -110,6 +110,10 @@ class Site:
 
     def _of_module(self, signature: inspect.Signature) -> dict[str, object]:
         kind = known_kind(self.module) if self.module is not None else None
+        if set(self.node.kwargs) == {"input"} and not self.node.args:
+            self.node.args, self.node.kwargs = (self.node.kwargs["input"],), {}
+        if len(self.node.args) != 1 or self.node.kwargs:
+            raise self.refuse(f"{self.called} called with more than one map", "give it one")
         found: dict[str, object] = {"input": self.node.args[0]}
         for name, parameter in inspect.signature(kind).parameters.items():  # type: ignore[arg-type]
             value = getattr(self.module, name, parameter.default)

@@ -157,6 +157,13 @@ def same(site: Site, input: fx.Node, **more: object) -> fx.Node:
     return input
 
 
+def expand_as(site: Site, input: fx.Node, other: fx.Node) -> fx.Node:
+    """A parameter in the shape of a map: sums and products broadcast by themselves."""
+    if site.tensor(input) is None or site.shape != site.values[other].shape:
+        raise site.refuse("expand_as of a map", "expand parameters only, to a map or vector")
+    return input
+
+
 def dropout(
     site: Site, input: fx.Node, p: float = 0.5, training: bool = True, inplace: bool = False
 ) -> fx.Node:

@@ -135,6 +135,7 @@ TABLE = (
         (),
         (torch.cat, torch.concat, torch.concatenate),
     ),
+    Entry("Shapes", rules.expand_as, "nothing, for a parameter or a buffer", (), ("expand_as",)),
     Entry("Dropout", rules.dropout, "itself while training", (nn.Dropout,), (F.dropout,)),
     Entry("Dropout", rules.dropout2d, "itself while training", (nn.Dropout2d,), (F.dropout2d,)),
     Entry(

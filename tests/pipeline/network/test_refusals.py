@@ -102,6 +102,8 @@ TAILS: dict[str, tuple[Callable[[Net, Tensor, Tensor], Tensor], str]] = {
     "square": (lambda s, x, y: s.end(y * y), "product of two maps"),
     "power": (lambda s, x, y: s.end(y**2), "a call of pow"),
     "places": (lambda s, x, y: s.end(y + s.places), "one for each channel"),
+    "expanded map": (lambda s, x, y: s.end(s.pool(y).expand_as(x) + x), "expand_as of a map"),
+    "a dictionary": (lambda s, x, y: {"out": s.end(y)}, "not a dict"),
     "divided": (lambda s, x, y: s.end(y / s.shift), "multiply by a parameter"),
     "floored": (lambda s, x, y: s.end(torch.div(y, 2, rounding_mode="floor")), "rounding_mode"),
     "by a map": (lambda s, x, y: s.end(1 / (y + 5)), "division by a map"),

@@ -28,7 +28,9 @@ class Shifted(nn.Module):
         self.register_buffer("fixed", torch.ones(4, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(torch.relu(x + self.shift)) * self.fixed
+        x = torch.relu(input=x + self.shift.expand_as(x))
+        x = self.conv(input=x)
+        return x * self.fixed.expand_as(x)
 
 
 def test_a_learnt_shift_is_saved_once() -> None:

@@ -208,6 +208,7 @@ class Writer:
             "x - p": lambda net, x: x - getattr(net, name),
             "p - x": lambda net, x: getattr(net, name) - x,
             "x * p": lambda net, x: x * getattr(net, name),
+            "expanded": lambda net, x: x + getattr(net, name).expand_as(x),
             "add(alpha)": lambda net, x: torch.add(x, getattr(net, name), alpha=number),
             "x + n": lambda net, x: x + number,
             "n - x": lambda net, x: number - x,
