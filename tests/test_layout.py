@@ -49,11 +49,13 @@ ALLOWED = {
     ),
     "pipeline.lowering": (
         "pipeline.network pipeline.data pipeline.run pipeline.console pipeline.errors "
-        "export.parity export.runtimes kernels.ir"
+        "export.parity export.runtimes export.terms kernels.ir"
     ),
     "pipeline.method": "pipeline.network pipeline.errors",
     "pipeline.network": "pipeline.run pipeline.errors kernels.ir",
-    "pipeline.data": "pipeline.run pipeline.console pipeline.errors kernels.ir",
+    "pipeline.data": (
+        "pipeline.run pipeline.json_file pipeline.console pipeline.errors kernels.ir"
+    ),
     "pipeline.run": "pipeline.json_file pipeline.errors kernels.ir",
     "pipeline.json_file": "pipeline.console",
     "pipeline.console": "",
@@ -66,7 +68,7 @@ ALLOWED = {
     "export.reading.tflite": "export.reading export.lce export.summary export.errors kernels.ir",
     "export.reading": "export.errors kernels.ir",
     "export.sizes": "export.lce export.onnx export.errors kernels.ir",
-    "export.parity": "export.runtimes export.errors export.rounding kernels.ir",
+    "export.parity": "export.runtimes export.errors export.rounding export.terms kernels.ir",
     "export.c": "export.runtimes export.errors kernels.plan kernels.ir",
     "export.bounded": "export.lce export.onnx export.summary export.errors",
     "export.lce": "export.summary export.version export.errors kernels.ir",
@@ -86,6 +88,7 @@ ALLOWED = {
     "kernels.machine": "",
     "kernels.op_table": "",
     "export.rounding": "kernels.ir",
+    "export.terms": "kernels.ir",
     "kernels.ir": "",
 }
 """Each room, topmost first, and the rooms below it from which it may import."""
