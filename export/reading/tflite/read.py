@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from frostbit.export.errors import ExportError
 from frostbit.export.lce.tflite_reader import FLOAT32, Model, read
-from frostbit.export.reading.graph import Builder, Graph
+from frostbit.export.reading.graph import Builder, Graph, refused
 from frostbit.export.reading.tflite.call import Call
 from frostbit.export.reading.tflite.constants import FOLDS
 from frostbit.export.reading.tflite.options import is_known
 from frostbit.export.reading.tflite.rules import RULES
-from frostbit.export.reading.tflite.source import Source
+from frostbit.export.reading.tflite.source import QUANTIZED, Source
 from frostbit.kernels.ir.program import MAX_OPS, FormatError
 
 KIND = "TensorFlow Lite"
@@ -72,12 +72,13 @@ def _read_graph(data: bytes) -> Graph:
     source = Source(data, model)
     first, last = _one(model, model.inputs, "input"), _one(model, model.outputs, "output")
     if model.tensors[first].type != FLOAT32:
-        raise FormatError(f"the input '{source.name(first)}' is not float32")
+        raise FormatError(f"the input '{source.name(first)}' is not float32: {QUANTIZED}")
     has_lce = any(operator.is_custom for operator in model.operators)
     shape = source.shape(first, "the input", in_a_row=True)
     builder = Builder(source.name(first), shape, KIND_LCE if has_lce else KIND, len(data))
     for operator in model.operators:
         if not is_known(operator):
-            raise FormatError(f"{source.layer(operator)}: this operator cannot be read")
+            why = QUANTIZED if operator.name == "QUANTIZE" else "this operator cannot be read"
+            raise refused(source.layer(operator), why)
         _step(Call(source, builder, operator))
     return builder.graph(source.name(last))

@@ -25,7 +25,7 @@ from frostbit.kernels.ir.program import FormatError
 
 Constant = NDArray[np.generic]
 _DTYPES = {FLOAT32: "<f4", FLOAT16: "<f2", INT32: "<i4", INT64: "<i8", BOOL: "?"}
-_QUANTIZED = (
+QUANTIZED = (
     "works on quantised integers; such graphs cannot be read: convert the model without "
     "post-training quantisation"
 )
@@ -68,7 +68,7 @@ class Source:
         if not tensor.bytes:
             raise refused(layer, f"'{self.name(index)}' is not constant, as it must be")
         if tensor.type not in _DTYPES or tensor.is_quantized:
-            raise refused(layer, _QUANTIZED)
+            raise refused(layer, QUANTIZED)
         if tensor.is_sparse or not tensor.offset:
             raise refused(layer, f"the data of '{self.name(index)}' is sparse or not in the file")
         count = math.prod(tensor.shape)
@@ -109,7 +109,7 @@ class Source:
         """
         tensor = self._tensors[index]
         if tensor.is_quantized or tensor.type not in (FLOAT32, INT32):
-            raise refused(layer, _QUANTIZED)
+            raise refused(layer, QUANTIZED)
         if -1 in tensor.signature[1:]:
             raise refused(layer, f"'{self.name(index)}' has sizes that are known only when it runs")
         match tensor.shape:
