@@ -264,8 +264,10 @@ def _compare_numbers(op: Op, x: Array, ours: Array, theirs: Array, found: Compar
 
 def _compare_answers(op: Op, ours: Array, theirs: Array, found: Comparison, whole: bool) -> None:
     difference = float(np.abs(ours.astype(np.float64) - theirs).max())
-    spread = float(ours.max() - ours.min())
-    share = difference / spread if spread else (np.inf if difference else 0.0)
+    largest = float(np.abs(ours).max())
+    spread = float(ours.max() - ours.min()) if ours.size > 1 else largest
+    size = max(spread, largest * 2.0**-8, np.finfo(np.float32).tiny)  # all equal: rounding is left
+    share = difference / size
     if whole and not share <= ANSWERS_TOLERANCE:
         raise SourceDiffers(
             f"op '{op.name}': the answers differ from the source's by {share:.2g} of their "

@@ -116,6 +116,7 @@ FOLDS: dict[str, tuple[Callable[[Call], None], int, int]] = {
     "LceQuantize": (_quantize, 1, 1),
     "MEAN": (_mean, 2, 2),
     "MUL": (_elementwise(np.multiply), 2, 2),
+    "NEG": (_elementwise(np.negative), 1, 1),
     "RELU": (_elementwise(_clip(*BOUNDS["RELU"])), 1, 1),
     "RELU6": (_elementwise(_clip(*BOUNDS["RELU6"])), 1, 1),
     "RELU_N1_TO_1": (_elementwise(_clip(*BOUNDS["RELU_N1_TO_1"])), 1, 1),

@@ -60,6 +60,9 @@ _DENSE = {
 _CONCATENATION = {"axis": _Field(0, _INT32), "fused_activation_function": _Field(1, _INT8)}
 _REDUCER = {"keep_dims": _Field(0, _BOOL)}
 _SPLIT = {"num_splits": _Field(0, _INT32)}
+_MASKS = (
+    "begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask", "shrink_axis_mask", "offset",
+)  # fmt: skip
 _SHAPE = {"shape": _Field(0, "")}
 
 BUILTIN: dict[str, tuple[int, Mapping[str, _Field]]] = {
@@ -80,6 +83,7 @@ BUILTIN: dict[str, tuple[int, Mapping[str, _Field]]] = {
     "MEAN": (27, _REDUCER),
     "MINIMUM": (39, {}),
     "MUL": (21, _ACTIVATION_FIRST),
+    "NEG": (42, {}),
     "PAD": (22, {}),
     "PADV2": (43, {}),
     "PRELU": (0, {}),
@@ -93,6 +97,7 @@ BUILTIN: dict[str, tuple[int, Mapping[str, _Field]]] = {
     "SPLIT": (35, _SPLIT),
     "SPLIT_V": (79, _SPLIT),
     "SQUEEZE": (30, _SHAPE),
+    "STRIDED_SLICE": (32, {name: _Field(slot, _INT32) for slot, name in enumerate(_MASKS)}),
     "SUB": (28, _SUM),
     "SUM": (27, _REDUCER),
     "TRANSPOSE": (26, {}),

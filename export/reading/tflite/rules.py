@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -101,17 +102,20 @@ def _operand(call: Call, position: int, other: int) -> F32:
     return constant
 
 
+def _minus(call: Call, x: str, name: str) -> Scale:
+    mul, add = np.asarray(-1, np.float32), np.zeros((), np.float32)
+    return Scale(name=name, inputs=(x,), layer=call.layer, mul=mul, add=add)
+
+
+def _negative(call: Call) -> None:
+    call.give(_minus(call, call.value(0), call.name))
+
+
 def _sum_of_maps(call: Call) -> None:
     a, b = call.value(0), call.value(1)
     if call.operator.name == "SUB":
-        minus, nothing = np.float32(-1), np.float32(0)
-        name = f"{call.name} (negative)"
-        b = call.builder.add(
-            Scale(
-                name=name, inputs=(b,), layer=call.layer, mul=np.asarray(minus),
-                add=np.asarray(nothing), is_inner=True,
-            )
-        )  # fmt: skip
+        inner = _minus(call, b, f"{call.name} (negative)")
+        b = call.builder.add(replace(inner, is_inner=True))
     call.give(Add(name=call.name, inputs=(a, b), layer=call.layer))
 
 
@@ -269,6 +273,30 @@ def _slice(call: Call) -> None:
         length if count == -1 else begin + count
         for begin, count, length in zip(begins, counts, size, strict=True)
     ]
+    _channels(call, x, begins, ends)
+
+
+def _strided_slice(call: Call) -> None:
+    x = call.value(0)
+    size = call.source.tensor(call.index(0)).shape
+    bounds = [call.integers(position) for position in (1, 2, 3)]
+    others = ("ellipsis_mask", "new_axis_mask", "shrink_axis_mask", "offset")
+    if any(call.integer(name) for name in others) or any(step != 1 for step in bounds[2]):
+        raise call.refused("with steps, or axes that come or go, cannot be read")
+    if any(len(each) != len(size) for each in bounds):
+        raise call.refused(f"{bounds} of a map {list(size)}")
+    for each, name, edges in zip(bounds, ("begin_mask", "end_mask"), ([0] * 4, size), strict=False):
+        for axis, length in enumerate(size):
+            if call.integer(name) >> axis & 1:
+                each[axis] = edges[axis]
+            elif each[axis] < 0:
+                each[axis] += length
+    _channels(call, x, bounds[0], bounds[1])
+
+
+def _channels(call: Call, x: str, begins: list[int], ends: list[int]) -> None:
+    """The part of a map between ``begins`` and ``ends``, whole but for its channels."""
+    size = call.source.tensor(call.index(0)).shape
     if any(begins[:-1]) or ends[:-1] != list(size[:-1]):
         raise call.refused("cuts rows or columns; only channels can be read")
     call.give(Slice(name=call.name, inputs=(x,), layer=call.layer, start=begins[-1], stop=ends[-1]))
@@ -357,6 +385,7 @@ RULES: dict[str, tuple[Rule, int, int]] = {
     "MEAN": (_reduce, 2, 2),
     "MINIMUM": (_limit, 2, 2),
     "MUL": (_arithmetic, 2, 2),
+    "NEG": (_negative, 1, 1),
     "PAD": (_pad, 2, 2),
     "PADV2": (_pad, 3, 3),
     "PRELU": (_slope, 2, 2),
@@ -370,6 +399,7 @@ RULES: dict[str, tuple[Rule, int, int]] = {
     "SPLIT": (_split, 2, 2),
     "SPLIT_V": (_split, 3, 3),
     "SQUEEZE": (_reshape, 1, 1),
+    "STRIDED_SLICE": (_strided_slice, 4, 4),
     "SUB": (_arithmetic, 2, 2),
     "SUM": (_reduce, 2, 2),
     **LCE_RULES,
