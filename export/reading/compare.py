@@ -266,7 +266,9 @@ def _compare_answers(op: Op, ours: Array, theirs: Array, found: Comparison, whol
     difference = float(np.abs(ours.astype(np.float64) - theirs).max())
     largest = float(np.abs(ours).max())
     spread = float(ours.max() - ours.min()) if ours.size > 1 else largest
-    size = max(spread, largest * 2.0**-8, np.finfo(np.float32).tiny)  # all equal: rounding is left
+    size = max(
+        spread, largest * 2.0**-8, float(np.finfo(np.float32).tiny)
+    )  # all equal: rounding is left
     share = difference / size
     if whole and not share <= ANSWERS_TOLERANCE:
         raise SourceDiffers(
