@@ -266,10 +266,8 @@ def _compare_answers(op: Op, ours: Array, theirs: Array, found: Comparison, whol
     difference = float(np.abs(ours.astype(np.float64) - theirs).max())
     largest = float(np.abs(ours).max())
     spread = float(ours.max() - ours.min()) if ours.size > 1 else largest
-    size = max(
-        spread, largest * 2.0**-8, float(np.finfo(np.float32).tiny)
-    )  # all equal: rounding is left
-    share = difference / size
+    smallest = float(np.finfo(np.float32).tiny)
+    share = difference / max(spread, largest * 2.0**-8, smallest)  # where all are equal
     if whole and not share <= ANSWERS_TOLERANCE:
         raise SourceDiffers(
             f"op '{op.name}': the answers differ from the source's by {share:.2g} of their "
