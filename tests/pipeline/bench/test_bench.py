@@ -66,7 +66,7 @@ def test_the_table_is_relative_to_the_engine() -> None:
 def test_a_name_cannot_act_in_the_markdown_table() -> None:
     """Names of ops come from a stranger's model; the first that differs is named."""
     evil = "<b>\u202e`x`"
-    each = Comparison("ort", 2, 8, 1, evil, 1, 0.0, 0.0, 0, 1.0, None)
+    each = Comparison("ort", 2, 8, 1, 0, evil, 1, 0.0, 0.0, 0, 1.0, None)
     report = ParityReport(2, True, True, True, (each,))
     found = replace(benchmark(row("ort", [1.0])), models=(bench.Checked(evil, "", "", report),))
     assert r"first at '&lt;b&gt;\\u202e\`x\`'" in bench_markdown(found)

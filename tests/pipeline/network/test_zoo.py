@@ -121,23 +121,25 @@ def frozen(model: nn.Module) -> nn.Module:
     return model
 
 
-def runs_everywhere(model: nn.Module, size: int = 32) -> None:
+def runs_everywhere(model: nn.Module, image: tuple[int, int, int] = (3, 32, 32)) -> None:
     """Settle, pack, export; torch, the file's engine, ONNX Runtime and LCE give the same bits."""
     require_lce()
     torch.manual_seed(1)
-    images = torch.randint(0, 256, (32, 3, size, size)).float()
+    images = torch.randint(0, 256, (32, *image)).float()
     settled = settle(frozen(model), images)
-    program = loads(dumps(lower(settled.module, (3, size, size))))
+    program = loads(dumps(lower(settled.module, image)))
     few = images[:2].permute(0, 2, 3, 1).numpy().astype(np.uint8)
     runtimes = [
-        TorchRuntime(settled.module, (3, size, size)),
+        TorchRuntime(settled.module, image),
         EngineRuntime(program),
         OrtRuntime(program),
         OrtRuntime(program, form="int8"),
         LceRuntime(program, "indirect"),
+        LceRuntime(program, "default"),
     ]
     report = compare(program, runtimes, few)
-    runtimes[-1].close()
+    for runtime in runtimes[-2:]:
+        runtime.close()
     assert report.promised
     assert report.passed, report.comparisons
     assert all(each.sign_bits_compared >= 100 for each in report.comparisons)
@@ -152,7 +154,14 @@ def test_frozen_networks_settle_pack_export_and_run(name: str) -> None:
 @pytest.mark.parametrize("name", ["bireal-4", "plain-4", "mlp-4"])
 def test_our_own_networks_settle_pack_export_and_run(name: str) -> None:
     torch.manual_seed(0)
-    runs_everywhere(build(name, Shape((12, 12, 3), 10, MEAN, STD), Options(16)), 12)
+    runs_everywhere(build(name, Shape((12, 12, 3), 10, MEAN, STD), Options(16)), (3, 12, 12))
+
+
+def test_maps_that_are_not_square_and_one_channel_run_everywhere() -> None:
+    torch.manual_seed(0)
+    runs_everywhere(
+        build("bireal-2", Shape((48, 96, 1), 10, (0.4,), (0.2,)), Options(8)), (1, 48, 96)
+    )
 
 
 # ---------------------------------------------------------------- a user's own
