@@ -83,7 +83,7 @@ NETWORKS = (
     *_numbered("keras", SMALL, 3100, -1.0, 8),
     Network("pixels", "keras", "pixels", CIFAR, 3115, 0.0, 255.0, images=8),
     *_numbered("brevitas", PYNQ, 4100, 0.0, 8),
-    Network("relu_family_int8", "int8", "relu_family", CIFAR, 5100, images=8, refused="int8"),
+    Network("relu_family_int8", "int8", "relu_family", CIFAR, 5100, images=8, refused="QUANTIZE"),
 )
 """All networks, the ones whose graphs are whole numbers last."""
 

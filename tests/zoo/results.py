@@ -112,6 +112,13 @@ def _shares(engine: Engine, image: F32) -> dict[str, float]:
     return {op: round(seconds / spent.total(), 3) for op, seconds in spent.most_common()}
 
 
+def _statistics(latency: timing.Latency) -> dict[str, float]:
+    """Of all runs; without the single rounds, of which the ratio has been taken."""
+    found = asdict(latency)
+    found["rounds"] = len(found["rounds"])
+    return {name: round(value, 4) for name, value in found.items()}
+
+
 def _timed(
     imported: Imported, path: Path, images: F32, rounds: int, progress: timing.Progress
 ) -> Row:
@@ -127,7 +134,7 @@ def _timed(
         for runtime in runtimes:
             runtime.close()
     names = [runtime.name for runtime in runtimes]
-    shown: Row = {"milliseconds": dict(zip(names, map(asdict, found), strict=True))}
+    shown: Row = {"milliseconds": dict(zip(names, map(_statistics, found), strict=True))}
     if len(found) > 1:
         best = min(range(1, len(found)), key=lambda index: found[index].median)
         ratio = timing.paired_ratio(found[best], found[0])

@@ -21,7 +21,7 @@ def test_a_network_that_is_read_agrees_with_its_source_and_its_maker(tmp_path: P
     for side in ("answers_of_the_maker", "engine"):
         assert (found[side]["within"], found[side]["images"]) == (4, 4)
     assert as_expected(BITS, found)
-    assert not as_expected(replace(BITS, refused="int8"), found)
+    assert not as_expected(replace(BITS, refused="QUANTIZE"), found)
     assert table([found]).row_count == 1
     kept = Kept(tmp_path)
     kept.write(BITS, found)
