@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from frostbit.export.onnx.quantizers import DOMAINS
+from frostbit.export.reading.onnx.constants import SIZES
+from frostbit.export.reading.onnx.file import OPSETS
+from frostbit.export.reading.onnx.read import RULES
+from tests import ROOT
 from tests.export.reading.networks import Arrays, assert_same, model, node
 
 RNG = np.random.default_rng(2)
@@ -253,3 +259,14 @@ def test_operators_of_old_sets() -> None:
         node("Softmax", "v", "y"),
     ]
     assert_same(model(nodes, {}, (1, 3, 5, 4), 9))
+
+
+def test_the_page_names_what_is_read() -> None:
+    text = (ROOT / "docs" / "importing.md").read_text("utf-8")
+    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    assert set(re.findall(r"`(\w+)`", " ".join(rows))) == set(RULES)
+    constants = text.partition("and `Abs`")[2].partition("##")[0]
+    named = {"Abs", *re.findall(r"`(\w+)`", constants)}
+    assert named == {"Constant", *SIZES} - set(RULES)
+    assert f"Operator sets {OPSETS[0]} to {OPSETS[-1]} of ONNX" in text
+    assert all(f"`{domain}`" in text for domain in DOMAINS)
