@@ -10,16 +10,15 @@ from __future__ import annotations
 
 from frostbit.kernels import op_table as t
 from frostbit.kernels.machine.jit import inlined, inner
+from frostbit.kernels.micro.functions import maximum_of, sum_of
+from frostbit.kernels.micro.operands import Parts
 from frostbit.kernels.micro.vector import (
     BLOCK,
-    accumulate32,
     clear,
-    copy,
     divide32,
     field,
     load_u32,
     load_u64,
-    maximum32,
     scale32,
     store_u32,
     store_u64,
@@ -29,43 +28,46 @@ from frostbit.kernels.micro.vector import (
 @inner
 def first_inside(start, step):
     """Smallest index whose position ``start + index * step`` is not negative."""
-    return max(0, (-start + step - 1) // step)
+    return max(0, -start if step == 1 else (-start + step - 1) // step)
 
 
 @inner
 def taps_inside(start, step, count, size):
     """One past the largest index below ``count`` whose position lies below ``size``."""
-    return min(count, (size - start + step - 1) // step)
+    return min(count, size - start if step == 1 else (size - start + step - 1) // step)
+
+
+@inlined
+def pool_block(row, lines, rows, step, columns, out):
+    """One block of a pooled pixel: ``columns`` taps, ``step`` apart, in each of ``rows`` lines."""
+    if field(row, t.CODE) == t.MAX_F32:
+        maximum_of(lines, rows, step, columns, out)
+        return
+    if rows <= 0 or columns <= 0:
+        clear(out, BLOCK)
+    else:
+        sum_of(lines, rows, step, columns, out)
+    divisor = field(row, t.DIVISOR)
+    if divisor == 0:
+        scale32(field(row, t.EXPONENT), out)
+    elif divisor > 1:
+        divide32(divisor, out)
 
 
 @inner
-def pool_block(row, source, y0, x0, out):
-    """One block of one pooled pixel; taps outside the map are left out."""
-    down, right = field(row, t.DILATION_H), field(row, t.DILATION_W)
-    x_first = first_inside(x0, right)
-    x_last = taps_inside(x0, right, field(row, t.KERNEL_W), field(row, t.WIDTH))
-    fresh = True
-    for i in range(
-        first_inside(y0, down), taps_inside(y0, down, field(row, t.KERNEL_H), field(row, t.HEIGHT))
-    ):
-        line = source + (y0 + i * down) * field(row, t.SOURCE_ROW)
-        for j in range(x_first, x_last):
-            tap = line + (x0 + j * right) * field(row, t.SOURCE_PIXEL)
-            if fresh:
-                copy(out, tap, BLOCK)
-            elif field(row, t.CODE) == t.SUM:
-                accumulate32(tap, out)
-            else:
-                maximum32(tap, out)
-            fresh = False
-    if field(row, t.CODE) == t.SUM:
-        if fresh:
-            clear(out, BLOCK)
-        divisor = field(row, t.DIVISOR)
-        if divisor == 0:
-            scale32(field(row, t.EXPONENT), out)
-        elif divisor > 1:
-            divide32(divisor, out)
+def pool_row(row, source, rows, out):
+    """One row of pooled pixels; ``source`` is the first of ``rows`` rows of taps."""
+    right, distance = field(row, t.DILATION_W), field(row, t.SOURCE_PIXEL)
+    down = field(row, t.DILATION_H) * field(row, t.SOURCE_ROW)
+    for x in range(field(row, t.OUT_WIDTH)):
+        x0 = x * field(row, t.STRIDE_W) - field(row, t.LEFT)
+        first = first_inside(x0, right)
+        columns = taps_inside(x0, right, field(row, t.KERNEL_W), field(row, t.WIDTH)) - first
+        start, place = source + (x0 + first * right) * distance, out + x * field(row, t.OUT_PIXEL)
+        for block in range(field(row, t.BLOCKS)):
+            lines = Parts(start + block * field(row, t.SOURCE_BLOCK), down)
+            to = place + block * field(row, t.OUT_BLOCK)
+            pool_block(row, lines, rows, right * distance, columns, to)
 
 
 @inlined
@@ -120,15 +122,8 @@ def pool(row, arena, constants):
         max_bits(row, arena)
         return
     for y in range(field(row, t.OUT_HEIGHT)):
-        for x in range(field(row, t.OUT_WIDTH)):
-            out = (
-                arena + field(row, t.OUT) + y * field(row, t.OUT_ROW) + x * field(row, t.OUT_PIXEL)
-            )
-            for block in range(field(row, t.BLOCKS)):
-                pool_block(
-                    row,
-                    arena + field(row, t.SOURCE) + block * field(row, t.SOURCE_BLOCK),
-                    y * field(row, t.STRIDE_H) - field(row, t.TOP),
-                    x * field(row, t.STRIDE_W) - field(row, t.LEFT),
-                    out + block * field(row, t.OUT_BLOCK),
-                )
+        y0, down = y * field(row, t.STRIDE_H) - field(row, t.TOP), field(row, t.DILATION_H)
+        first = first_inside(y0, down)
+        rows = taps_inside(y0, down, field(row, t.KERNEL_H), field(row, t.HEIGHT)) - first
+        source = arena + field(row, t.SOURCE) + (y0 + first * down) * field(row, t.SOURCE_ROW)
+        pool_row(row, source, rows, arena + field(row, t.OUT) + y * field(row, t.OUT_ROW))

@@ -1,24 +1,28 @@
-"""Functions of 32 channels of one or two float maps, one block at a time.
+"""Functions of 32 channels of float maps, one block at a time.
 
-All but the softmax write the 32 results at ``out`` and return their sign word. Spare lanes hold
-numbers that are not negative, and parameters of 0, which leaves them so.
+Those of one or two maps write the 32 results at ``out`` and return their sign word. Spare lanes
+hold numbers that are not negative, and parameters of 0, which leaves them so.
 """
 # mypy: disable-error-code="no-untyped-call"
 # reason: llvmlite's builder helpers in Numba have no annotations
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from llvmlite import ir
 from llvmlite.ir import IRBuilder, Value
 from numba import types
 from numba.core import cgutils
 
+from frostbit.kernels.micro.operands import Parts
 from frostbit.kernels.micro.vector import (
     F32,
     I32,
     I64,
     LANES,
     V32F,
+    Intrinsic,
     call,
     clamped,
     constant,
@@ -92,6 +96,42 @@ def sigmoid32(builder: IRBuilder, source: Value, out: Value) -> Value:
     power = call(builder, f"llvm.exp.v{LANES}f64", negative)
     value = builder.fdiv(one, builder.fadd(one, power))
     return _finish(builder, builder.fptrunc(value, V32F), out)
+
+
+def _larger(builder: IRBuilder, a: Value, b: Value) -> Value:
+    return builder.select(builder.fcmp_ordered(">", b, a), b, a)
+
+
+def _sum(builder: IRBuilder, a: Value, b: Value) -> Value:
+    return builder.fadd(a, b)
+
+
+def _over_window(join: Callable[[IRBuilder, Value, Value], Value]) -> Intrinsic:
+    """``out = join(join(tap, tap), ...)`` over the taps of ``rows`` lines, ``columns`` in each.
+
+    ``lines`` are where the first taps lie, ``step`` is the distance of two taps of a line; there is
+    at least one tap. The result stays in registers until it is whole.
+    """
+
+    @emitted(types.void)
+    def over_window(
+        builder: IRBuilder, lines: Parts, rows: Value, step: Value, columns: Value, out: Value
+    ) -> None:
+        found = cgutils.alloca_once(builder, V32F)
+        builder.store(load(builder, lines.address, V32F), found)
+        with cgutils.for_range(builder, rows) as down:
+            line = builder.add(lines.address, builder.mul(lines.step, down.index))
+            is_first = builder.icmp_signed("==", down.index, I64(0))
+            begin = builder.select(is_first, I64(1), I64(0))
+            with cgutils.for_range_slice(builder, begin, columns, I64(1)) as (right, _):
+                tap = load(builder, builder.add(line, builder.mul(step, right)), V32F)
+                builder.store(join(builder, builder.load(found), tap), found)
+        store(builder, builder.load(found), out)
+
+    return over_window
+
+
+maximum_of, sum_of = _over_window(_larger), _over_window(_sum)
 
 
 @emitted(types.void)

@@ -235,19 +235,6 @@ def unpack32(builder: IRBuilder, word: Value, out: Value) -> None:
     store(builder, builder.select(negative, constant(V32F, -1.0), constant(V32F, 1.0)), out)
 
 
-@emitted(types.void)
-def accumulate32(builder: IRBuilder, source: Value, out: Value) -> None:
-    """``out += source`` over 32 floats."""
-    store(builder, builder.fadd(load(builder, out, V32F), load(builder, source, V32F)), out)
-
-
-@emitted(types.void)
-def maximum32(builder: IRBuilder, source: Value, out: Value) -> None:
-    """``out = max(out, source)`` over 32 floats."""
-    a, b = load(builder, out, V32F), load(builder, source, V32F)
-    store(builder, builder.select(builder.fcmp_ordered(">", b, a), b, a), out)
-
-
 def clamped(builder: IRBuilder, value: Value, low: Value, high: Value) -> Value:
     """A vector of floats or int32 cut off at those of its type; NaN stays."""
     compare = builder.icmp_signed if value.type.element == I32 else builder.fcmp_ordered
