@@ -267,7 +267,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def load(model: Source, *, threads: int = 1) -> Engine:
-    """Engine for a packed model: images ``[N, H, W, C]`` -> float32 ``[N, classes]``.
+    """Engine for a packed model: uint8 ``[N, H, W, C]`` or floats -> float32 ``[N, classes]``.
 
     Source: the layout of the file is described in ``docs/formats.md``.
 
