@@ -111,11 +111,11 @@ class Call:
     def integer(self, option: str) -> int:
         return int(self.options[option])
 
-    def window(self, kernel: tuple[int, int], size: Shape, stride: str = "stride_") -> Window:
+    def window(self, kernel: tuple[int, int], size: Shape) -> Window:
         """The window of an operator with stride, dilation and padding by TensorFlow's names."""
         is_lce = self.operator.is_custom
         names = ("height", "width") if is_lce else ("h", "w")
-        strides = tuple(self.integer(f"{stride}{axis}") for axis in names)
+        strides = tuple(self.integer(f"stride_{axis}") for axis in names)
         factors = tuple(int(self.options.get(f"dilation_{axis}_factor", 1)) for axis in names)
         if min(*strides, *factors, *kernel) < 1 or max(*strides, *factors, *kernel) > MAX_DIM:
             raise self.refused(f"stride {strides}, dilation {factors}, kernel {kernel}")

@@ -25,7 +25,7 @@ def _give(call: Call, value: Constant) -> None:
 
 
 def _reserve(call: Call) -> tuple[int, ...]:
-    return call.source.reserve(call.operator.outputs[0], call.layer)
+    return call.source.reserve(call.operator.outputs[0], call.operator.inputs, call.layer)
 
 
 def _dequantize(call: Call) -> None:

@@ -29,6 +29,8 @@ QUANTIZED = (
     "works on quantised integers; such graphs cannot be read: convert the model without "
     "post-training quantisation"
 )
+MOST_PASSES = 32
+"""How often all that the file holds may be read to compute constants; XNOR-Net does it 8 times."""
 
 
 class Source:
@@ -43,6 +45,7 @@ class Source:
         self._data, self._tensors = data, model.tensors
         self._folded: dict[int, Constant] = {}
         self._bytes_left = MAX_COPIES * len(data) + SPARE_BYTES
+        self._work_left = MOST_PASSES * (len(data) + SPARE_BYTES)
         self._reads = Counter(index for each in model.operators for index in each.inputs)
         self._names = value_names(model)
 
@@ -75,11 +78,14 @@ class Source:
         numbers = np.frombuffer(self._data, _DTYPES[tensor.type], count, tensor.offset)
         return numbers.reshape(tensor.shape)
 
-    def reserve(self, index: int, layer: str) -> tuple[int, ...]:
+    def reserve(self, index: int, read: tuple[int, ...], layer: str) -> tuple[int, ...]:
         """Shape of a constant before it is computed; FormatError if that is out of proportion."""
+        self._work_left -= sum(
+            4 * math.prod(self._tensors[each].shape) for each in read if each >= 0
+        )
         shape = self._tensors[index].shape
         self._bytes_left -= 4 * math.prod(shape)
-        if self._bytes_left < 0:
+        if min(self._bytes_left, self._work_left) < 0:
             raise refused(layer, "computes constants far larger than the file")
         return shape
 
