@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from frostbit.export.lce.tflite_writer import ABSENT, SAME, VALID, GraphWriter
+from frostbit.kernels.ir.bits import Words
 from frostbit.kernels.ir.program import NO_BOUND, Affine, BinaryConv, Threshold, Window
 
 Pads = tuple[int, int, int, int]
@@ -27,6 +28,14 @@ ACTIVATIONS = {
 def lce_words(channels: int) -> int:
     """Number of int32 words that hold ``channels`` bits."""
     return -(-channels // LCE_WORD_BITS)
+
+
+def to_words(packed: NDArray[np.generic]) -> Words:
+    """LCE's int32 ``[..., ceil(C / 32)]`` as our uint64 ``[..., ceil(C / 64)]``."""
+    count = packed.shape[-1]
+    padded = np.zeros((*packed.shape[:-1], count + count % 2), "<i4")
+    padded[..., :count] = packed
+    return padded.view("<u8").astype(np.uint64, copy=False)
 
 
 def reach(window: Window) -> tuple[int, int]:

@@ -23,6 +23,7 @@ from frostbit.export.errors import LceError
 from frostbit.export.lce import convert as to_lce
 from frostbit.export.lce import environment as lce_environment
 from frostbit.export.lce import worker as lce_worker
+from frostbit.export.lce.graph import to_words
 from frostbit.kernels.ir.bits import Words
 from frostbit.kernels.ir.program import Program
 from frostbit.kernels.ir.reference import check_images
@@ -174,7 +175,7 @@ class LceRuntime:
         outputs = self._run("debug", images)[1:]
         names = to_lce.sign_names(self.program)
         return {
-            name: _to_words(np.asarray(each, np.int32))
+            name: to_words(np.asarray(each, np.int32))
             for name, each in zip(names, outputs, strict=True)
         }
 
@@ -203,11 +204,3 @@ class LceRuntime:
     def close(self) -> None:
         """End the worker process."""
         self._worker.close()
-
-
-def _to_words(packed: NDArray[np.int32]) -> Words:
-    """LCE's int32 ``[..., ceil(C/32)]`` as our uint64 ``[..., ceil(C/64)]``."""
-    count = packed.shape[-1]
-    padded = np.zeros((*packed.shape[:-1], count + count % 2), "<i4")
-    padded[..., :count] = packed
-    return padded.view("<u8").astype(np.uint64)

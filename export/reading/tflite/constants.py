@@ -6,9 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from frostbit.export.lce.graph import lce_words
+from frostbit.export.lce.graph import lce_words, to_words
 from frostbit.export.reading.tflite.call import BOUNDS, Call
-from frostbit.export.reading.tflite.lce import to_words
 from frostbit.export.reading.tflite.options import ACTIVATIONS
 from frostbit.export.reading.tflite.source import Constant
 from frostbit.kernels.ir import bits

@@ -6,13 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from frostbit.export.lce.graph import LCE_WORD_BITS, lce_words
+from frostbit.export.lce.graph import LCE_WORD_BITS, lce_words, to_words
 from frostbit.export.lce.tflite_reader import INT32
 from frostbit.export.reading.graph import BitConv, Identity, MaxPool, Sign
 from frostbit.export.reading.tflite.call import Call
 from frostbit.export.reading.tflite.options import ACTIVATIONS
-from frostbit.export.reading.tflite.source import Constant
-from frostbit.kernels.ir.bits import Words
 from frostbit.kernels.ir.program import NO_LIMIT, Affine, Threshold, Window
 
 _LIMITS = {
@@ -30,14 +28,6 @@ def keeps_words(call: Call, channels: int) -> None:
         raise call.refused(
             f"moves packed signs of {channels} channels, no multiple of {LCE_WORD_BITS}"
         )
-
-
-def to_words(packed: Constant) -> Words:
-    """LCE's int32 ``[..., ceil(I / 32)]`` as our uint64 ``[..., ceil(I / 64)]``."""
-    count = packed.shape[-1]
-    padded = np.zeros((*packed.shape[:-1], count + count % 2), "<i4")
-    padded[..., :count] = packed
-    return padded.view("<u8").astype(np.uint64, copy=False)
 
 
 def _quantize(call: Call) -> None:

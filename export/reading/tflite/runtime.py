@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from frostbit.export.errors import LceError
 from frostbit.export.lce.environment import version
+from frostbit.export.lce.graph import to_words
 from frostbit.export.lce.outputs import with_outputs
 from frostbit.export.lce.runtime import Worker
 from frostbit.export.lce.tflite_reader import read
 from frostbit.export.lce.worker import Header
-from frostbit.export.reading.tflite.lce import to_words
 from frostbit.export.reading.tflite.source import value_names
 from frostbit.kernels.ir import bits
 from frostbit.kernels.ir.program import ValueType
