@@ -92,3 +92,20 @@ def lead(
             value = seen
         values[op.name] = value
     return Led(values, differing, near, first)
+
+
+def follows(
+    program: Program,
+    images: Array,
+    signs: Mapping[str, bits.Words],
+    logits: NDArray[np.float32],
+    tolerance: float,
+) -> NDArray[np.bool_]:
+    """Whether ``logits`` ``[N, classes]`` of a runtime are the reference's after its own ``signs``.
+
+    False where a sign differs that rounding does not explain, ``[N]``.
+    """
+    led = lead(program, images, signs, scales(program, reference.trace(program, images)))
+    wanted = led.values[program.ops[-1].name][:, 0, 0].astype(np.float64)
+    apart = np.abs(logits - wanted).max(axis=1) / logit_scale(program, led.values)
+    return np.asarray((led.differing == led.near) & (apart <= tolerance))

@@ -14,13 +14,13 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from frostbit.export.inputs import Images as Images
 from frostbit.kernels.engine import Engine
 from frostbit.kernels.ir import bits, reference
 from frostbit.kernels.ir.bits import Words
 from frostbit.kernels.ir.program import Program
 from frostbit.kernels.ir.verify import infer_types
 
-Images = NDArray[np.uint8]
 Logits = NDArray[np.float32]
 Milliseconds = NDArray[np.float64]
 
@@ -50,7 +50,7 @@ class Runtime(Timed, Protocol):
     """A runtime that runs the packed model itself, and so can be compared with the reference."""
 
     def logits(self, images: Images) -> Logits:
-        """Logits float32 ``[N, classes]`` of uint8 ``[N, H, W, C]``, from the shipped bytes."""
+        """Logits float32 ``[N, classes]`` of ``[N, H, W, C]``, from the shipped bytes."""
         ...
 
     def signs(self, images: Images) -> dict[str, Words]:

@@ -30,7 +30,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from frostbit.kernels.ir.macs import macs
-from frostbit.kernels.ir.program import BinaryConv, Conv, Dense, Kind, Op, Program, Threshold
+from frostbit.kernels.ir.program import (
+    BinaryConv,
+    Conv,
+    Dense,
+    Kind,
+    Op,
+    PRelu,
+    Program,
+    Scale,
+    Threshold,
+)
 from frostbit.kernels.ir.verify import infer_types
 
 KIND_BITS: Mapping[Kind, int] = {"u8": 8, "bits": 1, "f32": 32}
@@ -191,6 +201,10 @@ def _parameters(op: Op) -> tuple[dict[int, int], int]:
     if isinstance(op, (Conv, Dense)):
         numbers = op.weights.size + op.add.size
         return {32: numbers}, 4 * numbers + (op.pad_value.nbytes if isinstance(op, Conv) else 0)
+    if isinstance(op, Scale):
+        return {32: op.mul.size + op.add.size}, op.mul.nbytes + op.add.nbytes
+    if isinstance(op, PRelu):
+        return {32: op.slope.size}, op.slope.nbytes
     return {}, 0
 
 

@@ -20,8 +20,8 @@ ALLOWED = {
     ),
     "pipeline.device": (
         "pipeline.bench pipeline.data pipeline.run pipeline.json_file pipeline.console "
-        "pipeline.machine pipeline.errors export.parity export.version kernels.engine "
-        "kernels.machine kernels.ir"
+        "pipeline.machine pipeline.errors export.parity export.runtimes export.version "
+        "kernels.engine kernels.machine export.rounding kernels.ir"
     ),
     "pipeline.report": (
         "pipeline.bench pipeline.training pipeline.lowering pipeline.data pipeline.run "
@@ -31,8 +31,8 @@ ALLOWED = {
     "pipeline.bench": (
         "pipeline.parity pipeline.data pipeline.run pipeline.json_file pipeline.console "
         "pipeline.machine pipeline.errors export.parity export.lce export.runtimes "
-        "export.synthetic export.errors kernels.profile kernels.engine kernels.micro "
-        "kernels.machine kernels.ir"
+        "export.inputs export.synthetic export.errors kernels.profile kernels.engine "
+        "kernels.micro kernels.machine kernels.ir"
     ),
     "pipeline.experiments": (
         "pipeline.training pipeline.lowering pipeline.data pipeline.run pipeline.json_file "
@@ -45,7 +45,8 @@ ALLOWED = {
     "pipeline.parity": (
         "pipeline.lowering pipeline.data pipeline.run pipeline.console pipeline.errors "
         "export.foreign export.reading export.sizes export.parity export.c export.lce "
-        "export.onnx export.runtimes export.summary export.errors kernels.machine kernels.ir"
+        "export.onnx export.runtimes export.inputs export.summary export.errors "
+        "kernels.machine kernels.ir"
     ),
     "pipeline.lowering": (
         "pipeline.network pipeline.data pipeline.run pipeline.console pipeline.errors "
@@ -54,7 +55,7 @@ ALLOWED = {
     "pipeline.method": "pipeline.network pipeline.errors",
     "pipeline.network": "pipeline.run pipeline.errors kernels.ir",
     "pipeline.data": (
-        "pipeline.run pipeline.json_file pipeline.console pipeline.errors kernels.ir"
+        "pipeline.run pipeline.json_file pipeline.console pipeline.errors export.inputs kernels.ir"
     ),
     "pipeline.run": "pipeline.json_file pipeline.errors kernels.ir",
     "pipeline.json_file": "pipeline.console",
@@ -71,9 +72,12 @@ ALLOWED = {
     "export.parity": "export.runtimes export.errors export.rounding export.terms kernels.ir",
     "export.c": "export.runtimes export.errors kernels.plan kernels.ir",
     "export.bounded": "export.lce export.onnx export.summary export.errors",
-    "export.lce": "export.summary export.version export.errors kernels.ir",
-    "export.onnx": "export.runtimes export.summary export.version export.errors kernels.ir",
-    "export.runtimes": "kernels.engine kernels.ir",
+    "export.lce": "export.inputs export.summary export.version export.errors kernels.ir",
+    "export.onnx": (
+        "export.runtimes export.inputs export.summary export.version export.errors kernels.ir"
+    ),
+    "export.runtimes": "export.inputs kernels.engine kernels.ir",
+    "export.inputs": "kernels.ir",
     "export.summary": "kernels.ir",
     "export.synthetic": "export.errors kernels.ir",
     "export.version": "",

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frostbit.export.errors import LceError
+from frostbit.export.inputs import Images
 from frostbit.export.lce import convert as to_lce
 from frostbit.export.lce import environment as lce_environment
 from frostbit.export.lce import worker as lce_worker
@@ -163,11 +164,11 @@ class LceRuntime:
         header = lce_worker.Header(op="load", model=name, kernel=self._kernel)
         self._worker.ask(header, np.frombuffer(tflite, np.uint8))
 
-    def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Logits float32 ``[N, classes]`` of uint8 ``[N, H, W, C]``, one image at a time."""
+    def logits(self, images: Images) -> NDArray[np.float32]:
+        """Logits float32 ``[N, classes]`` of ``[N, H, W, C]``, one image at a time."""
         return np.asarray(self._run("shipped", images)[0], np.float32)
 
-    def signs(self, images: NDArray[np.uint8]) -> dict[str, Words]:
+    def signs(self, images: Images) -> dict[str, Words]:
         """Every ``bits`` value by op name, uint64 ``[N, H, W, ceil(C/64)]``, of the debug form."""
         if not self._has_debug:
             self._load("debug", to_lce.convert(self.program, debug=True))
@@ -179,7 +180,7 @@ class LceRuntime:
             for name, each in zip(names, outputs, strict=True)
         }
 
-    def _run(self, model: str, images: NDArray[np.uint8]) -> list[lce_worker.Array]:
+    def _run(self, model: str, images: Images) -> list[lce_worker.Array]:
         check_images(images, self.program)
         chunks = [
             self._worker.ask({"op": "run", "model": model}, images[start : start + CHUNK])
@@ -187,7 +188,7 @@ class LceRuntime:
         ]
         return [np.concatenate(column) for column in zip(*chunks, strict=True)]
 
-    def latency(self, image: NDArray[np.uint8], repeats: int) -> NDArray[np.float64]:
+    def latency(self, image: Images, repeats: int) -> NDArray[np.float64]:
         """Milliseconds of ``repeats`` runs, measured inside the worker.
 
         The file has batch 1: of several images the first is run as often as there are images.

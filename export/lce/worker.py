@@ -9,7 +9,7 @@ Protocol, both ways: a frame is the header's length (uint32, little-endian), the
 with ``arrays``: dtype and shape of each), then the arrays' raw bytes. Requests, in ``op``:
 
 * ``load`` ``{model, kernel}`` + the file's bytes; ``model`` is the name to keep it under;
-* ``run`` ``{model}`` + images uint8 ``[N, H, W, C]`` -> every output of the graph, stacked;
+* ``run`` ``{model}`` + images ``[N, H, W, C]`` -> every output of the graph, stacked;
 * ``time`` ``{model, repeats}`` + one image -> float64 ``[repeats]`` milliseconds, measured
   around the interpreter's own ``predict`` (it includes copying input and output).
 

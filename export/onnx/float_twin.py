@@ -11,30 +11,26 @@ from __future__ import annotations
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
-from frostbit.export.onnx.graph import Attribute, make_node, window_attributes
+from frostbit.export.onnx import maps
+from frostbit.export.onnx.graph import OUTPUT_NAME, Graph, relabelled, window_attributes
 from frostbit.export.onnx.runtime import session, time_session
 from frostbit.export.runtimes import Images, Milliseconds
 from frostbit.kernels.ir.program import (
     INPUT,
-    Add,
     AvgPool,
     BinaryConv,
     Clip,
-    Concat,
     Conv,
     Dense,
     GlobalSum,
-    MaxPool,
     Op,
     Program,
-    Repeat,
     Sign,
     Threshold,
-    ToFloat,
 )
-from frostbit.kernels.ir.verify import verify
+from frostbit.kernels.ir.verify import infer_types, verify
 
 OPSET = 13
 
@@ -53,67 +49,54 @@ def twin_weights(op: Conv | BinaryConv | Dense, seed: int) -> NDArray[np.float32
     return np.asarray(rng.standard_normal(shape) / np.sqrt(fan_in), dtype=np.float32)
 
 
-class _Twin:
-    """Nodes and weights under construction."""
+def _convolution(g: Graph, op: Conv | BinaryConv, x: str, seed: int) -> None:
+    weights = twin_weights(op, seed)
+    inputs = [x, g.constant(f"{op.name}/w", weights)]
+    inputs.append(g.constant(f"{op.name}/b", np.zeros(len(weights), np.float32)))
+    relu = isinstance(op, BinaryConv) and isinstance(op.epilogue, Threshold)
+    output = f"{op.name}/acc" if relu else op.name
+    g.node("Conv", inputs, output, group=op.groups, **window_attributes(op.window))
+    if relu:
+        g.node("Relu", [output], op.name)
 
-    def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
 
-    def node(self, kind: str, inputs: list[str], output: str, **attributes: Attribute) -> None:
-        self.nodes.append(make_node(kind, inputs, output, attributes))
+def _dense(g: Graph, op: Dense, x: str, seed: int) -> None:
+    g.node("Flatten", [x], f"{op.name}/flat")
+    weights = g.constant(f"{op.name}/w", twin_weights(op, seed))
+    bias = g.constant(f"{op.name}/b", np.zeros(len(op.add), np.float32))
+    g.node("Gemm", [f"{op.name}/flat", weights, bias], f"{op.name}/dense", transB=1)
+    axes = g.constant("const/axes", np.array([2, 3], np.int64))
+    g.node("Unsqueeze", [f"{op.name}/dense", axes], op.name)
 
-    def constant(self, name: str, value: NDArray[np.float32]) -> str:
-        self.constants.append(numpy_helper.from_array(value, name))
-        return name
 
-    def convolution(self, op: Conv | BinaryConv, x: list[str], seed: int) -> None:
-        weights = twin_weights(op, seed)
-        inputs = [x[0], self.constant(f"{op.name}/w", weights)]
-        inputs.append(self.constant(f"{op.name}/b", np.zeros(len(weights), np.float32)))
-        relu = isinstance(op, BinaryConv) and isinstance(op.epilogue, Threshold)
-        output = f"{op.name}/acc" if relu else op.name
-        self.node("Conv", inputs, output, group=op.groups, **window_attributes(op.window))
-        if relu:
-            self.node("Relu", [output], op.name)
-
-    def op(self, op: Op, seed: int) -> None:
-        x = list(op.inputs)
-        match op:
-            case Conv() | BinaryConv():
-                self.convolution(op, x, seed)
-            case Sign() | Clip():
-                self.node("Relu", x, op.name)
-            case ToFloat():
-                self.node("Identity", x, op.name)
-            case Add():
-                self.node("Add", x, op.name)
-            case MaxPool():
-                self.node("MaxPool", x, op.name, **window_attributes(op.window))
-            case AvgPool():
-                window = {k: v for k, v in window_attributes(op.window).items() if k != "dilations"}
-                self.node("AveragePool", x, op.name, count_include_pad=1, **window)
-            case Repeat():
-                self.node("Concat", x * op.times, op.name, axis=1)
-            case Concat():
-                self.node("Concat", x, op.name, axis=1)
-            case GlobalSum():
-                self.node("GlobalAveragePool", x, op.name)
-            case Dense():
-                self.node("Flatten", x, f"{op.name}/flat")
-                weights = self.constant(f"{op.name}/w", twin_weights(op, seed))
-                bias = self.constant(f"{op.name}/b", np.zeros(len(op.add), np.float32))
-                self.node("Gemm", [f"{op.name}/flat", weights, bias], op.name, transB=1)
-            case _:
-                raise TypeError(f"no twin for {type(op).__name__}")
+def _op(g: Graph, op: Op, seed: int) -> None:
+    x = list(op.inputs)
+    match op:
+        case Conv() | BinaryConv():
+            _convolution(g, op, x[0], seed)
+        case Sign():
+            g.node("Relu", x, op.name)
+        case Clip() if op.low == -op.high:
+            g.node("Relu", x, op.name)
+        case AvgPool():
+            window = {k: v for k, v in window_attributes(op.window).items() if k != "dilations"}
+            g.node("AveragePool", x, op.name, count_include_pad=1, **window)
+        case GlobalSum():
+            g.node("GlobalAveragePool", x, op.name)
+        case Dense():
+            _dense(g, op, x[0], seed)
+        case _:
+            maps.RULES[type(op)](g, op, *x)
 
 
 def onnx_twin(program: Program, seed: int = 0) -> bytes:
     """ONNX bytes of the float32 twin: input ``input`` float32 ``[1, C, H, W]``."""
     verify(program)
-    twin = _Twin()
-    for index, op in enumerate(program.ops):
-        twin.op(op, seed + index)
+    labelled = relabelled(program)
+    twin = Graph(infer_types(labelled))
+    for index, op in enumerate(labelled.ops):
+        _op(twin, op, seed + index)
+    twin.node("Flatten", [labelled.ops[-1].name], OUTPUT_NAME, axis=1)
     height, width, channels = program.input_shape
     shape: list[str | int | None] = [1, channels, height, width]
     logits: list[str | int | None] = [1, len(program.classes)]
@@ -121,8 +104,8 @@ def onnx_twin(program: Program, seed: int = 0) -> bytes:
         twin.nodes,
         "twin",
         [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info(program.ops[-1].name, TensorProto.FLOAT, logits)],
-        twin.constants,
+        [helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.FLOAT, logits)],
+        list(twin.constants.values()),
     )
     opsets = [helper.make_opsetid("", OPSET)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=8)

@@ -1,7 +1,7 @@
 """``ort-int8``: the float32 twin quantized by ONNX Runtime's own static QDQ quantization.
 
 Weights int8 per channel, activations uint8 (the form ONNX Runtime runs fastest on x86), ranges
-calibrated on seeded random pixels. Like the float32 twin it can be timed and nothing else.
+calibrated on seeded random images. Like the float32 twin it can be timed and nothing else.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
+from frostbit.export.inputs import random_images
 from frostbit.export.onnx.float_twin import onnx_twin
 from frostbit.export.onnx.runtime import session, time_session
 from frostbit.export.runtimes import Images, Milliseconds
@@ -26,15 +27,11 @@ CALIBRATION_IMAGES = 8
 
 
 class _Pixels(CalibrationDataReader):  # type: ignore[misc]
-    """Seeded random pixels, one image a time."""
+    """Seeded random images, one image a time."""
 
     def __init__(self, program: Program) -> None:
-        rng = np.random.default_rng(0)
-        height, width, channels = program.input_shape
-        shape = (CALIBRATION_IMAGES, 1, channels, height, width)
-        self._left: Iterator[NDArray[np.float32]] = iter(
-            rng.integers(0, 256, shape).astype(np.float32)
-        )
+        images = random_images(program, 0, CALIBRATION_IMAGES).transpose(0, 3, 1, 2)
+        self._left: Iterator[NDArray[np.float32]] = iter(images[:, None].astype(np.float32))
 
     def get_next(self) -> dict[str, NDArray[np.float32]] | None:
         """The next image by input name, None after the last."""

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import llvmlite.binding as llvm
 import numba
 import numpy as np
-from numpy.typing import NDArray
 from rich.table import Table
 
+from frostbit.export.inputs import Images
 from frostbit.kernels.engine import Engine
 from frostbit.kernels.machine import cpu as features
 from frostbit.kernels.profile import StepTime, profile
@@ -154,8 +154,8 @@ def _line(step: StepTime, total: float, clock: float | None, limit: float | None
     return Line(step, step.seconds / total, rate, reached)
 
 
-def measure(engine: Engine, image: NDArray[np.uint8], rounds: int) -> Profile:
-    """Profile ``engine`` on ``image`` uint8 ``[H, W, C]``."""
+def measure(engine: Engine, image: Images, rounds: int) -> Profile:
+    """Profile ``engine`` on ``image`` ``[H, W, C]``."""
     steps, seconds = profile(engine, image, rounds)
     clock, limit = cycles_per_second(), limit_of(engine.kernel)
     total = sum(step.seconds for step in steps)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from frostbit.export.inputs import Images, random_images
 from frostbit.kernels.ir.program import Program
 from frostbit.pipeline.console import Bars, Progress, silent
 from frostbit.pipeline.data import contents, datasets
@@ -40,14 +41,14 @@ class Inputs:
     """Images to run: the data set's test split with labels, or random ones and why.
 
     Attributes:
-        images: uint8 ``[N, H, W, C]``.
+        images: ``[N, H, W, C]``, uint8 or float32, as the model takes them.
         labels: int64 ``[N]``, or None for random images.
         dataset: name of the data set ("" for random images).
         remedy: for random images, why the data set is not used and what to do.
         notes: what a user should know of the images, e.g. how a folder changed.
     """
 
-    images: NDArray[np.uint8]
+    images: Images
     labels: NDArray[np.int64] | None
     dataset: str
     remedy: str = ""
@@ -59,10 +60,20 @@ class Inputs:
         return [*why, *self.notes]
 
 
-def random_images(program: Program, seed: int, count: int) -> NDArray[np.uint8]:
-    """Seeded random images uint8 ``[count, H, W, C]`` of the program's input shape."""
-    rng = np.random.default_rng(seed)
-    return rng.integers(0, 256, (count, *program.input_shape), dtype=np.uint8)
+def as_taken(program: Program, pixels: NDArray[np.uint8]) -> Images:
+    """``pixels`` ``[N, H, W, C]`` as ``program`` takes images.
+
+    Raises:
+        UserError: it takes floats, and nothing says what pixels become.
+    """
+    if program.input_kind == "u8":
+        return pixels
+    if program.preprocessing is None:
+        raise UserError(
+            "the model takes floats, and its file does not say what pixels become: import it again "
+            "with their range, e.g. --range -1..1"
+        )
+    return program.preprocessing.apply(pixels)
 
 
 def inputs_for(
@@ -93,8 +104,9 @@ def inputs_for(
             remedy = str(error)
         else:
             if test.image_shape == program.input_shape:
-                images = _images(test, bars("decoding pictures"), most)
-                labels = test.labels[: len(images)]
+                pixels = _images(test, bars("decoding pictures"), most)
+                labels = test.labels[: len(pixels)]
+                images = as_taken(program, pixels)
                 return Inputs(images, labels, program.dataset, notes=notes)
             remedy = f"the images of {program.dataset} do not fit the model's {program.input_shape}"
     return Inputs(random_images(program, seed, randoms), None, "", remedy)

@@ -5,7 +5,7 @@
 ``check.py``              compares and measures (:mod:`frostbit.pipeline.device.check`)
 ``frostbit-*.whl``        this installation
 ``model.bnn``             the model
-``images.npy``            uint8 ``[N, H, W, C]``, test images (random without data set)
+``images.npy``            uint8 or float32 ``[N, H, W, C]``, test images (random without data set)
 ``logits.npy``            float32 ``[N, classes]``, what the reference gives for them
 ``labels.npy``            int64 ``[N]``, only with a data set
 ``manifest.json``         SHA-256 of the files, tolerance, images, where it was made
@@ -67,7 +67,7 @@ def build(program: Program, label: str, inputs: Inputs, progress: Progress = ite
         inputs: images, with labels if they are those of its data set.
         progress: wraps the iterable of batches.
     """
-    count = min(IMAGES, len(inputs.images), max(1, MOST_BYTES // inputs.images[0].size))
+    count = min(IMAGES, len(inputs.images), max(1, MOST_BYTES // inputs.images[0].nbytes))
     images = np.ascontiguousarray(inputs.images[:count])
     logits = [
         reference.run(program, images[i * BATCH : (i + 1) * BATCH])

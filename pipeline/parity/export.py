@@ -6,18 +6,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from rich.table import Table
 
 from frostbit.export.c.header import PREFIX, check_prefix, header
 from frostbit.export.errors import RuntimeMissing
+from frostbit.export.inputs import random_images
 from frostbit.export.parity import ParityReport, compare
 from frostbit.export.runtimes import Images, Runtime
 from frostbit.export.sizes import bits_per_weight
 from frostbit.export.summary import summarise_program
 from frostbit.kernels.ir.program import BinaryConv, Program
 from frostbit.kernels.ir.verify import infer_types
-from frostbit.pipeline.data.inputs import random_images
 from frostbit.pipeline.errors import UserError
 from frostbit.pipeline.parity.runtimes import chosen
 from frostbit.pipeline.run import folder as run_folder
@@ -182,24 +181,25 @@ def _converted(form: Format, program: Program, choices: Choices) -> bytes:
 
 def _verdict(report: ParityReport) -> str:
     each = report.comparisons[0]
-    if report.promised and not report.passed:
+    if not report.passed:
         raise UserError(
-            f"{each.name} disagrees with the model: {each.sign_bits_differing} of "
+            f"{each.name} disagrees with the model: "
+            f"{each.sign_bits_differing - each.sign_bits_rounded} of "
             f"{each.sign_bits_compared} sign bits differ, logits by "
             f"{each.logits_max_abs_diff:.3g}; please report this with the model file"
         )
-    unproved = "" if report.promised else "; nothing is promised, the model is not exact"
+    within = "" if report.promised else " (within the tolerance: the model is not exact)"
     return (
         f"ran in {each.name}: {each.sign_bits_compared:,} sign bits, "
-        f"{each.sign_bits_differing} differ, logits differ by at most "
-        f"{each.logits_max_abs_diff:.2g}{unproved}"
+        f"{each.sign_bits_differing} differ{within}, logits differ by at most "
+        f"{each.logits_max_abs_diff:.2g}"
     )
 
 
 def check(form: Format, program: Program, data: bytes) -> str:
     """Run ``data`` in its real runtime on seeded random images; UserError if it disagrees."""
     images = random_images(program, CHECK_SEED, CHECK_IMAGES)
-    images[0] = np.uint8(0)
+    images[0] = 0
     try:
         return run_in_runtime(form, program, data, images)
     except RuntimeMissing as error:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frostbit.export.c.header import PREFIX, check_prefix
+from frostbit.export.runtimes import Images
 from frostbit.kernels.ir.program import Program
 from frostbit.kernels.ir.reference import check_images
 from frostbit.pipeline.console import Progress
@@ -49,7 +50,7 @@ def export_model(
             Engine) or ``.c`` (a header is written beside it).
         format: ``onnx``, ``onnx-int8``, ``onnx-float``, ``qonnx``, ``lce`` or ``c``.
         float_input: the ONNX file takes float32 ``[N, C, H, W]`` rather than uint8
-            ``[N, H, W, C]``, pixels 0..255 either way.
+            ``[N, H, W, C]``, pixels 0..255 either way; not of a model that takes floats anyway.
         licence: of the weights, for ONNX metadata.
         accuracy: share of the test set, 0..1, for ONNX metadata.
         prefix: how the names in a C file begin.
@@ -98,7 +99,7 @@ def _format_of(path: Path) -> Format:
 
 def verify(
     program: Program,
-    images: NDArray[np.uint8],
+    images: Images,
     labels: NDArray[np.int64] | None = None,
     *,
     formats: Sequence[str] = (),
@@ -109,7 +110,8 @@ def verify(
 
     Args:
         program: the model.
-        images: uint8 ``[N, H, W, C]``, pixels 0..255, N >= 2.
+        images: ``[N, H, W, C]``, uint8 pixels 0..255, or float32 of an imported model that takes
+            floats; N >= 2.
         labels: int64 ``[N]``, to count correct answers.
         formats: ``bnn`` (the engine's kernels), ``onnx``, ``onnx-int8``, ``onnx-float``, ``qonnx``,
             ``lce``, ``c``, ``torch`` (the Program in PyTorch's operators). Without any: all, and
@@ -128,7 +130,8 @@ def verify(
         ParityError: the comparison would prove nothing: fewer than two images, constant outputs.
 
     Source: the reference, :mod:`frostbit.kernels.ir.reference`, defines correct; bits must be
-    equal, logits too where :mod:`frostbit.kernels.ir.exact` proves them.
+    equal, logits too where :mod:`frostbit.kernels.ir.exact` proves them; a network that is not
+    exact, as an imported one, is compared as :mod:`frostbit.export.rounding` says.
     """
     check_images(images, program)
     if labels is not None and np.shape(labels) != (len(images),):

@@ -27,21 +27,12 @@ from frostbit.kernels.ir.program import (
     Concat,
     Conv,
     Dense,
-    Flatten,
     GlobalSum,
     MaxPool,
-    Mul,
     Op,
-    Pad,
-    PRelu,
     Program,
-    Quantize,
     Repeat,
-    Scale,
-    Sigmoid,
     Sign,
-    Slice,
-    Softmax,
     Threshold,
     ToFloat,
     Window,
@@ -49,6 +40,7 @@ from frostbit.kernels.ir.program import (
 from frostbit.kernels.ir.verify import infer_types
 from frostbit.pipeline.lowering.settled_layers import pad_pixels, to_sign
 from frostbit.pipeline.lowering.settled_runtime import pixels_of, planar, threads_of
+from frostbit.pipeline.parity.torch_ops import imported, per_channel
 from frostbit.pipeline.parity.torch_twin import framed
 
 
@@ -77,7 +69,7 @@ class TorchProgram:
         return weights if weights.dim() == 2 else planar(weights.permute(0, 3, 1, 2))
 
     def _per_channel(self, values: NDArray[Any]) -> Tensor:
-        return torch.from_numpy(values).to(self._dtype).view(1, -1, 1, 1)
+        return per_channel(values, self._dtype)
 
     @torch.inference_mode()
     def trace(self, images: Images) -> dict[str, Tensor]:
@@ -114,32 +106,7 @@ class TorchProgram:
             case Dense():
                 flat = F.linear(x[0].flatten(1), self._weights[op.name])
                 return flat[:, :, None, None] + self._per_channel(op.add)
-        return self._imported(op, *x)
-
-    def _imported(self, op: Op, *x: Tensor) -> Tensor:
-        """What only networks read from other people's files have."""
-        match op:
-            case Mul():
-                return x[0] * x[1]
-            case Scale():
-                return x[0] * self._per_channel(op.mul) + self._per_channel(op.add)
-            case PRelu():
-                return torch.where(x[0] >= 0, x[0], x[0] * self._per_channel(op.slope))
-            case Quantize():
-                step = torch.tensor(np.float32(op.step), dtype=self._dtype)
-                return (x[0] / step).round().clamp(op.low, op.high) * step
-            case Sigmoid():
-                return torch.sigmoid(x[0])
-            case Softmax():
-                return torch.softmax(x[0], dim=1)
-            case Slice():
-                return x[0][:, op.start : op.stop]
-            case Pad():
-                top, left, bottom, right = op.pads
-                return F.pad(x[0], (left, right, top, bottom, *op.channels))
-            case Flatten():
-                return x[0].permute(0, 2, 3, 1).flatten(1)[:, :, None, None]
-        raise TypeError(f"op '{op.name}': torch:program has no {type(op).__name__}")
+        return imported(op, *x)
 
     def _convolve(self, op: Conv | BinaryConv, x: Tensor) -> Tensor:
         if isinstance(op, Conv):

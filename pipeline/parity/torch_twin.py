@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from frostbit.export.onnx.float_twin import twin_weights
-from frostbit.export.runtimes import Milliseconds
+from frostbit.export.runtimes import Images, Milliseconds
 from frostbit.kernels.ir.program import (
     INPUT,
     Add,
@@ -30,6 +28,7 @@ from frostbit.kernels.ir.program import (
     Window,
 )
 from frostbit.pipeline.lowering.settled_runtime import pixels_of, time_module
+from frostbit.pipeline.parity.torch_ops import imported
 
 
 class _Twin(nn.Module):
@@ -61,8 +60,10 @@ class _Twin(nn.Module):
                 y = F.conv2d(source, weight, None, window.stride, pads, window.dilation, op.groups)
                 relu = isinstance(op, BinaryConv) and isinstance(op.epilogue, Threshold)
                 return F.relu_(y) if relu else y
-            case Sign() | Clip():
+            case Sign():
                 return F.relu(x[0])
+            case Clip():
+                return F.relu(x[0]) if op.low == -op.high else x[0].clamp(op.low, op.high)
             case Add():
                 return x[0] + x[1]
             case MaxPool():
@@ -77,10 +78,11 @@ class _Twin(nn.Module):
             case GlobalSum():
                 return x[0].mean(dim=(2, 3), keepdim=True)
             case Dense():
-                return F.linear(x[0].flatten(1), self.weights[op.name])
+                flat = F.linear(x[0].flatten(1), self.weights[op.name])
+                return flat[:, :, None, None]
             case ToFloat():
                 return x[0]
-        raise TypeError(f"no twin for {type(op).__name__}")
+        return imported(op, *x)
 
 
 def framed(x: Tensor, window: Window, value: float = 0.0) -> Tensor:
@@ -99,7 +101,7 @@ class TorchTwin:
         self._threads = threads
         self.size_bytes = sum(4 * weight.numel() for weight in self._twin.weights.values())
 
-    def latency(self, image: NDArray[np.uint8], repeats: int) -> Milliseconds:
+    def latency(self, image: Images, repeats: int) -> Milliseconds:
         return time_module(self._twin, pixels_of(image), repeats, self._threads)
 
     def close(self) -> None:

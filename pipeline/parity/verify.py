@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
+from frostbit.export.inputs import random_images
 from frostbit.export.parity import Comparison, ParityReport, compare
 from frostbit.export.runtimes import Images, Logits, Milliseconds, Runtime
 from frostbit.kernels.ir.bits import Words
@@ -19,7 +20,7 @@ from frostbit.kernels.ir.program import Program
 from frostbit.kernels.machine import cpu
 from frostbit.pipeline.console import Bars, Progress, silent
 from frostbit.pipeline.data import datasets
-from frostbit.pipeline.data.inputs import Inputs, Place, inputs_for, random_images
+from frostbit.pipeline.data.inputs import Inputs, Place, inputs_for
 from frostbit.pipeline.errors import UserError
 from frostbit.pipeline.parity import runtimes
 from frostbit.pipeline.parity.runtimes import Missing, Source
@@ -173,7 +174,7 @@ def _runtimes(
     for form in formats:
         for threads in TORCH_THREADS if form == "torch" else (source.threads,):
             given = replace(source, threads=threads)
-            trained = form != "torch" or source.run is not None
+            trained = form != "torch" or (source.run is not None and source.program.settled_hash)
             made, absent = runtimes.make(BY_FORMAT[form] if trained else (), given, asked)
             if form == "torch" and not made:
                 made, more = runtimes.make(["torch:program"], given, asked)

@@ -22,7 +22,7 @@ from frostbit.pipeline.bench.table import bench_markdown, bench_table
 from frostbit.pipeline.cli.main import main
 from frostbit.pipeline.data.inputs import Place, inputs_for
 from frostbit.pipeline.parity.torch_twin import TorchTwin
-from tests.nets import every_op, images
+from tests.nets import every_op, images, imported
 
 
 def test_twins_have_the_architecture_and_run() -> None:
@@ -32,6 +32,14 @@ def test_twins_have_the_architecture_and_run() -> None:
         weights = sum(4 * op.weights.size for op in program.ops if hasattr(op, "weights"))
         binary = sum(4 * op.words.shape[0] * op.taps for op in program.ops if hasattr(op, "words"))
         assert twin.size_bytes >= weights + binary
+
+
+def test_twins_have_what_imported_networks_have() -> None:
+    program = imported()
+    batch = images(program, 1)
+    for twin in (OrtTwin(program), OrtInt8Twin(program), TorchTwin(program)):
+        assert (twin.latency(batch, 2) > 0).all()
+        twin.close()
 
 
 def row(name: str, ms: list[float], accuracy: float | None = None) -> bench.Row:

@@ -20,17 +20,20 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from frostbit.export.parity import REAL_TOLERANCE
+from frostbit.kernels.engine import Engine
 from frostbit.kernels.ir import reference
 from frostbit.kernels.ir.file import load_program, save_program
 from frostbit.kernels.ir.program import INPUT, Window
 from frostbit.kernels.machine import cpu
 from frostbit.pipeline.cli.main import main
 from frostbit.pipeline.data import pictures
+from frostbit.pipeline.data.inputs import Inputs
 from frostbit.pipeline.device import bundle, remote, wheel
 from frostbit.pipeline.device import check as board_check
 from frostbit.pipeline.errors import UserError
 from tests.kernels.programs import Builder
-from tests.nets import every_op
+from tests.nets import every_op, images, imported
 
 
 @pytest.fixture
@@ -91,6 +94,30 @@ def test_a_bundle_proves_equality_and_measures(unpacked: Path) -> None:
     assert all(each["logits_max_abs_diff"] == 0 for each in found["kernels"])
     assert len(found["bench"]["runtimes"]) == len(cpu.available())
     assert "equal bit for bit" in done.stdout
+
+
+def test_a_network_that_takes_floats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flips next to a threshold are followed; wrong logits, there or here, are a difference."""
+    program = imported()
+    batch = images(program, 12)
+    zip_file = io.BytesIO(bundle.build(program, "toy", Inputs(batch, None, "")))
+    with zipfile.ZipFile(zip_file) as archive:
+        archive.extractall(tmp_path)
+    told = board_check.read_manifest(tmp_path)
+    assert told.tolerance == REAL_TOLERANCE
+    assert np.load(tmp_path / "images.npy").dtype == np.float32
+    assert all(each["equal"] for each in board_check.compare(program, tmp_path, told))
+    logits = np.load(tmp_path / "logits.npy")
+    np.save(tmp_path / "logits.npy", logits[::-1])
+    assert not any(each["equal"] for each in board_check.compare(program, tmp_path, told))
+    np.save(tmp_path / "logits.npy", logits)
+    run = Engine.run
+    with monkeypatch.context() as patched:
+        patched.setattr(Engine, "run", lambda self, x: run(self, x) + np.float32(0.01))
+        assert not any(each["equal"] for each in board_check.compare(program, tmp_path, told))
+    np.save(tmp_path / "images.npy", batch.astype(np.uint8))
+    with pytest.raises(UserError, match=r"images.npy does not fit"):
+        board_check.compare(program, tmp_path, told)
 
 
 def test_without_timing_no_time_is_told(unpacked: Path) -> None:

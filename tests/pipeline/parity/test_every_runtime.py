@@ -15,6 +15,7 @@ from torch import fx
 
 from frostbit.export.errors import ExportError
 from frostbit.export.lce.graph import reach
+from frostbit.export.parity import compare
 from frostbit.export.synthetic.networks import synthetic
 from frostbit.kernels.ir import bits, reference
 from frostbit.kernels.ir.exact import analyse
@@ -26,20 +27,22 @@ from frostbit.kernels.ir.program import (
     Dense,
     GlobalSum,
     MaxPool,
+    Preprocessing,
     Program,
     Window,
 )
 from frostbit.kernels.machine import cpu
 from frostbit.pipeline.cli.main import main
-from frostbit.pipeline.data.inputs import Inputs
+from frostbit.pipeline.data.inputs import Inputs, as_taken
+from frostbit.pipeline.errors import UserError
 from frostbit.pipeline.lowering.pack import load_settled
 from frostbit.pipeline.parity import verify as verifying
 from frostbit.pipeline.parity.runtimes import ORT_FILES, Source
 from frostbit.pipeline.parity.torch_program import TorchProgram
 from tests.export.c.c_targets import require_tools
 from tests.export.lce.lce_fixture import require_lce
-from tests.kernels.programs import Builder, exact_programs, random_images
-from tests.nets import every_op, toy
+from tests.kernels.programs import Builder, exact_programs, programs, random_images
+from tests.nets import every_op, images, imported, toy
 
 SAME = Window((3, 3), pads=(1, 1, 1, 1))
 SETTINGS = len(cpu.available()) + 1 + 4 * (len(ORT_FILES) - 1) + 1 + 1 + 3 + 4
@@ -353,8 +356,51 @@ def test_torch_program_has_every_op_and_the_head_is_a_dense_layer() -> None:
     """An op added to the Program must be added there too."""
     from frostbit.kernels.ir.program import OP_TYPES
 
-    program = every_op()
-    assert {type(op) for op in program.ops} == set(OP_TYPES.values())
+    program, foreign = every_op(), imported()
+    assert {type(op) for op in (*program.ops, *foreign.ops)} == set(OP_TYPES.values())
     assert isinstance(program.ops[-1], Dense)
     assert isinstance(program.ops[-2], GlobalSum)
     assert_nothing_rounds(program, random_images(program, 4))
+    assert compare(foreign, [TorchProgram(foreign)], images(foreign, 9)).passed
+
+
+def test_an_imported_network_agrees_everywhere_within_the_tolerance(tmp_path: Path) -> None:
+    """It was not trained here, so PyTorch runs the packed model; verify says what was compared."""
+    program = dataclasses.replace(imported(), dataset="", settled_hash="")
+    save_program(program, tmp_path / "model.bnn")
+    done = invoke("export", tmp_path / "model.bnn", "--format", "all", "--out", tmp_path)
+    assert done.exit_code == 0, done.output
+    assert "within the tolerance" in done.output
+    result = invoke("verify", tmp_path / "model.bnn", "--images", 20, "--json", tmp_path / "v")
+    assert result.exit_code == 0, result.output
+    assert "passed within the tolerance (not exact: its input is float" in result.output
+    found = json.loads((tmp_path / "v").read_text())
+    assert (found["exact"], found["passed"], found["missing"]) == (False, True, [])
+    assert len(found["runtimes"]) == SETTINGS
+    assert {row["sign_bits_compared"] for row in found["runtimes"]} == {20 * 6 * 7 * 9}
+    assert all(0 < row["logits_max_abs_diff"] < 1e-6 for row in found["runtimes"][1:])
+
+
+def test_a_data_set_for_a_model_that_takes_floats_needs_to_know_what_pixels_become(
+    tmp_path: Path,
+) -> None:
+    program = dataclasses.replace(imported(), dataset="", settled_hash="", preprocessing=None)
+    pixels = np.zeros((1, *program.input_shape), np.uint8)
+    with pytest.raises(UserError, match="what pixels become"):
+        as_taken(program, pixels)
+    known = Preprocessing.of_range(-1, 1, 2)
+    floats = as_taken(dataclasses.replace(program, preprocessing=known), pixels)
+    assert floats.dtype == np.float32
+    assert (floats == -1).all()
+    save_program(program, tmp_path / "model.bnn")
+    result = invoke("export", tmp_path / "model.bnn", "--float-input", "--out", tmp_path)
+    assert result.exit_code == 2
+    assert "as it is" in result.stderr
+
+
+@settings(deadline=None, max_examples=4)
+@given(programs(foreign=True))
+def test_random_imported_programs_agree_in_torch(program: Program) -> None:
+    """The exporters' own tests draw more of them."""
+    report = compare(program, [TorchProgram(program)], random_images(program, 3), must_vary=False)
+    assert report.passed, report
