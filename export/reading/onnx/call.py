@@ -280,15 +280,15 @@ def as_map(reading: Reading, signs: Signs, name: str, layer: str) -> Map:
     """Make a choice by sign the value ``name`` of the small graph: a Sign, and a Scale around it.
 
     Where 0 counts as negative the sign is taken of the negated root, and negated. Where it is
-    neither it becomes +1, with a note.
+    neither it becomes +1, with a note; of a root that is never negative 0 and more are the two.
     """
     root = signs.root
     negative, zero, positive = (on_map(reading, at, root, layer) for at in signs.at)
-    if reading.facts[root.name].is_never_negative:
-        negative = zero
     negative, zero, positive = np.broadcast_arrays(negative, zero, positive)
-    is_unclear = (zero != negative) & (zero != positive)
-    if is_unclear.any() and not reading.facts[root.name].is_never_zero:
+    is_unclear, known = (zero != negative) & (zero != positive), reading.facts[root.name]
+    if known.is_never_negative:
+        negative = np.where(is_unclear, zero, negative)
+    elif is_unclear.any() and not known.is_never_zero:
         reading.notes[name] = NO_SIGN
     flip = np.where((zero == negative) & (positive != negative), -1, 1).astype(np.float32)
     half = np.float32(0.5)

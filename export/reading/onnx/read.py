@@ -150,16 +150,36 @@ def _step(reading: Reading, folder: Folder, node: onnx.NodeProto) -> None:
     call.attributes.close()
 
 
-def _straight_through(nodes: tuple[onnx.NodeProto, ...], output: str) -> tuple[onnx.NodeProto, ...]:
-    """``(s - x) + x``, by which training passes gradients around a sign ``s``, is ``s``."""
-    makers = {name: node for node in nodes for name in node.output}
+def _straight_through(source: Source) -> tuple[onnx.NodeProto, ...]:
+    """The operators, ``s`` instead of ``(s - x) + x``, which passes gradients around a sign."""
+    computed, makers = {source.input.name}, dict[str, onnx.NodeProto]()
     done = []
-    for node in nodes:
+    for node in source.nodes:
+        if computed.intersection(node.input):
+            computed.update(node.output)
+        makers.update(dict.fromkeys(node.output, node))
         sign = _bypassed(node, makers) if node.op_type == "Add" and len(node.input) == 2 else None
-        if sign is not None:
+        if sign in computed:
             node = onnx.helper.make_node("Identity", [sign], list(node.output), name=node.name)
         done.append(node)
-    return needed(done, output)
+    return needed(done, source.output)
+
+
+def _check_bypassed(reading: Reading, source: Source) -> None:
+    """FormatError if the file's own runtime could get lost in what is not read here.
+
+    Element by element and with single numbers no map grows.
+    """
+    for node in source.nodes:
+        if all(name in reading.values for name in node.output if name):
+            continue
+        constants = [reading.values.get(name) for name in node.input]
+        sizes = [value.size for value in constants if isinstance(value, np.ndarray)]
+        sizes += [product(a.t.dims) for a in node.attribute if a.HasField("t")]
+        sizes += [len(row) for a in node.attribute for row in (a.ints, a.floats) if row]
+        known = node.op_type in ELEMENTWISE or node.op_type == "Constant"
+        if not known or any(size != 1 for size in sizes):
+            raise refused(layer_of(node), "this operator around a sign is not read")
 
 
 def _bypassed(node: onnx.NodeProto, makers: dict[str, onnx.NodeProto]) -> str | None:
@@ -190,8 +210,9 @@ def read_graph(data: bytes, folder: Path | None = None) -> Read:
         for name in node.input:
             if name in source.arrays and name not in reading.values:
                 reading.values[name] = source.array(source.arrays[name], layer_of(node))
-    for node in _straight_through(source.nodes, source.output):
+    for node in _straight_through(source):
         _step(reading, constants, node)
+    _check_bypassed(reading, source)
     return _finished(reading, source)
 
 

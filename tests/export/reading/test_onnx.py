@@ -172,6 +172,28 @@ def test_a_sign_that_is_zero_in_the_source_is_not_called_one(tmp_path: Path) -> 
         compare_file(path, imported, np.zeros_like(images))
 
 
+def test_the_sign_of_a_relu_is_zero_or_one() -> None:
+    found = assert_same(network([node("Relu", "h", "r"), node("Sign", "r", "s")]))
+    assert not found.notes
+
+
+def test_what_stands_around_a_sign_is_no_more_than_arithmetic() -> None:
+    """It is not read, but the file's own runtime computes it."""
+    size = node("Constant", "", "size", value_ints=[1 << 20, 1, 1, 1])
+    nodes = [
+        node("Sign", "h", "t"),
+        size,
+        node("Expand", "h size", "x2"),
+        node("Sub", "t x2", "d"),
+        node("Add", "d x2", "s"),
+    ]
+    with pytest.raises(FormatError, match=r"'size': this operator around a sign is not read"):
+        read(network(nodes))
+    nodes[1:3] = [node("Mul", "h stem", "x2")]
+    with pytest.raises(FormatError, match=r"Mul 'x2': this operator around a sign is not read"):
+        read(network(nodes))
+
+
 @settings(deadline=None, max_examples=20)
 @given(st.one_of(programs(), programs(foreign=True)), st.sampled_from(["packed", "float", "qonnx"]))
 def test_our_own_files_give_the_same_program(program: Program, form: str) -> None:
