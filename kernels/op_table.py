@@ -26,7 +26,7 @@ from __future__ import annotations
 SUMMED, PRODUCT, CLIPPED, SCALED, PRELU, QUANTIZED, SIGMOID = range(7)
 
 # Micro-kernels of CONVOLVE; from FLOAT on they sum floats.
-XNOR, PORTABLE, LOOKUP, GROUPED, FLOAT, DEPTHWISE, GROUPED_FLOAT, INTEGER = range(8)
+XNOR, PORTABLE, LOOKUP, GROUPED, FLOAT, DEPTHWISE, INTEGER = range(7)
 
 # What MUL says of the epilogues that have none.
 THRESHOLD, SWITCH = -1, -2
@@ -79,7 +79,8 @@ U8, F32_IMAGE, F32, BITS, I16 = range(5)
     FUNCTION,  # of ELEMENTWISE; limits (of QUANTIZED in steps) in MUL and ADD, slopes in MUL
     SECOND,  # of SWITCH: distance from a limit for a residual of +1 to that for -1
     FLIPS,  # of SWITCH, constants: uint32 [BLOCKS], 1 where the sign is the other way round
-    LANES,  # constants: int32 [BLOCKS][32], distance of each lane's group (GROUPED, GROUPED_FLOAT)
+    LANES,  # constants: int32 [BLOCKS][32], distance of each lane's group (GROUPED);
+    # FLOAT and DEPTHWISE: int32 [groups], distance of the first input that a group reads
     HEIGHT,  # of the source map, for the steps below
     WIDTH,
     CHANNELS,  # of FLOAT and DEPTHWISE: of the result

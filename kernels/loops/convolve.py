@@ -22,7 +22,6 @@ from frostbit.kernels.micro.floats import (
     GROUP_BYTES,
     depthwise_tile,
     float_tile,
-    grouped_float_tile,
 )
 from frostbit.kernels.micro.fused import (
     HAS_FUSED,
@@ -50,7 +49,7 @@ from frostbit.kernels.micro.lookup import (
     widen_counts,
 )
 from frostbit.kernels.micro.operands import Parts, Taps, Tile
-from frostbit.kernels.micro.vector import BLOCK, LANES, clear, field
+from frostbit.kernels.micro.vector import BLOCK, LANES, clear, field, load_i32
 from frostbit.kernels.micro.xnor import PIXEL_BYTES, TILE, grouped_tile, portable_tile, xnor_tile
 
 
@@ -73,11 +72,7 @@ def accumulate(row, source, constants, block, pixels, counts):
     elif field(row, t.MICRO) == t.PORTABLE:
         portable_tile(tile, taps, counts)
     else:
-        lanes = constants + field(row, t.LANES) + block * BLOCK
-        if field(row, t.MICRO) == t.GROUPED:
-            grouped_tile(tile, taps, counts, lanes)
-        else:
-            grouped_float_tile(tile, taps, counts, lanes)
+        grouped_tile(tile, taps, counts, constants + field(row, t.LANES) + block * BLOCK)
 
 
 @inlined
@@ -207,19 +202,20 @@ def float_groups(row, arena, constants, block, within):
     )
     add, limits = constants + field(row, t.ADD) + at, limits_of(row)
     source = arena + field(row, t.SOURCE)
+    source += load_i32(constants + field(row, t.LANES) + at // GROUP_BYTES * 4)
     out = arena + field(row, t.OUT) + block * field(row, t.OUT_BLOCK) + within
     bits = arena + field(row, t.BITS_OUT) + block * field(row, t.BITS_BLOCK) + within // LANES
     for first in range(0, field(row, t.PIXELS), TILE):
         entry = constants + field(row, t.PIXEL_TABLE) + first * PIXEL_BYTES
         if field(row, t.MICRO) == t.DEPTHWISE:
-            depthwise_tile(Tile(source + at, entry), taps, add, limits, out, bits)
+            depthwise_tile(Tile(source, entry), taps, add, limits, out, bits)
         else:
             float_tile(Tile(source, entry), taps, add, limits, out, bits)
 
 
 @inner
 def convolve_floats(row, arena, constants):
-    """Convolution or dense layer of floats without groups, or depthwise.
+    """Convolution or dense layer of floats.
 
     Group after group of channels, so that the weights of one stay in the first-level cache.
     """
@@ -231,7 +227,7 @@ def convolve_floats(row, arena, constants):
 
 @inner
 def convolve(row, arena, constants):
-    """Convolution or dense layer of bits or integers, or a grouped one of floats."""
+    """Convolution of bits or integers, with its epilogue."""
     clear(arena + field(row, t.CLEAR), field(row, t.CLEAR_BYTES))
     done = 0
     micro = field(row, t.MICRO)

@@ -114,9 +114,7 @@ def step(row, arena, constants, image):
     code = field(row, t.CODE)
     if code == t.CONVOLVE and field(row, t.MICRO) == t.LOOKUP:
         convolve_by_lookup(row, arena, constants)
-    elif code == t.CONVOLVE and (
-        field(row, t.MICRO) == t.FLOAT or field(row, t.MICRO) == t.DEPTHWISE
-    ):
+    elif code == t.CONVOLVE and field(row, t.MICRO) in (t.FLOAT, t.DEPTHWISE):
         convolve_floats(row, arena, constants)
     elif code == t.CONVOLVE:
         convolve(row, arena, constants)

@@ -15,7 +15,6 @@ from numba import types
 from numba.core import cgutils
 
 from frostbit.kernels.machine import cpu
-from frostbit.kernels.machine.jit import inner
 from frostbit.kernels.micro.epilogue import ends
 from frostbit.kernels.micro.operands import Limits, Taps, Tile
 from frostbit.kernels.micro.vector import (
@@ -23,22 +22,18 @@ from frostbit.kernels.micro.vector import (
     F32,
     I32,
     I64,
-    LANES,
     Intrinsic,
-    add_product,
     call,
     clamped,
-    clear,
     constant,
     emitted,
     load,
-    load_i32,
     offset,
     sign_bits,
     splat,
     store,
 )
-from frostbit.kernels.micro.xnor import PIXEL_BYTES, TILE, entry, pixel_bases, zeroed
+from frostbit.kernels.micro.xnor import TILE, entry, pixel_bases, zeroed
 from frostbit.kernels.op_table import AT_BITS, AT_OUT
 
 _WIDTH = cpu.host_form().width
@@ -130,17 +125,3 @@ def _kernel(read: Read) -> Intrinsic:
 
 float_tile, depthwise_tile = _kernel(_broadcast), _kernel(_by_lane)
 """With one float of an activation for all lanes, or a float for each lane."""
-
-
-@inner
-def grouped_float_tile(tile, taps, sums, lanes):  # type: ignore[no-untyped-def]
-    """Groups of several channels: lane i reads its group, ``lanes`` int32 [32] bytes further."""
-    for p in range(TILE):
-        base = tile.source + load_i32(tile.pixels + PIXEL_BYTES * p)
-        out = sums + BLOCK * p
-        clear(out, BLOCK)
-        for lane in range(LANES):
-            start = base + load_i32(lanes + 4 * lane)
-            for k in range(taps.count):
-                value = start + load_i32(taps.offsets + 4 * k)
-                add_product(value, taps.weights + BLOCK * k + 4 * lane, out + 4 * lane)

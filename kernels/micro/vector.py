@@ -277,13 +277,6 @@ def to_steps32(builder: IRBuilder, source: Value, exponent: Value, out: Value) -
 
 
 @emitted(types.void)
-def add_product(builder: IRBuilder, a: Value, b: Value, out: Value) -> None:
-    """``out += a * b``, one float each."""
-    product = builder.fmul(load(builder, a, F32), load(builder, b, F32))
-    store(builder, builder.fadd(load(builder, out, F32), product), out)
-
-
-@emitted(types.void)
 def scale32(builder: IRBuilder, exponent: Value, out: Value) -> None:
     """``out *= 2**exponent`` over 32 floats."""
     factor = splat(builder, power_of_two(builder, exponent), V32F)

@@ -99,23 +99,27 @@ def _pixels(
 
 
 def _float_conv(low: Lowering, step: Step, window: Window, op: Conv | Dense, micro: int) -> Row:
-    out, channels = op.weights.shape[0], op.weights.shape[-1]
+    lanes, out = GROUP_BYTES // 4, op.weights.shape[0]
     height, width, _ = low.types[op.name].shape
-    rows = op.weights.reshape(out, -1)
-    grouped = micro == t.GROUPED_FLOAT
+    if isinstance(op, Conv) and micro == t.FLOAT and op.groups > 1:
+        weights, first = weight_layout.by_group(op.weights, op.groups, lanes)
+    else:
+        weights = weight_layout.by_block(op.weights.reshape(out, -1), lanes)
+        first = np.arange(len(weights)) * (lanes if micro == t.DEPTHWISE else 0)
+    taps = weights.shape[1]
     away = np.zeros(height * width, np.int32)
-    if step.out is not None and not grouped:
+    if step.out is not None:
         layout = low.layouts[step.out]
         away = weight_layout.pixel_distances(layout.size, layout.row, layout.pixel)
+    values = taps // (window.kernel[0] * window.kernel[1])
     return {
-        **_convolve(low, step, window, (out, rows.shape[1]), channels),
+        **_convolve(low, step, window, (out, taps), values),
         **_pixels(low, step, window, (height, width), away),
         **result_limits(step),
         t.MICRO: micro,
         t.CHANNELS: out,
-        t.WEIGHTS: low.constants.add(
-            weight_layout.by_block(rows, LANES if grouped else GROUP_BYTES // 4)
-        ),
+        t.LANES: low.constants.add((4 * first).astype(np.int32)),
+        t.WEIGHTS: low.constants.add(weights),
         t.ADD: low.constants.add(weight_layout.per_lane(op.add)),
     }
 
@@ -144,13 +148,10 @@ def conv(low: Lowering, step: Step, op: Conv) -> Row:
     found = integer_layout.integer_weights(op, low.types[op.inputs[0]].kind)
     if found is not None:
         return _integer_conv(low, step, op, found)
-    out, per_group = op.weights.shape[0], op.weights.shape[-1]
-    if op.groups == 1:
-        return _float_conv(low, step, op.window, op, t.FLOAT)
-    if out == op.groups and per_group == 1 and low.layouts[step.source].pixel % BLOCK == 0:
-        return _float_conv(low, step, op.window, op, t.DEPTHWISE)
-    lanes = low.constants.add(weight_layout.lane_offsets(out, op.groups, per_group))
-    return {**_float_conv(low, step, op.window, op, t.GROUPED_FLOAT), t.LANES: lanes}
+    is_depthwise = op.groups > 1 and op.weights.shape[0] == op.groups and op.weights.shape[3] == 1
+    whole_blocks = low.layouts[step.source].pixel % BLOCK == 0
+    micro = t.DEPTHWISE if is_depthwise and whole_blocks else t.FLOAT
+    return _float_conv(low, step, op.window, op, micro)
 
 
 def dense(low: Lowering, step: Step, op: Dense) -> Row:

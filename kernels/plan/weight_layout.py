@@ -40,6 +40,33 @@ def by_block(rows: NDArray[Value], lanes: int = LANES) -> NDArray[Value]:
     return padded.reshape(padded.shape[0], -1, lanes).transpose(1, 0, 2)
 
 
+def by_group(
+    weights: NDArray[np.float32], groups: int, lanes: int
+) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+    """Weights OHWI of a convolution in ``groups`` as ``[O / lanes][taps][lanes]``.
+
+    The channels of one group of lanes read those of a few groups of inputs, side by side; taps
+    that not all of its lanes have are 0 for the others.
+
+    Returns:
+        The weights, whose taps are ``kh * kw * inputs``, and the first input of each group of
+        lanes.
+    """
+    out, height, width, per_group = weights.shape
+    first = np.arange(0, blocks_for(out) * LANES, lanes).clip(max=out - 1)
+    of_output = np.arange(out) // (out // groups)
+    reads = of_output[(first + lanes - 1).clip(max=out - 1)] - of_output[first] + 1
+    inputs = int(reads.max()) * per_group
+    check_size(len(first) * height * width * inputs * lanes, "weights of a grouped convolution")
+    start = np.minimum(of_output[first] * per_group, groups * per_group - inputs)
+    found = np.zeros((len(first), height, width, inputs, lanes), np.float32)
+    for channel, kernel in enumerate(weights):
+        group, lane = divmod(channel, lanes)
+        at = of_output[channel] * per_group - start[group]
+        found[group, :, :, at : at + per_group, lane] = kernel
+    return found.reshape(len(first), -1, lanes), start
+
+
 def binary_rows(op: BinaryConv) -> NDArray[np.uint32]:
     """Packed weights as uint32 ``[O, kh * kw * words]``, 32 input channels a word."""
     halves = np.ascontiguousarray(op.words.astype("<u8")).view("<u4")

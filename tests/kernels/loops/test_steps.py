@@ -94,9 +94,15 @@ def test_convolution_of_bits_and_of_floats() -> None:
 
 
 @pytest.mark.parametrize("kind", ["pixels", "bits", "f32"])
-@pytest.mark.parametrize(("channels", "out", "groups"), [(35, 35, 35), (64, 64, 64), (6, 12, 3)])
+@pytest.mark.parametrize(
+    ("channels", "out", "groups"),
+    [
+        (35, 35, 35), (64, 64, 64), (6, 12, 3), (32, 32, 4), (32, 64, 8), (40, 20, 5), (96, 96, 3),
+        (6, 66, 2), (10, 50, 10), (34, 38, 2),
+    ],
+)  # fmt: skip
 def test_grouped_convolution(kind: str, channels: int, out: int, groups: int) -> None:
-    """Depthwise, and groups of several channels, with pads and without."""
+    """Depthwise, and groups of several channels that share registers, with pads and without."""
     b = Builder((6, 7, channels if kind == "pixels" else 2), seed=groups)
     x = INPUT
     if kind != "pixels":
