@@ -171,7 +171,7 @@ def _check_bypassed(reading: Reading, source: Source) -> None:
     Element by element and with single numbers no map grows.
     """
     for node in source.nodes:
-        if all(name in reading.values for name in node.output if name):
+        if any(name in reading.values for name in node.output):
             continue
         constants = [reading.values.get(name) for name in node.input]
         sizes = [value.size for value in constants if isinstance(value, np.ndarray)]

@@ -15,8 +15,9 @@ from frostbit.export.onnx.quantizers import DOMAINS
 from frostbit.export.reading.onnx.constants import SIZES
 from frostbit.export.reading.onnx.file import OPSETS
 from frostbit.export.reading.onnx.read import RULES
+from frostbit.kernels.ir.program import FormatError
 from tests import ROOT
-from tests.export.reading.networks import Arrays, assert_same, model, node
+from tests.export.reading.networks import Arrays, assert_same, model, node, read
 
 RNG = np.random.default_rng(2)
 
@@ -145,6 +146,18 @@ def test_elementwise(form: str) -> None:
     if form == "norm":
         arrays = {**arrays, "row": real(3)}
     assert_same(ended(nodes, arrays, (1, 3, 5, 4)))
+
+
+def test_further_results_that_nothing_reads() -> None:
+    """Masks and places of maxima, which exporters name."""
+    nodes = [
+        node("Dropout", "x", "d mask"),
+        node("MaxPool", "d", "m places", kernel_shape=[2, 2]),
+    ]
+    assert_same(ended(nodes, {}, (1, 3, 5, 4)))
+    nodes[1] = node("Where", "mask d d", "m")
+    with pytest.raises(FormatError, match="Where 'm': reads 'mask', a further result"):
+        read(ended(nodes, {}, (1, 3, 5, 4)))
 
 
 MOVES = {
