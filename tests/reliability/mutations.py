@@ -62,7 +62,7 @@ MUTATIONS: tuple[tuple[Area, str, str], ...] = (
     (PICTURE, "share == 1", "share >= 0.5"),
     (PICTURE, "after > before", "after >= before"),
     (PICTURE, "SMOOTHED = 7", "SMOOTHED = 5"),
-    (PICTURE, "vmin=0, vmax=1", "vmin=0, vmax=0.5"),
+    (PICTURE, "Normalize(0, 1)", "Normalize(0, 0.5)"),
     (PICTURE, ".T / steps", ".T"),
     (PICTURE, "np.maximum(flips, 1e-6)", "np.maximum(flips, 1e-3)"),
 )
