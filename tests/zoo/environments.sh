@@ -5,6 +5,7 @@ set -euo pipefail
 folder=$(realpath -m "$1")
 python=$2
 here=$(dirname "$0")
+"$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "the pins are for Python 3.11")'
 fresh() { # fresh NAME PINS: whether FOLDER/NAME is there with these pins; else it is emptied
     [ "$(cat "$folder/$1/ready" 2>/dev/null)" = "$(sha256sum < "$2")" ] && return
     rm -rf "${folder:?}/$1"

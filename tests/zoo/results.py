@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -92,6 +93,8 @@ def row(network: Network, files: Path, rounds: int, bars: Bars) -> Row:
     own = arrays["torch" if network.maker == "brevitas" else "keras"]
     ours = reference.run(imported.program, arrays["input"])
     found["answers_of_the_maker"] = asdict(agreement(ours, own))
+    if path.suffix == ".tflite":
+        found["exported_again_in_lce"] = asdict(_exported_again(imported, arrays))
     try:
         engine = Engine(imported.program)
     except FormatError as error:
@@ -102,6 +105,12 @@ def row(network: Network, files: Path, rounds: int, bars: Bars) -> Row:
         found.update(_timed(imported, path, arrays["input"], rounds, progress))
         found["shares_of_time"] = _shares(engine, arrays["input"][0])
     return found
+
+
+def _exported_again(imported: Imported, arrays: dict[str, F32]) -> Agreement:
+    """Answers of LCE for our own .tflite file of the Program, and for the file that was read."""
+    with closing(LceRuntime(imported.program)) as again:
+        return agreement(again.logits(arrays["input"]), arrays["output"])
 
 
 def _shares(engine: Engine, image: F32) -> dict[str, float]:
