@@ -31,7 +31,7 @@ def as_expected(network: Network, found: Row) -> bool:
     """Whether it was read and agrees, or is refused as the list says."""
     if network.refused:
         return network.refused in str(found.get("refused", ""))
-    return not any(problem in found for problem in PROBLEMS)
+    return not any(problem in found for problem in PROBLEMS) and bool(found["engine"]["passed"])
 
 
 class Kept:

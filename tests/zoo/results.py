@@ -13,6 +13,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from frostbit.export import parity
 from frostbit.export.errors import SourceDiffers
 from frostbit.export.foreign import compare_file, read_file
 from frostbit.export.lce.runtime import LceRuntime
@@ -23,7 +24,7 @@ from frostbit.export.runtimes import EngineRuntime, Timed
 from frostbit.kernels.engine import Engine
 from frostbit.kernels.ir import reference
 from frostbit.kernels.ir.file import dumps
-from frostbit.kernels.ir.program import FormatError
+from frostbit.kernels.ir.program import FormatError, Program
 from frostbit.kernels.profile import profile
 from frostbit.pipeline.bench import timing
 from tests.zoo.networks import Network
@@ -96,14 +97,15 @@ def row(network: Network, files: Path, rounds: int, bars: Bars) -> Row:
     if path.suffix == ".tflite":
         found["exported_again_in_lce"] = asdict(_exported_again(imported, arrays))
     try:
-        engine = Engine(imported.program)
+        engine = EngineRuntime(imported.program)
     except FormatError as error:
         return {**found, "engine_refuses": str(error)}
-    found["engine"] = asdict(agreement(engine.run(arrays["input"]), ours))
+    report = parity.compare(imported.program, [engine], arrays["input"])
+    found["engine"] = {"passed": report.passed, **asdict(report.comparisons[0])}
     if rounds:
         progress = bars(f"{network.name}: timing")
         found.update(_timed(imported, path, arrays["input"], rounds, progress))
-        found["shares_of_time"] = _shares(engine, arrays["input"][0])
+        found["shares_of_time"] = _shares(imported.program, arrays["input"][0])
     return found
 
 
@@ -113,10 +115,10 @@ def _exported_again(imported: Imported, arrays: dict[str, F32]) -> Agreement:
         return agreement(again.logits(arrays["input"]), arrays["output"])
 
 
-def _shares(engine: Engine, image: F32) -> dict[str, float]:
+def _shares(program: Program, image: F32) -> dict[str, float]:
     """Of the engine's time for one image, by kind of op, the largest first."""
     spent: Counter[str] = Counter()
-    for step in profile(engine, image, PROFILED)[0]:
+    for step in profile(Engine(program), image, PROFILED)[0]:
         spent[step.op] += step.seconds
     return {op: round(seconds / spent.total(), 3) for op, seconds in spent.most_common()}
 
