@@ -35,6 +35,7 @@ from frostbit.kernels.ir.program import (
 )
 from frostbit.kernels.plan.fusion import Step, fuse_adds, fuse_signs, readers, spans
 from frostbit.kernels.plan.integer_layout import integer_weights
+from frostbit.kernels.plan.padded_sums import split_padded_sums
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,10 +171,14 @@ def _takes_signs(op: Op) -> bool:
 
 
 def schedule(program: Program, types: dict[str, ValueType]) -> list[Step]:
-    """Steps of a verified ``program`` in execution order; ``types`` as from ``infer_types``."""
+    """Steps of a verified ``program`` in execution order.
+
+    ``types`` are those of ``infer_types``; those of some helpers' values are added.
+    """
     result = program.ops[-1].name
     steps = [step for op in program.ops for step in _first_steps(op, types)]
-    summed = fuse_adds(_fuse_to_float(_spread_input(steps), result), _takes_adds)
+    steps = _spread_input(split_padded_sums(steps, types, result))
+    summed = fuse_adds(_fuse_to_float(steps, result), _takes_adds)
     return fuse_signs(_fuse_clips(summed, result), result, _takes_signs)
 
 

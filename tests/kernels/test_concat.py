@@ -160,6 +160,29 @@ def test_what_is_copied() -> None:
     assert copies(b.finish(b.concat(outer, part(b, "f32", 5)))) == 6
 
 
+@pytest.mark.parametrize("around", [(64, 0), (0, 32), (32, 64), (40, 24), (0, 0)])
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("order", [0, 1])
+def test_sums_with_a_map_of_few_channels(around: tuple[int, int], late: bool, order: int) -> None:
+    """As MeliusNet has them; ``late`` reads the features once more after they were corrected."""
+    b = Builder((5, 6, 1), seed=sum(around))
+    x = part(b, "f32", 32)
+    if any(around):
+        x = b.concat(x, b.binary_conv(b.sign(b.scale(x)), sum(around), SAME))
+    y = x
+    for _ in range(2):
+        before = y
+        few = b.pad(b.binary_conv(b.sign(b.scale(y)), 32, SAME), (0, 0, 0, 0), around)
+        y = b.add(*((y, few) if order else (few, y)))
+        y = b.concat(y, b.binary_conv(b.sign(b.scale(y)), 32, SAME))
+        around = (around[0], around[1] + 32)
+    read = [b.global_sum(b.binary_conv(b.sign(y), 32, SAME)), b.global_sum(y)]
+    if late:
+        read += [b.global_sum(before), b.global_sum(b.conv(x, 5, SAME))]
+    b.dense(b.concat(*read), 4)
+    check_near(b.program())
+
+
 # ---------------------------------------------------------------- what is proved and refused
 
 
