@@ -55,7 +55,7 @@ def _read_tflite(path: Path) -> Graph:
 def _run_tflite(path: Path, imported: Imported) -> Source:
     from frostbit.export.reading.tflite.runtime import LceSource
 
-    return LceSource(path.read_bytes(), wanted(imported))
+    return LceSource(path.read_bytes(), imported)
 
 
 def _read_onnx(path: Path) -> Graph:
