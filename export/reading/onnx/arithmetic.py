@@ -18,7 +18,7 @@ from frostbit.export.reading.graph import (
     Sigmoid,
     Softmax,
 )
-from frostbit.export.reading.onnx.call import Call, Map, Signs, is_bounded, less_constant
+from frostbit.export.reading.onnx.call import Call, Map, Signs, less_constant
 from frostbit.export.reading.onnx.constants import levels
 from frostbit.export.reading.onnx.file import Array
 from frostbit.kernels.ir.program import NO_BOUND
@@ -64,8 +64,7 @@ def _joined(call: Call, kind: type[Add] | type[Mul], first: Map, second: Map) ->
     if first.layout != second.layout:
         raise call.refused(f"joins maps of axes {first.layout} and {second.layout}")
     node = kind(name=call.name, inputs=(first.name, second.name), layer=call.layer)
-    larger = max(first, second, key=lambda each: call.reading.sizes(each))
-    call.give(call.add(node, larger.layout))
+    call.give(call.add(node, first.layout))
 
 
 def add(call: Call) -> None:
@@ -154,7 +153,7 @@ def batch_normalization(call: Call) -> None:
 
 def _clipped(call: Call, of: Map, low: float, high: float) -> None:
     """Give ``clip(of, low, high)``: nothing where it never clips, a sign where it can only be."""
-    if not is_bounded(low, high):
+    if not low <= high:  # nor if one is NaN
         raise call.refused(f"clips to {low} .. {high}")
     low, high = max(low, -NO_BOUND), min(high, NO_BOUND)
     known = call.reading.facts[of.name]
@@ -180,8 +179,8 @@ def clip(call: Call) -> None:
         high = call.attributes.number("max", NO_BOUND)
     else:
         call.takes(1, 3)
-        low = call.scalar(1) if call.has(1) else -NO_BOUND
-        high = call.scalar(2) if call.has(2) else NO_BOUND
+        low = call.number(1) if call.has(1) else -NO_BOUND
+        high = call.number(2) if call.has(2) else NO_BOUND
     _clipped(call, call.map(), low, high)
 
 
@@ -189,7 +188,7 @@ def _limit(call: Call) -> tuple[Map, float]:
     """The map and the number of a ``Max`` or ``Min``."""
     call.takes(2, 2)
     of, other = (1, 0) if _is_constant(call, 0) else (0, 1)
-    return call.map(of), call.scalar(other)
+    return call.map(of), call.number(other)
 
 
 def minimum(call: Call) -> None:

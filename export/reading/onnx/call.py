@@ -7,7 +7,6 @@ which is what becomes of ``x > 0``, ``Sign`` or ``Where`` until something needs 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -224,8 +223,9 @@ class Call:
     def floats(self, position: int) -> F32:
         return finite(floats(self.constant(position), self.layer), self.layer)
 
-    def scalar(self, position: int) -> float:
-        found = self.floats(position)
+    def number(self, position: int) -> float:
+        """An input that must be one constant number; infinity is one."""
+        found = floats(self.constant(position), self.layer)
         if found.size != 1:
             raise self.refused(f"input {position} is {list(found.shape)}, not one number")
         return float(found.item())
@@ -332,8 +332,3 @@ def less_constant(call: Call, of: Map, value: F32) -> Map:
         )  # fmt: skip
         reading.shifted[key] = reading.add(node, of.layout)
     return reading.shifted[key]
-
-
-def is_bounded(low: float, high: float) -> bool:
-    """Whether both are numbers in order."""
-    return not math.isnan(low) and not math.isnan(high) and low <= high

@@ -46,14 +46,12 @@ class Facts:
         is_whole: all are whole numbers.
         is_never_zero: none is 0.
         is_never_negative: none is below 0.
-        is_sign: all are +1 or -1.
     """
 
     limit: float = math.inf
     is_whole: bool = False
     is_never_zero: bool = False
     is_never_negative: bool = False
-    is_sign: bool = False
 
 
 UNKNOWN = Facts()
@@ -92,14 +90,16 @@ def facts(node: Node, sources: Sequence[Facts]) -> Facts:
     """What is known of the value of ``node`` by that of its inputs."""
     match node:
         case Sign():
-            return Facts(1.0, True, True, is_sign=True)
+            return Facts(1.0, True, True)
         case Conv() | Dense():
             return _of_sums(node, sources[0])
         case Scale():
             return _of_scale(node, sources[0])
         case Clip(low=low, high=high):
-            limit = min(sources[0].limit, max(abs(low), abs(high)))
-            is_whole = sources[0].is_whole and low == int(low) and high == int(high)
+            limit = max(abs(low), abs(high))
+            if low <= 0 <= high:
+                limit = min(sources[0].limit, limit)
+            is_whole = sources[0].is_whole and float(low).is_integer() and float(high).is_integer()
             return Facts(limit, is_whole, is_never_negative=low >= 0)
         case Sigmoid() | Softmax():
             return Facts(1.0, is_never_negative=True)
@@ -109,14 +109,13 @@ def facts(node: Node, sources: Sequence[Facts]) -> Facts:
             return Facts(sources[0].limit, is_never_negative=sources[0].is_never_negative)
         case Pad(value=value):
             limit = max(sources[0].limit, abs(value))
-            return Facts(limit, sources[0].is_whole and value == int(value))
+            return Facts(limit, sources[0].is_whole and float(value).is_integer())
         case Concat():
             return Facts(
                 max(each.limit for each in sources),
                 all(each.is_whole for each in sources),
                 all(each.is_never_zero for each in sources),
                 all(each.is_never_negative for each in sources),
-                all(each.is_sign for each in sources),
             )
         case Add():
             limit = sum(each.limit for each in sources)

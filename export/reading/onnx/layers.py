@@ -54,6 +54,8 @@ def _window(call: Call, x: Map, kernel: Pair) -> Window:
     """The window that the attributes state, with explicit padding."""
     stride, dilation = _pair(call, "strides", (1, 1)), _pair(call, "dilations", (1, 1))
     auto, pads = call.attributes.text("auto_pad", "NOTSET"), call.attributes.integers("pads")
+    if auto != "NOTSET" and any(pads or ()):
+        raise call.refused(f"auto_pad {auto} beside pads {pads}")
     if auto == "NOTSET":
         pads = [0, 0, 0, 0] if pads is None else pads
         if len(pads) != 4 or not 0 <= min(pads) <= max(pads) <= MAX_DIM:

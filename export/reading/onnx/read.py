@@ -34,6 +34,8 @@ RULES: dict[str, Callable[[Call], None]] = {
 """By operator of ONNX."""
 FLOATS_A_BYTE = 8
 """A byte of packed weights is eight numbers of four bytes where the file unpacks it."""
+MAX_BATCH = 1 << 10
+"""Images that a file may take at once; its own runtime computes so many to compare one."""
 _LAYOUTS = {2: "NC", 3: "NHW", 4: "NCHW"}
 
 
@@ -90,7 +92,7 @@ def _input_sizes(source: Source) -> list[int]:
             f"the input '{name}' is {shown}: an image of a fixed size is needed, as "
             "[N, C, H, W], [N, H, W, C] or [N, C]"
         )
-    if product(sizes) > MAX_ELEMENTS:
+    if sizes[0] > MAX_BATCH or product(sizes) > MAX_ELEMENTS:
         raise FormatError(f"the input '{name}' is {sizes}, which is too large")
     return sizes
 

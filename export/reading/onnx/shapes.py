@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -140,7 +141,7 @@ def squeeze(call: Call) -> None:
     had = call.reading.sizes(x)
     axes = _named_axes(call, len(had), 13)
     if axes is None:
-        axes = [axis for axis, size in enumerate(had) if size == 1 and axis > 0]
+        axes = [axis for axis, size in enumerate(had) if size == 1]
     if any(had[axis] != 1 for axis in axes):
         raise call.refused(f"axes {axes} of {had} are not all 1")
     _reshaped(call, x, [size for axis, size in enumerate(had) if axis not in axes])
@@ -286,9 +287,9 @@ def pad(call: Call) -> None:
         axes = list(range(rank))
     else:
         call.takes(2, 4)
-        stated, value = call.integers(1), call.scalar(2) if call.has(2) else 0.0
+        stated, value = call.integers(1), call.number(2) if call.has(2) else 0.0
         axes = call.axes(call.integers(3) if call.has(3) else list(range(rank)), rank)
-    if call.attributes.text("mode", "constant") != "constant":
+    if call.attributes.text("mode", "constant") != "constant" or math.isnan(value):
         raise call.refused("is read with a constant only")
     if (
         len(stated) != 2 * len(axes)

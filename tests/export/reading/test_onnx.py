@@ -172,6 +172,15 @@ def test_a_sign_that_is_zero_in_the_source_is_not_called_one(tmp_path: Path) -> 
         compare_file(path, imported, np.zeros_like(images))
 
 
+def test_a_file_for_several_images_at_once(tmp_path: Path) -> None:
+    proto = network(SIGNS["where"])
+    proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 3
+    path = tmp_path / "model.onnx"
+    onnx.save(proto, path)
+    images = channels_last(random_images(proto, 2))
+    assert compare_file(path, read_file(path), images).whole == 2
+
+
 def test_the_sign_of_a_relu_is_zero_or_one() -> None:
     found = assert_same(network([node("Relu", "h", "r"), node("Sign", "r", "s")]))
     assert not found.notes

@@ -115,6 +115,12 @@ ELEMENTWISE = {
     "minus": [node("Relu", "x", "r"), node("Sub", "x r", "m")],
     "sum": [node("Relu", "x", "r"), node("Sum", "x r x", "m")],
     "clip": [node("Clip", "x minus _", "m")],
+    "clip-above": [
+        node("Sigmoid", "x", "s"),
+        node("Clip", "s two four", "k"),
+        node("Clip", "k minus one", "m"),
+    ],
+    "clip-infinite": [node("Clip", "x minus most", "m")],
     "clip-both": [node("Clip", "x minus one", "m")],
     "min-max": [node("Max", "x minus", "a"), node("Min", "one a", "m")],
     "leaky": [node("LeakyRelu", "x", "m", alpha=0.3)],
@@ -140,6 +146,7 @@ ELEMENTWISE = {
 def test_elementwise(form: str) -> None:
     arrays: Arrays = {
         "c": real(1, 3, 1, 1), "row": real(3, 1, 1), "one": 1.0, "minus": -0.5, "axes": [2, 3],
+        "two": 2.0, "four": 4.0, "most": np.inf,
         "c2": real(3), "spread": np.abs(real(3)),
     }  # fmt: skip
     nodes = ELEMENTWISE[form]
@@ -171,6 +178,10 @@ MOVES = {
     ],
     "pad": [node("Pad", "x pads value", "m")],
     "pad-axes": [node("Pad", "x pads2 _ axes", "m")],
+    "pad-lowest": [
+        node("Pad", "x around lowest", "p"),
+        node("MaxPool", "p", "m", kernel_shape=[4, 4], strides=[2, 2]),
+    ],
     "tile": [node("Tile", "x times", "m")],
     "there-and-back": [
         node("Transpose", "x", "t", perm=[0, 2, 3, 1]),
@@ -185,7 +196,8 @@ def test_moves(form: str) -> None:
     arrays: Arrays = {
         "one": [1], "two": [2], "minus": [-2], "far": [1 << 40], "zeros": [0, 0],
         "far2": [1 << 40, 99], "axes": [2, 3], "steps": [2, 3], "parts": [1, 2],
-        "pads": [0, 1, 2, 0, 0, 0, 1, 3], "pads2": [1, 0, 0, 2], "value": 0.75,
+        "pads": [0, 1, 2, 0, 0, 0, 1, 3], "pads2": [1, 0, 0, 2], "value": 0.75, "lowest": -np.inf,
+        "around": [0, 0, 1, 0, 0, 0, 1, 1],
         "times": [1, 2, 1, 1], "row": real(3),
     }  # fmt: skip
     assert_same(ended(MOVES[form], arrays, (1, 3, 6, 5)))

@@ -33,6 +33,12 @@ NODES = {
     r"Conv 'm': the attribute 'group' is of a wrong type": [node("Conv", "x w", "m", group=1.0)],
     r"Conv 'm': .*in 2 groups on 3 channels": [node("Conv", "x w", "m", group=2)],
     r"Conv 'm': auto_pad 'SAME' is not known": [node("Conv", "x w", "m", auto_pad="SAME")],
+    r"Conv 'm': auto_pad VALID beside pads": [
+        node("Conv", "x w", "m", auto_pad="VALID", pads=[1, 0, 0, 0])
+    ],
+    r"Squeeze 's': makes .* which is not read": [node("Squeeze", "x", "s"), node("Relu", "s", "m")],
+    r"Pad 'm': is read with a constant only": [node("Pad", "x pads2 bad", "m")],
+    r"Clip 'm': clips to nan": [node("Clip", "x bad", "m")],
     r"Conv 'm': pads .*-1": [node("Conv", "x w", "m", pads=[0, -1, 0, 0])],
     r"MaxPool 'm': storage_order": [
         node("MaxPool", "x", "m", kernel_shape=[2, 2], storage_order=1)
@@ -109,7 +115,7 @@ NODES = {
 }
 ARRAYS = {
     **WEIGHTS, "k": np.ones((3, 3, 1, 1), np.float32), "v": np.ones(3, np.float32),
-    "axes": [1, 2], "to": [1, 5, 6, 3], "one": [1],
+    "axes": [1, 2], "pads2": [0] * 8, "to": [1, 5, 6, 3], "one": [1],
     "two": [2], "seven": np.ones(7, np.float32), "bad": np.float32(np.nan), "zero": 0.0,
     "step": 0.5, "steps": np.array([0.5, 1.0, 2.0], np.float32).reshape(3, 1, 1), "one1": 1.0,
     "bits": 4.0, "huge": [1 << 40, 1 << 40], "zero1": np.zeros(1, np.float32), "huge1": [1 << 62],
@@ -150,6 +156,8 @@ def changed(name: str) -> onnx.ModelProto:
             graph.input[0].type.tensor_type.shape.dim[2].dim_param = "height"
         case "sequence":
             del graph.input[0].type.tensor_type.shape.dim[1:]
+        case "many":
+            graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1025
         case "cycle":
             graph.node[0].input[0] = "y"
         case "twice":
@@ -189,6 +197,7 @@ def changed(name: str) -> onnx.ModelProto:
         ("pixels", "the input 'x' is of type UINT8"),
         ("open size", r"the input 'x' is \[1, 3, '\?', 5\]: an image of a fixed size"),
         ("sequence", r"the input 'x' is \[1\]"),
+        ("many", r"the input 'x' is \[1025, 3, 6, 5\], which is too large"),
         ("cycle", r"Conv 'm': reads 'y', which nothing before it computes \(.*cycle"),
         ("twice", "GlobalAveragePool 'g': gives 'm', which is there already"),
         ("old", "is of ONNX operator set 6; 7 to"),
