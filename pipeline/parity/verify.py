@@ -70,6 +70,7 @@ class Verified:
                 "name": each.name,
                 "sign_bits_compared": each.sign_bits_compared,
                 "sign_bits_differing": each.sign_bits_differing,
+                "sign_bits_rounded": each.sign_bits_rounded,
                 "first_difference": each.first_difference,
                 "logits_max_abs_diff": each.logits_max_abs_diff,
                 "top1_agreement": each.top1_agreement,

@@ -26,7 +26,7 @@ from frostbit.kernels.ir.program import BinaryConv, MaxPool, Program, Threshold
 from frostbit.kernels.ir.verify import infer_types
 from tests.export.summary_nets import chain_net, grouped_net, mixed_net, residual_net
 from tests.kernels.programs import programs
-from tests.nets import every_op
+from tests.nets import every_op, imported
 
 Counts = dict[str, tuple[int, int]]
 
@@ -36,6 +36,7 @@ NETS: dict[str, Callable[[], Program]] = {
     "residual": residual_net,
     "chain": chain_net,
     "grouped": grouped_net,
+    "imported": imported,
 }
 
 
