@@ -10,7 +10,7 @@ from frostbit.kernels.micro.vector import LANES
 from frostbit.kernels.plan.columns import Lowering, Row, cleared, out_map, source_map
 from frostbit.kernels.plan.fusion import Step
 from frostbit.kernels.plan.schedule import Spread
-from frostbit.kernels.plan.views import places
+from frostbit.kernels.plan.views import is_there, places
 
 
 def _joined(low: Lowering, step: Step, parts: list[tuple[str, Row]]) -> Row:
@@ -42,7 +42,7 @@ def concat(low: Lowering, step: Step, op: Concat) -> Row:
     parts = [
         (name, {t.PART_AT: view.channel})
         for name, view in places(step, low.types)
-        if low.views.get(name) != view
+        if not is_there(name, view, low.views)
     ]
     return _joined(low, step, parts)
 

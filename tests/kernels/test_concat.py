@@ -181,6 +181,51 @@ def test_sums_with_a_map_of_few_channels(around: tuple[int, int], late: bool, or
         read += [b.global_sum(before), b.global_sum(b.conv(x, 5, SAME))]
     b.dense(b.concat(*read), 4)
     check_near(b.program())
+    is_whole = all(count % 32 == 0 for count in around)
+    assert (copies(b.program()) <= 1) == (is_whole and not late)
+
+
+@st.composite
+def block_programs(draw: st.DrawFn) -> Program:
+    """Maps of whole blocks, cut out, joined, corrected and read again in any order."""
+    b = Builder((3, 4, 1), seed=draw(st.integers(0, 1000)))
+    maps = [part(b, "f32", draw(st.sampled_from([32, 64]))) for _ in range(3)]
+    for _ in range(draw(st.integers(2, 9))):
+        x, y = draw(st.sampled_from(maps)), draw(st.sampled_from(maps))
+        channels, others = b.types[x].shape[2], b.types[y].shape[2]
+        cut = 32 * draw(st.integers(0, channels // 32 - 1))
+        match draw(st.sampled_from(["join", "replace", "correct", "slice", "layer", "scale"])):
+            case "join" if channels + others <= 256:
+                maps.append(b.concat(x, y))
+            case "replace" if cut and others <= 64:
+                maps.append(b.concat(b.slice(x, 0, cut), y))
+            case "correct" if others < channels:
+                few = b.pad(y, (0, 0, 0, 0), (channels - others, 0))
+                maps.append(b.add(x, few))
+            case "slice":
+                maps.append(b.slice(x, cut, channels))
+            case "layer":
+                few = b.binary_conv(b.sign(x), 32, SAME)
+                rest = (cut, channels - 32 - cut)
+                maps.append(b.add(b.pad(few, (0, 0, 0, 0), rest), x))
+            case _:
+                maps.append(b.scale(x))
+    seen = [b.global_sum(x) for x in draw(st.lists(st.sampled_from(maps), min_size=1, max_size=3))]
+    b.dense(b.concat(*seen, b.global_sum(maps[-1])), 4)
+    return b.program()
+
+
+@settings(deadline=None, max_examples=150)
+@given(program=block_programs())
+def test_what_lies_within_another_is_never_lost(program: Program) -> None:
+    check_near(program, 1)
+
+
+def test_what_was_made_before_the_map_that_it_goes_into() -> None:
+    """Its maker would write over it."""
+    b = Builder((3, 4, 1))
+    y, x = part(b, "f32", 32), part(b, "f32", 64)
+    check_near(b.finish(b.concat(b.slice(x, 0, 32), y)))
 
 
 # ---------------------------------------------------------------- what is proved and refused
