@@ -55,8 +55,7 @@ ALLOWED = {
     "pipeline.method": "pipeline.network pipeline.errors",
     "pipeline.network": "pipeline.run pipeline.errors kernels.ir",
     "pipeline.data": (
-        "pipeline.run pipeline.json_file pipeline.console pipeline.errors export.inputs "
-        "kernels.ir"
+        "pipeline.run pipeline.json_file pipeline.console pipeline.errors export.inputs kernels.ir"
     ),
     "pipeline.run": "pipeline.json_file pipeline.errors kernels.ir",
     "pipeline.json_file": "pipeline.console",
