@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -235,7 +234,7 @@ class _Variety:
             )
 
 
-def allowed(program: Program, values: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
+def allowed(program: Program, values: Mapping[str, reference.Array]) -> NDArray[np.float64]:
     """By how much the logits of each image may differ from the reference's, ``[N]``.
 
     Args:
@@ -263,7 +262,7 @@ def expected_values(program: Program, images: Images) -> tuple[dict[str, bits.Wo
     return expected.signs, expected.logits
 
 
-def _expected(program: Program, values: dict[str, NDArray[Any]]) -> _Expected:
+def _expected(program: Program, values: dict[str, reference.Array]) -> _Expected:
     types = infer_types(program)
     return _Expected(
         {

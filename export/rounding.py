@@ -9,24 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from frostbit.kernels.ir import bits, reference
-from frostbit.kernels.ir.program import INPUT, Program, Quantize, Sign, Softmax
+from frostbit.kernels.ir.program import INPUT, Program, Sign, Softmax
+from frostbit.kernels.ir.reference import Array
 from frostbit.kernels.ir.verify import infer_types
 
 THRESHOLD_TOLERANCE = 1e-5
 """A sign may differ where its value is smaller than this share of the map's largest."""
-Array = NDArray[Any]
 
 
 def scales(program: Program, values: Mapping[str, Array]) -> dict[str, float]:
-    """Largest absolute value of every map of which signs or steps are taken, over all images."""
-    readers = [op for op in program.ops if isinstance(op, (Sign, Quantize))]
-    return {op.inputs[0]: float(np.abs(values[op.inputs[0]]).max()) for op in readers}
+    """Largest absolute value of every map of which signs are taken, over all images."""
+    signs = [op for op in program.ops if isinstance(op, Sign)]
+    return {op.inputs[0]: float(np.abs(values[op.inputs[0]]).max()) for op in signs}
 
 
 def logit_scale(program: Program, values: Mapping[str, Array]) -> NDArray[np.float64]:
