@@ -34,10 +34,10 @@ STD = 0.25
 IMAGES = 8
 AS_NORMALISED = 1e-6
 """Share of the largest logit: the stem holds mean and std in float32, its user in float64 (at most
-3e-8 was seen over 1,500 networks)."""
+3e-8 was seen over 300 networks)."""
 FOLDED = 1e-9
 """Share of the largest logit: both compute in float64 with the same numbers, in another order (at
-most 2e-15 was seen over 1,500 networks). A value nearer to 0 than this may get either sign;
+most 2e-15 was seen over 300 networks). A value nearer to 0 than this may get either sign;
 BatchNorm makes 0 exactly of a channel that is the same everywhere."""
 
 
