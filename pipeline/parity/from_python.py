@@ -110,8 +110,8 @@ def verify(
 
     Args:
         program: the model.
-        images: ``[N, H, W, C]``, uint8 pixels 0..255, or float32 of an imported model that takes
-            floats; N >= 2.
+        images: uint8 ``[N, H, W, C]``, pixels 0..255; float32 where an imported model takes those;
+            N >= 2.
         labels: int64 ``[N]``, to count correct answers.
         formats: ``bnn`` (the engine's kernels), ``onnx``, ``onnx-int8``, ``onnx-float``, ``qonnx``,
             ``lce``, ``c``, ``torch`` (the Program in PyTorch's operators). Without any: all, and

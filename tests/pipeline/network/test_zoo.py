@@ -254,7 +254,7 @@ def test_a_factory_in_the_current_folder(mine: str, factory: str) -> None:
 
 def test_a_network_of_ones_own_settles_packs_exports_and_runs(mine: str) -> None:
     torch.manual_seed(0)
-    runs_everywhere(zoo.network(f"{mine}:residual", (12, 12, 3), 10, MEAN, STD), 12)
+    runs_everywhere(zoo.network(f"{mine}:residual", (12, 12, 3), 10, MEAN, STD), (3, 12, 12))
 
 
 @pytest.mark.parametrize(
