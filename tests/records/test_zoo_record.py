@@ -3,8 +3,9 @@
 import json
 from typing import Any
 
+from frostbit.export.lce.worker import KERNELS
 from frostbit.export.reading.compare import ANSWERS_TOLERANCE
-from tests import RECORDS
+from tests import RECORDS, ROOT
 from tests.zoo.__main__ import as_expected
 from tests.zoo.networks import NETWORKS, PYNQ, ZOO
 
@@ -46,3 +47,20 @@ def test_quicknet_is_read_in_no_time() -> None:
 def test_binary_layers_that_were_left_as_floats_are_stored_as_bits() -> None:
     assert ROWS["cifar_tutorial"]["layers_restored"] == 3
     assert ROWS["cifar_tutorial"]["bytes"] > 20 * ROWS["cifar_tutorial"]["model_bytes"]
+
+
+def test_the_engine_was_timed_beside_every_kernel_of_lce() -> None:
+    page = (ROOT / "docs" / "coming-from-larq.md").read_text()
+    timed = [row for row in READ if row.get("milliseconds")]
+    assert {"QuickNet", "BiRealNet", "BinaryResNetE18", "BinaryDenseNet28", "MeliusNet22"} <= {
+        row["network"] for row in timed
+    }
+    for row in timed:
+        times, ratio = row["milliseconds"], row["engine_over_best"]
+        assert {name for name in times if name.startswith("lce:")} == {
+            f"lce:{kernel}" for kernel in KERNELS
+        }
+        assert min(each["rounds"] for each in times.values()) >= 20
+        shown = f"{ratio['value']:.1f} ({ratio['low']:.1f} to {ratio['high']:.1f})"
+        assert f"| {row['network']} |" in page
+        assert shown in page
