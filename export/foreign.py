@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from frostbit.export.inputs import random_images
 from frostbit.export.reading.compare import (
     Comparison,
     Source,
     compare,
-    random_images,
     wanted,
 )
 from frostbit.export.reading.graph import Graph
@@ -130,6 +130,6 @@ def compare_file(
         ValueError: ``images`` do not fit the model.
     """
     if images is None:
-        images = random_images(imported.program, count)
+        images = np.asarray(random_images(imported.program, 0, count), np.float32)
     with closing(format_of(path).run(Path(path), imported)) as source:
         return compare(imported, source, images, progress)

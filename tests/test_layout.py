@@ -64,10 +64,12 @@ ALLOWED = {
     "pipeline.errors": "",
     "pipeline": "",
     "export.model_file": "export.foreign export.errors kernels.ir",
-    "export.foreign": "export.reading.onnx export.reading.tflite export.reading kernels.ir",
+    "export.foreign": (
+        "export.reading.onnx export.reading.tflite export.reading export.inputs kernels.ir"
+    ),
     "export.reading.onnx": "export.reading export.onnx export.summary export.errors kernels.ir",
     "export.reading.tflite": "export.reading export.lce export.summary export.errors kernels.ir",
-    "export.reading": "export.errors kernels.ir",
+    "export.reading": "export.errors export.terms kernels.ir",
     "export.sizes": "export.lce export.onnx export.errors kernels.ir",
     "export.parity": "export.runtimes export.errors export.rounding export.terms kernels.ir",
     "export.c": "export.runtimes export.errors kernels.plan kernels.ir",

@@ -27,9 +27,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from frostbit.export.errors import LceError, SourceDiffers
+from frostbit.export.inputs import random_images
 from frostbit.export.lce.runtime import Worker
 from frostbit.export.parity import allowed
-from frostbit.export.reading.compare import compare, random_images
+from frostbit.export.reading.compare import compare
 from frostbit.export.reading.imported import Imported
 from frostbit.export.reading.match import to_program
 from frostbit.export.reading.tflite.read import read_graph
@@ -150,7 +151,7 @@ def fuzz_tflite(count: int, seed: int = 0, compared: int = 1) -> Fuzzed:
     def in_lce(data: bytes, imported: Imported) -> bool:
         try:
             source = LceSource(data, imported, workers[0])
-            compare(imported, source, random_images(imported.program, 1))
+            compare(imported, source, random_images(imported.program, 0, 1))
         except SourceDiffers:
             return False
         except LceError:  # its native code may have crashed on what it refuses

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from frostbit.export.errors import SourceDiffers
+from frostbit.export.inputs import random_images
 from frostbit.export.lce.outputs import with_outputs
 from frostbit.export.lce.tflite_reader import read
-from frostbit.export.reading.compare import SIGN_TOLERANCE, compare, random_images
+from frostbit.export.reading.compare import SIGN_TOLERANCE, compare
 from frostbit.export.reading.imported import Imported
 from frostbit.export.reading.match import to_program
 from frostbit.export.reading.tflite.read import read_graph
@@ -60,7 +61,7 @@ def test_every_layer_equals_the_sources(name: str) -> None:
     imported = to_program(read_graph(data))
     source = LceSource(data, imported)
     try:
-        found = compare(imported, source, random_images(imported.program, 2))
+        found = compare(imported, source, random_images(imported.program, 0, 2))
     finally:
         source.close()
     types = infer_types(imported.program)
@@ -141,7 +142,7 @@ def test_a_wrong_layer_is_found_by_name(name: str) -> None:
     data = tflite(name)
     imported = to_program(read_graph(data))
     program = imported.program
-    images = random_images(program, 1)
+    images = random_images(program, 0, 1)
     source = LceSource(data, imported)
     try:
         for position, op in enumerate(program.ops):

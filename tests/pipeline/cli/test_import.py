@@ -130,3 +130,33 @@ def test_predict_asks_for_a_range_that_nothing_states(tmp_path: Path) -> None:
     assert invoke("import", MNIST, "-o", out).exit_code == 0
     Image.fromarray(np.zeros((28, 28), np.uint8)).save(tmp_path / "x.png")
     refused(invoke("predict", out, tmp_path / "x.png"), "--range -1..1")
+
+
+def test_source_runs_beside_the_engine(mnist: Path, tmp_path: Path) -> None:
+    out = tmp_path / "bench.json"
+    only = ("--runtime", "engine", "--rounds", 2, "--json", out)
+    done = invoke("bench", mnist, *only, "--source", MNIST)
+    assert done.exit_code == 0, done.output + repr(done.exception)
+    assert "source: answers within" in done.output
+    rows = {row["name"]: row for row in json.loads(out.read_text())["runtimes"]}
+    assert {"source:lce:default", "source:lce:indirect"} <= rows.keys()
+    assert rows["source:lce:default"]["size_bytes"] == MNIST.stat().st_size
+    assert rows["source:lce:default"]["ratio"]["value"] > 0
+    refused(invoke("bench", mnist, *only, "--source", QUICKNET), QUICKNET.name)
+    refused(invoke("bench", mnist, *only, "--source", ROOT / "README.md"), ".tflite")
+    refused(invoke("bench", mnist, mnist, *only, "--source", MNIST), "one model")
+
+
+def test_a_folder_of_pictures_is_compared(tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    rng = np.random.default_rng(2)
+    for number in range(3):
+        pixels = rng.integers(0, 256, (40, 30), dtype=np.uint8)
+        Image.fromarray(pixels).save(pictures / f"{number}.png")
+    given = ("--inputs", pictures, "--range", "-1..1", "-o", tmp_path / "m.bnn")
+    done = invoke("import", MNIST, *given)
+    assert done.exit_code == 0, done.output
+    assert "on 3 images" in " ".join(done.output.split())
+    (pictures / "3.png").write_bytes(b"no picture")
+    refused(invoke("import", MNIST, *given, "--force"), "3.png")
