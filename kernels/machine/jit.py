@@ -40,7 +40,7 @@ with (
     from numba.core.runtime.nrt import rtsys
 
 _LOG = logging.getLogger("frostbit.kernels")
-COMPILING = "compiling the engine for this CPU, once for each version (about 20 s)"
+COMPILING = "compiling the engine for this CPU, once for each version (about 25 s)"
 config: Any = importlib.import_module("numba.core.config")  # its names are made at run time
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 Compiled = TypeVar("Compiled", bound=Callable[..., object])
