@@ -17,7 +17,7 @@ from frostbit.export.c import text as c_text
 from frostbit.export.c.functions import PATCHES
 from frostbit.export.c.steps import BIT_WORD, Places, words_for
 from frostbit.kernels.ir import bits
-from frostbit.kernels.ir.exact import LARGEST, as_int16
+from frostbit.kernels.ir.integer_weights import LARGEST, as_int16
 from frostbit.kernels.ir.program import (
     Add,
     AvgPool,

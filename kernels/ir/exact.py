@@ -56,10 +56,6 @@ MANTISSA_BITS = 24
 F64 = NDArray[np.float64]
 
 
-LARGEST = {"u8": 255, "bits": 1}
-"""Largest value of a map that is summed in integers, by its kind."""
-
-
 @dataclass(frozen=True, eq=False)
 class Grid:
     """What is known of one value.
@@ -118,20 +114,6 @@ def grid_exponent(values: NDArray[Any]) -> int:
     lowest_bit = (mantissa & -mantissa).astype(np.float64)
     steps = MANTISSA_BITS - exponent - np.log2(lowest_bit).astype(np.int64)
     return max(0, int(steps.max()))
-
-
-def as_int16(weights: NDArray[np.float32], largest: int) -> tuple[NDArray[np.int16], int] | None:
-    """Weights ``[O, ...]`` as multiples of ``2**-s``, and s; None if they do not fit.
-
-    A sum of products with values up to ``largest`` then fits int32, whatever the order.
-    """
-    exponent = grid_exponent(weights)
-    steps = weights.astype(np.float64) * 2.0**exponent
-    size = np.abs(steps).reshape(len(steps), -1)
-    most_in_a_sum = float(size.sum(axis=1).max()) * largest
-    if exponent > 100 or size.max() > np.iinfo(np.int16).max or most_in_a_sum >= 2**31:
-        return None
-    return steps.astype(np.int16), exponent
 
 
 def _made(exponent: int, bound: F64, inputs_exact: bool) -> Grid:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from frostbit.kernels.ir.exact import LARGEST, as_int16
+from frostbit.kernels.ir.integer_weights import LARGEST, as_int16
 from frostbit.kernels.ir.program import Conv, Window
 from frostbit.kernels.micro.integers import HAS_INTEGERS
 
