@@ -1,4 +1,4 @@
-"""What the host's CPU can do, and which micro-kernel that makes us choose.
+"""What the host's CPU can do, the micro-kernel that makes us choose, and how many cores there are.
 
 The ``xnor`` micro-kernel comes in two forms. ``words`` counts bits per 32-bit lane and needs
 an instruction for it (AVX-512 VPOPCNTDQ). ``bytes`` counts per byte (AVX2: two table look-ups
@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import llvmlite.binding as llvm
@@ -80,3 +81,56 @@ def chosen_kernel(name: str = "") -> str:
         reason = "needs AVX2" if chosen in KERNELS else "is unknown"
         raise SettingError(f"{what} {reason}: use one of {', '.join(best)}")
     return chosen
+
+
+def available_cores(root: Path = Path("/")) -> int:
+    """Cores that this process can keep busy: those it may use, within :func:`cpu_quota`; 1 or more.
+
+    Args:
+        root: of the file system that says so.
+    """
+    affinity = getattr(os, "sched_getaffinity", None)
+    allowed = len(affinity(0)) if affinity else os.cpu_count() or 1
+    quota = cpu_quota(root)
+    return allowed if quota is None else max(1, min(allowed, int(quota)))
+
+
+def cpu_quota(root: Path = Path("/")) -> float | None:
+    """Cores' worth of time that the control groups of this process allow; None without a limit.
+
+    The least of the group and all around it, by version 2 (``cpu.max``) or 1
+    (``cpu.cfs_quota_us``). Source: Linux, Documentation/admin-guide/cgroup-v2.rst and
+    Documentation/scheduler/sched-bwc.rst.
+    """
+    found = []
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        controllers, _, path = line.partition(":")[2].partition(":")
+        if not controllers:
+            mount = root / "sys/fs/cgroup"
+        elif "cpu" in controllers.split(","):
+            mount = root / "sys/fs/cgroup/cpu"
+        else:
+            continue
+        group = PurePosixPath(path.lstrip("/"))
+        for each in (group, *group.parents):
+            found += _quota(mount / each)
+    return min(found, default=None)
+
+
+def _quota(group: Path) -> list[float]:
+    """The limit that one control group states, if it does."""
+    words = _read(group / "cpu.max").split()
+    if not words:
+        words = [_read(group / f"cpu.cfs_{name}_us") for name in ("quota", "period")]
+    try:
+        quota, period = map(int, words)
+    except ValueError:  # "max", or no such files
+        return []
+    return [quota / period] if quota > 0 and period > 0 else []
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, ValueError):
+        return ""
