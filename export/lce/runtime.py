@@ -123,13 +123,14 @@ class Worker:
 
 
 class LceRuntime:
-    """Our ``model.tflite`` in LCE's own interpreter, one thread.
+    """Our ``model.tflite`` in LCE's own interpreter.
 
     Args:
         program: the Program the file was made from (for the debug form that shows signs).
         kernel: ``default``, ``indirect`` (its fastest on x86) or ``reference``.
         tflite: the shipped bytes; converted from ``program`` if None.
         timeout: seconds allowed for one request of at most CHUNK runs.
+        threads: of the interpreter.
 
     Raises:
         RuntimeMissing: where LCE's environment is absent.
@@ -143,13 +144,14 @@ class LceRuntime:
         kernel: str = "default",
         tflite: bytes | None = None,
         timeout: float = 120.0,
+        threads: int = 1,
     ) -> None:
         if kernel not in lce_worker.KERNELS:
             known = ", ".join(lce_worker.KERNELS)
             raise ValueError(f"LCE has no kernel '{kernel}'; choose one of {known}")
         self.program = program
         self.name = f"lce:{kernel}"
-        self._kernel = kernel
+        self._kernel, self._threads = kernel, threads
         self._has_debug = False
         shipped = to_lce.convert(program) if tflite is None else tflite
         self.size_bytes = len(shipped)
@@ -161,7 +163,9 @@ class LceRuntime:
             raise
 
     def _load(self, name: str, tflite: bytes) -> None:
-        header = lce_worker.Header(op="load", model=name, kernel=self._kernel)
+        header = lce_worker.Header(
+            op="load", model=name, kernel=self._kernel, threads=self._threads
+        )
         self._worker.ask(header, np.frombuffer(tflite, np.uint8))
 
     def logits(self, images: Images) -> NDArray[np.float32]:

@@ -8,7 +8,7 @@ need.
 Protocol, both ways: a frame is the header's length (uint32, little-endian), the header (JSON
 with ``arrays``: dtype and shape of each), then the arrays' raw bytes. Requests, in ``op``:
 
-* ``load`` ``{model, kernel}`` + the file's bytes; ``model`` is the name to keep it under;
+* ``load`` ``{model, kernel, threads}`` + the file's bytes; ``model`` is the name to keep it under;
 * ``run`` ``{model}`` + images ``[N, H, W, C]`` -> every output of the graph, stacked;
 * ``time`` ``{model, repeats}`` + one image -> float64 ``[repeats]`` milliseconds, measured
   around the interpreter's own ``predict`` (it includes copying input and output).
@@ -46,6 +46,7 @@ class Header(TypedDict, total=False):
     op: str
     model: str
     kernel: str
+    threads: int
     repeats: int
     error: str
 
@@ -86,8 +87,8 @@ def _exactly(stream: IO[bytes], size: int) -> bytes:
     return data
 
 
-def load(model: bytes, kernel: str) -> Interpreter:
-    """LCE's low-level interpreter, single-threaded, with the named kernel."""
+def load(model: bytes, kernel: str, threads: int) -> Interpreter:
+    """LCE's low-level interpreter with the named kernel."""
     name = "larq_compute_engine"
     if name not in sys.modules:
         spec = importlib.util.find_spec(name)
@@ -98,8 +99,9 @@ def load(model: bytes, kernel: str) -> Interpreter:
         sys.modules[name] = stub
     from larq_compute_engine.tflite.python import interpreter
 
-    made: Interpreter = interpreter.Interpreter(model, num_threads=1, **KERNELS[kernel]).interpreter
-    return made
+    made = interpreter.Interpreter(model, num_threads=threads, **KERNELS[kernel])
+    low: Interpreter = made.interpreter
+    return low
 
 
 def run(interpreter: Interpreter, images: Array) -> list[Array]:
@@ -129,7 +131,8 @@ def serve(requests: IO[bytes], replies: IO[bytes]) -> None:
         answer: Header = {}
         try:
             if header["op"] == "load":
-                models[header["model"]] = load(arrays[0].tobytes(), header["kernel"])
+                name, kernel, threads = header["model"], header["kernel"], header["threads"]
+                models[name] = load(arrays[0].tobytes(), kernel, threads)
             elif header["op"] == "run":
                 results = run(models[header["model"]], arrays[0])
             else:

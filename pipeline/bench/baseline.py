@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from frostbit.pipeline.bench.measure import Bench, Row
+from frostbit.pipeline.bench.measure import Bench
+from frostbit.pipeline.bench.rows import Row
 from frostbit.pipeline.bench.timing import Ratio, ratio_of_runs
 
 
@@ -14,7 +15,7 @@ class Verdict:
     """One runtime now over before.
 
     Attributes:
-        name: runtime, with its model where there are several.
+        name: model and runtime, with its threads if it has more than one.
         ratio: latency now over latency before.
         word: ``faster``, ``slower``, ``within noise`` or ``new``.
         regressed: whether it is slower by more than was allowed.
@@ -40,14 +41,16 @@ def compare(bench: Bench, before: dict[str, Any], allowed: float) -> tuple[list[
         allowed: percent by which a runtime may be slower.
 
     Returns:
-        One verdict a row, and a warning ("" if CPU, threads and batch are the same).
+        One verdict a row, and a warning ("" if CPU and batch are the same).
     """
-    old = {(row.get("model"), row["name"]): row for row in before["runtimes"]}
-    verdicts = [_verdict(row, old.get((row.model, row.name)), allowed) for row in bench.rows]
+    old = {(row["model"], row["name"], row["threads"]): row for row in before["runtimes"]}
+    verdicts = [
+        _verdict(row, old.get((row.model, row.name, row.threads)), allowed) for row in bench.rows
+    ]
     then, now = before["conditions"], bench.conditions
     others = [
         f"{name} {then.get(name)}, now {now.get(name)}"
-        for name in ("cpu", "threads", "batch")
+        for name in ("cpu", "batch")
         if then.get(name) != now.get(name)
     ]
     return verdicts, f"the baseline had {'; '.join(others)}" if others else ""
@@ -55,6 +58,8 @@ def compare(bench: Bench, before: dict[str, Any], allowed: float) -> tuple[list[
 
 def _verdict(row: Row, old: dict[str, Any] | None, allowed: float) -> Verdict:
     name = f"{row.model} {row.name}"
+    if row.threads > 1:
+        name += f", {row.threads} threads"
     if old is None:
         return Verdict(name, None, "new", False)
     ratio = ratio_of_runs(row.latency_ms.rounds, old["latency_ms"]["rounds"])

@@ -21,6 +21,23 @@ if TYPE_CHECKING:
     from frostbit.pipeline.parity.runtimes import Missing
 
 
+MOST_THREADS = 256
+
+
+def thread_counts(text: str) -> tuple[int, ...]:
+    """``1,2,4`` as numbers; UserError if it is no such list."""
+    words = [word.strip() for word in text.split(",")]
+    short = [word for word in words if len(word) < 5 and word.isascii() and word.isdecimal()]
+    counts = tuple(map(int, short))
+    if len(counts) != len(words) or not all(1 <= each <= MOST_THREADS for each in counts):
+        raise UserError(
+            f"--threads '{text[:40]}': write numbers from 1 to {MOST_THREADS}, as in 1,2"
+        )
+    if len(set(counts)) != len(counts):
+        raise UserError(f"--threads '{text[:40]}' names a number twice; name each once, as in 1,2")
+    return counts
+
+
 @dataclass(frozen=True)
 class Wishes:
     """What a person asked of a benchmark; the fields are the command's options.
@@ -29,6 +46,7 @@ class Wishes:
         source: the file that the model was imported from.
         names: runtimes; none means the usual ones.
         run: run folder of the model, for torch; None: the model's own folder.
+        threads: of every runtime that has threads; all of these numbers, in turns.
         pin: CPU to stay on; None leaves it to the system.
         estimates: with ``profile``: static estimates for other CPUs too.
         allowed: percent by which a runtime may be slower than ``baseline``.
@@ -37,7 +55,7 @@ class Wishes:
     names: tuple[str, ...] = ()
     run: Path | None = None
     rounds: int = 50
-    threads: int = 1
+    threads: tuple[int, ...] = (1,)
     batch: int = 1
     seed: int = 0
     data_dir: Path | None = None
@@ -97,15 +115,14 @@ def _bench(models: dict[str, tuple[Path, Program]], wishes: Wishes) -> tuple[Ben
         found = bench.run(
             ready,
             rounds=wishes.rounds,
-            threads=wishes.threads,
             seed=wishes.seed,
             batch=wishes.batch,
             progress=progress(),
         )
     finally:
         for model in ready:
-            for runtime in model.runtimes:
-                runtime.close()
+            for entrant in model.entrants:
+                entrant.runtime.close()
     if wishes.profile:
         found = replace(
             found, profile=_profiled(ready[0].program, ready[0].inputs.images[0], wishes)
@@ -140,15 +157,20 @@ def _model(
         terminal().print(f"accuracy: not measured, random images; {inputs.remedy}")
     for note in inputs.notes:
         terminal().print(note)
-    source = runtimes.Source(program, path.parent, wishes.run or path.parent, wishes.threads)
-    made, absent = runtimes.make(names, source, asked=bool(wishes.names))
-    missing += [each for each in absent if each not in missing]
-    made += _sources(program, inputs, wishes, missing)
-    return bench.Model(label, path, program, tuple(made), inputs)
+    entrants: list[bench.Entrant] = []
+    for threads in wishes.threads:
+        source = runtimes.Source(program, path.parent, wishes.run or path.parent, threads)
+        more = [name for name in names if not entrants or name not in runtimes.ONE_THREAD]
+        made, absent = runtimes.make(more, source, asked=bool(wishes.names))
+        missing += [each for each in absent if each not in missing]
+        for each in [*made, *_sources(program, inputs, wishes, threads, missing)]:
+            alone = each.name in runtimes.ONE_THREAD
+            entrants.append(bench.Entrant(each, 1 if alone else threads))
+    return bench.Model(label, path, program, tuple(entrants), inputs)
 
 
 def _sources(
-    program: Program, inputs: Inputs, wishes: Wishes, missing: list[Missing]
+    program: Program, inputs: Inputs, wishes: Wishes, threads: int, missing: list[Missing]
 ) -> list[Timed]:
     """The runtimes of ``--source``."""
     if wishes.source is None:
@@ -158,11 +180,13 @@ def _sources(
     from frostbit.pipeline.parity.runtimes import Missing
 
     try:
-        found, line = source_runtimes(wishes.source, program, inputs.images)
+        found, line = source_runtimes(wishes.source, program, inputs.images, threads)
     except RuntimeMissing as error:
-        missing.append(Missing(f"source {wishes.source.name}", str(error)))
+        absent = Missing(f"source {wishes.source.name}", str(error))
+        missing += [absent] if absent not in missing else []
         return []
-    terminal().print(line)
+    if threads == wishes.threads[0]:
+        terminal().print(line)
     return found
 
 
@@ -181,9 +205,10 @@ def _pin(cpu: int | None) -> None:
 def _show(found: Bench, missing: list[Missing]) -> None:
     from frostbit.pipeline.bench.table import bench_table
 
-    table, lines = bench_table(found, missing)
+    tables, lines = bench_table(found, missing)
     console = terminal()
-    console.print(table)
+    for table in tables:
+        console.print(table)
     console.print(*lines, sep="\n")
 
 

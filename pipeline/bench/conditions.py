@@ -13,13 +13,14 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import llvmlite.binding as llvm
 
 from frostbit.export.lce import environment as lce_environment
+from frostbit.kernels.machine import cpu
 from frostbit.pipeline import machine
 
 FEATURES = ("avx2", "avx512bw", "avx512vpopcntdq", "avx512bitalg", "avx512vnni", "neon", "dotprod")
@@ -51,6 +52,8 @@ def conditions() -> dict[str, Any]:
         "cpu_features": cpu_features(),
         "cores": os.cpu_count(),
         "affinity": machine.affinity(),
+        "cpu_quota": cpu.cpu_quota(),
+        "available_cores": cpu.available_cores(),
         "machine": platform.machine(),
         "system": platform.platform(),
         "python": platform.python_version(),
@@ -94,16 +97,34 @@ def warnings(facts: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def threads_text(counts: Sequence[int]) -> str:
+    """Numbers of threads in words."""
+    return f"{', '.join(map(str, counts))} thread{'s' * (max(counts) > 1)}"
+
+
+def cores_line(facts: Mapping[str, Any]) -> str:
+    """How many cores a benchmark really had, and why."""
+    count, quota = facts["available_cores"], facts["cpu_quota"]
+    cpus = ", ".join(map(str, facts["affinity"] or [])) or "not known"
+    limit = "no quota" if quota is None else f"a quota of {quota:g}"
+    return (
+        f"{count} core{'s' * (count > 1)} to use of the machine's {facts['cores']}: CPUs {cpus}, "
+        f"{limit} of the control group"
+    )
+
+
 def lines(facts: Mapping[str, Any]) -> list[str]:
     """The conditions in short, as they stand under the table of a benchmark."""
     sensors = facts["sensors"]["after"]
     told = [f"{sensors['mhz']:.0f} MHz" if "mhz" in sensors else ""]
     told += [f"{sensors['celsius']:.0f} degrees C" if "celsius" in sensors else ""]
-    cpus = ", ".join(map(str, facts["affinity"] or [])) or "not known"
-    where = [facts["cpu"], ", ".join(facts["cpu_features"]), *told, f"CPUs {cpus}"]
-    runs = f"{facts['threads']} thread{'s' * (facts['threads'] > 1)}, {facts['rounds']} rounds"
+    where = [facts["cpu"], ", ".join(facts["cpu_features"]), *told]
     memory = f"peak memory of this process {facts['peak_rss_mib']:.0f} MiB"
-    found = [f"on {'; '.join(part for part in where if part)}", f"{runs}, {memory}"]
+    found = [
+        f"on {'; '.join(part for part in where if part)}",
+        cores_line(facts),
+        f"{threads_text(facts['thread_counts'])}, {facts['rounds']} rounds, {memory}",
+    ]
     if "cold_start_s" in facts:
         peak = facts.get("engine_peak_rss_mib")
         text = f"engine alone: first logits {min(facts['cold_start_s']):.2f} s after start"

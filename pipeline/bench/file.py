@@ -13,6 +13,7 @@ from frostbit.pipeline import json_file
 from frostbit.pipeline.errors import UserError
 from frostbit.pipeline.json_file import Count, JsonError, Name, Number, Percent, Positive, Text
 
+_Threads = Annotated[int, Meta(gt=0, le=1 << 20)]
 _Share = Annotated[float, Meta(ge=0, le=1)]
 
 
@@ -37,6 +38,17 @@ class _Row(Struct):
     ratio: _Ratio | None
     accuracy: Percent | None
     size_bytes: Annotated[int, Meta(gt=0, le=1 << 53)]
+    threads: _Threads | None = None  # older files have none
+
+
+class _Scaled(Struct):
+    name: Name
+    model: Text
+    threads: _Threads
+    median_ms: Positive
+    over: _Threads
+    faster: _Ratio
+    ratio: _Ratio | None
 
 
 class _Compared(Struct):
@@ -77,6 +89,7 @@ class _Profile(Struct):
 class _Bench(Struct):
     runtimes: Annotated[list[_Row], Meta(min_length=1, max_length=1000)]
     conditions: _Conditions
+    scaling: Annotated[list[_Scaled], Meta(max_length=1000)] = []
     parity: _Parity | None = None
     profile: _Profile | None = None
     program_sha256: Text = ""
@@ -85,11 +98,13 @@ class _Bench(Struct):
 def read(path: Path) -> dict[str, Any]:
     """The document that ``pipeline bench`` wrote to ``path``.
 
+    A file of a version that measured one number of threads gets it in every row.
+
     Raises:
         UserError: it is missing, or something else, or of another version.
     """
     try:
-        return json_file.document(json_file.read_bytes(path), _Bench)
+        found = json_file.document(json_file.read_bytes(path), _Bench)
     except FileNotFoundError as error:
         raise UserError(f"there is no benchmark '{path}'; write one with --json {path}") from error
     except (OSError, JsonError) as error:
@@ -97,6 +112,18 @@ def read(path: Path) -> dict[str, Any]:
             f"'{path}' is damaged, or no bench.json of this version ({error}); measure it again: "
             f"pipeline bench MODEL --json {path}"
         ) from error
+    for row in found["runtimes"]:
+        row.setdefault("threads", found["conditions"]["threads"])
+    found.setdefault("scaling", [])
+    return found
+
+
+def first_of_each(document: dict[str, Any]) -> list[Any]:
+    """The rows of a document, each runtime with its first number of threads only."""
+    found: dict[tuple[str, str], Any] = {}
+    for row in document["runtimes"]:
+        found.setdefault((row["model"], row["name"]), row)
+    return list(found.values())
 
 
 def of_model(path: Path, program_sha256: str) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ import os
 import resource
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ from frostbit.kernels.ir.file import program_hash
 from frostbit.kernels.ir.program import Program
 from frostbit.pipeline import machine
 from frostbit.pipeline.bench import conditions, timing
-from frostbit.pipeline.bench.timing import Latency, Ratio
+from frostbit.pipeline.bench.rows import Row, Scaled, scaling
+from frostbit.pipeline.bench.timing import Latency
 from frostbit.pipeline.console import Progress
 from frostbit.pipeline.data.inputs import Inputs
 
@@ -31,26 +32,11 @@ QUICK = 10
 
 
 @dataclass(frozen=True)
-class Row:
-    """One runtime in the table and in bench.json.
+class Entrant:
+    """A runtime and how many threads it has."""
 
-    Attributes:
-        name: runtime as in tables, e.g. ``engine:xnor``.
-        model: label of the model it ran.
-        kernel: what is behind the colon of the name.
-        latency_ms: of one batch.
-        ratio: latency over that of the first engine, round by round; None without an engine.
-        accuracy: percent, None if not measured.
-        size_bytes: of what the runtime loads.
-    """
-
-    name: str
-    model: str
-    kernel: str
-    latency_ms: Latency
-    ratio: Ratio | None
-    accuracy: float | None
-    size_bytes: int
+    runtime: Timed
+    threads: int
 
 
 @dataclass(frozen=True)
@@ -61,14 +47,14 @@ class Model:
         label: short name in tables.
         path: its file.
         program: the loaded file.
-        runtimes: what to time.
+        entrants: what to time.
         inputs: images, with labels if they come from the data set.
     """
 
     label: str
     path: Path
     program: Program
-    runtimes: tuple[Timed, ...]
+    entrants: tuple[Entrant, ...]
     inputs: Inputs
 
 
@@ -114,12 +100,18 @@ class Bench:
         """Whether no bit differs in anything that was compared."""
         return all(each.parity is None or each.parity.passed for each in self.models)
 
+    @property
+    def scaling(self) -> tuple[Scaled, ...]:
+        """What more threads bring, where several numbers of them were measured."""
+        return scaling(self.rows)
+
     def to_json(self) -> str:
         """A single model's facts stand at the top, those of several in a list ``models``."""
         documents = [each.document() for each in self.models]
         facts = documents[0] if len(documents) == 1 else {"models": documents}
         document: dict[str, object] = {
             "runtimes": [asdict(row) for row in self.rows],
+            "scaling": [asdict(each) for each in self.scaling],
             **facts,
             "conditions": self.conditions,
         }
@@ -133,38 +125,58 @@ def size(runtime: Timed, model: Path) -> int:
     return int(getattr(runtime, "size_bytes", 0)) or model.stat().st_size
 
 
+def _names(model: Model) -> list[str]:
+    """A name for each entrant: with its threads where there is another one of that name before."""
+    names: list[str] = []
+    for each in model.entrants:
+        name = each.runtime.name
+        names.append(f"{name}:threads{each.threads}" if name in names else name)
+    return names
+
+
 def _checked(model: Model, progress: Progress) -> Checked:
-    comparable = [runtime for runtime in model.runtimes if isinstance(runtime, Runtime)]
+    comparable = {
+        name: each.runtime
+        for name, each in zip(_names(model), model.entrants, strict=True)
+        if isinstance(each.runtime, Runtime)
+    }
     images, labels = model.inputs.images, model.inputs.labels
     report = None
     if comparable:
-        report = compare(model.program, comparable, images, labels, progress=progress)
+        runtimes = list(comparable.values())
+        report = compare(model.program, runtimes, images, labels, progress=progress)
+        named = zip(report.comparisons, comparable, strict=True)
+        report = replace(report, comparisons=tuple(replace(c, name=name) for c, name in named))
     return Checked(model.label, program_hash(model.program), model.inputs.dataset, report)
 
 
 def _rows(
     models: Sequence[Model], checked: Sequence[Checked], latencies: Sequence[Latency]
 ) -> tuple[Row, ...]:
-    owners = [(m, c, r) for m, c in zip(models, checked, strict=True) for r in m.runtimes]
-    engines = [i for i, (_, _, r) in enumerate(owners) if r.name.startswith("engine")]
-    rows = []
-    for (model, check, runtime), latency in zip(owners, latencies, strict=True):
+    entrants = [each for model in models for each in model.entrants]
+    engines: dict[int, Latency] = {}  # the first with so many threads
+    for each, latency in zip(entrants, latencies, strict=True):
+        if each.runtime.name.startswith("engine"):
+            engines.setdefault(each.threads, latency)
+    rest, rows = iter(latencies), []
+    for model, check in zip(models, checked, strict=True):
         comparisons = () if check.parity is None else check.parity.comparisons
-        right = {c.name: c.correct for c in comparisons}.get(runtime.name)
-        accuracy = None if right is None else 100 * right / len(model.inputs.images)
-        ratio = timing.paired_ratio(latency, latencies[engines[0]]) if engines else None
-        kernel = runtime.name.partition(":")[2]
-        rows.append(
-            Row(
-                runtime.name,
-                model.label,
-                kernel,
-                latency,
-                ratio,
-                accuracy,
-                size(runtime, model.path),
+        correct = {c.name: c.correct for c in comparisons}
+        for name, each in zip(_names(model), model.entrants, strict=True):
+            latency, right = next(rest), correct.get(name)
+            engine = engines.get(each.threads, next(iter(engines.values()), None))
+            rows.append(
+                Row(
+                    each.runtime.name,
+                    model.label,
+                    each.runtime.name.partition(":")[2],
+                    each.threads,
+                    latency,
+                    None if engine is None else timing.paired_ratio(latency, engine),
+                    None if right is None else 100 * right / len(model.inputs.images),
+                    size(each.runtime, model.path),
+                )
             )
-        )
     return tuple(rows)
 
 
@@ -178,7 +190,6 @@ def run(
     models: Sequence[Model],
     *,
     rounds: int,
-    threads: int,
     seed: int,
     progress: Callable[[str], Progress],
     batch: int = 1,
@@ -191,7 +202,7 @@ def run(
         ParityError: if the comparison is void (constant outputs).
     """
     checked = [_checked(model, progress("parity")) for model in models]
-    pairs = [(runtime, model.inputs.images) for model in models for runtime in model.runtimes]
+    pairs = [(each.runtime, model.inputs.images) for model in models for each in model.entrants]
     before, load, start = machine.sensors(), os.getloadavg()[0], time.perf_counter()
     span = timing.SPAN_S if rounds >= QUICK else 0.0
     latencies = timing.measure(pairs, rounds, seed, batch, progress("timing"), span)
@@ -201,7 +212,8 @@ def run(
         **conditions.conditions(),
         "sensors": {"before": before, "after": machine.sensors()},
         "measured_s": round(time.perf_counter() - start, 3),
-        "threads": threads,
+        "threads": rows[0].threads,
+        "thread_counts": sorted({row.threads for row in rows}),
         "batch": batch,
         "rounds": len(latencies[0].rounds),
         "seed": seed,

@@ -37,13 +37,16 @@ class _Source:
         self._runtime.close()
 
 
-def source_runtimes(path: Path, program: Program, images: Images) -> tuple[list[Timed], str]:
+def source_runtimes(
+    path: Path, program: Program, images: Images, threads: int = 1
+) -> tuple[list[Timed], str]:
     """The file at ``path`` in every fast kernel of LCE.
 
     Args:
         path: a .tflite file.
         program: what was read from it.
         images: as the model takes them.
+        threads: of LCE.
 
     Returns:
         The runtimes, and a line on how their answers compare with the model's.
@@ -60,7 +63,7 @@ def source_runtimes(path: Path, program: Program, images: Images) -> tuple[list[
     worst = 0.0
     try:
         for kernel in KERNELS:
-            runtime = LceRuntime(program, kernel, data)
+            runtime = LceRuntime(program, kernel, data, threads=threads)
             found.append(_Source(runtime))
             worst = max(worst, _difference(ours, runtime, few, path))
     except BaseException:

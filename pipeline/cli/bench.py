@@ -58,6 +58,7 @@ def _bench_remote(
         console.print(line)
     data = bundle.build(program, labels([model])[0], inputs, progress()("bundle"))
     arguments = ["--rounds", str(wishes.rounds)]
+    arguments += ["--threads", ",".join(map(str, wishes.threads))]
     arguments += [] if wishes.pin is None else ["--pin", str(wishes.pin)]
     with console.status(f"measuring on {target}"):
         document, text = remote.bench(machine, data, arguments)

@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from frostbit.pipeline.bench.command import thread_counts
+
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
 EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -162,7 +164,14 @@ def split_training(options: dict[str, Any]) -> dict[str, Any]:
 
 bench_options = options(
     click.option("--rounds", type=click.IntRange(1), default=50, show_default=True),
-    click.option("--threads", type=click.IntRange(1), default=1, show_default=True),
+    click.option(
+        "--threads",
+        metavar="N[,N...]",
+        default="1",
+        show_default=True,
+        callback=lambda _, __, text: thread_counts(text),
+        help="Of every runtime that has them; several are measured in turns.",
+    ),
 )
 remote_options = options(
     click.option("--remote", metavar="USER@HOST", help="Measure on this machine, over ssh."),

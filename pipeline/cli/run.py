@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 def _summary(bench: Bench, model: Path, program: Program) -> list[str]:
     """The five lines at the end of ``pipeline run``."""
     from frostbit.export.summary import summarise_program
+    from frostbit.pipeline.bench.conditions import threads_text
     from frostbit.pipeline.bench.table import parity_lines
 
-    rows = {row.name: row for row in bench.rows}
+    rows = {row.name: row for row in reversed(bench.rows)}  # the first number of threads
     engine = next((row for row in bench.rows if row.name.startswith("engine")), None)
     size = model.stat().st_size
     before = summarise_program(program, size).float_bytes
@@ -37,7 +38,8 @@ def _summary(bench: Bench, model: Path, program: Program) -> list[str]:
     ]
     if engine is not None:
         median = engine.latency_ms.median
-        lines.append(f"latency    {median:.3f} ms median on one core ({engine.name})")
+        threads = threads_text([engine.threads])
+        lines.append(f"latency    {median:.3f} ms median, {threads} ({engine.name})")
         versus = [
             f"{ratio.value:.1f}x {label}"
             for name, label in (
@@ -55,7 +57,7 @@ def _summary(bench: Bench, model: Path, program: Program) -> list[str]:
 @click.command(name="run")
 @training_options
 @bench_options
-def run_command(rounds: int, threads: int, **options: Any) -> None:
+def run_command(rounds: int, threads: tuple[int, ...], **options: Any) -> None:
     """Train, pack, export and bench, then say in five lines what came out.
 
     Example: pipeline run --recipe digits

@@ -28,6 +28,7 @@ from frostbit.kernels.ir.file import load_program, program_hash
 from frostbit.kernels.ir.program import FormatError, Program
 from frostbit.kernels.machine import cpu
 from frostbit.pipeline import json_file
+from frostbit.pipeline.bench.command import Wishes, bench_models, thread_counts
 from frostbit.pipeline.console import shown
 from frostbit.pipeline.errors import UserError
 from frostbit.pipeline.json_file import JsonError, Name, Sha256, Text
@@ -200,6 +201,7 @@ def report(each: dict[str, Any], tolerance: float) -> str:
 
 @click.command()
 @click.option("--rounds", type=click.IntRange(1), default=50, show_default=True)
+@click.option("--threads", metavar="N[,N...]", default="1", show_default=True)
 @click.option("--pin", type=click.IntRange(0), metavar="CPU", help="Stay on this CPU.")
 @click.option("--no-timing", is_flag=True, help="Only compare, e.g. under an emulator.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the result.")
@@ -210,23 +212,32 @@ def report(each: dict[str, Any], tolerance: float) -> str:
     help="The unpacked bundle.",
 )
 def main(
-    rounds: int, pin: int | None, no_timing: bool, json_file: Path | None, folder: Path
+    rounds: int,
+    threads: str,
+    pin: int | None,
+    no_timing: bool,
+    json_file: Path | None,
+    folder: Path,
 ) -> None:
     """Compare this board with the machine that made the bundle, then measure it.
 
     Example: python check.py --json result.json
     """
     try:
-        well = _main(rounds, pin, no_timing, json_file, folder)
+        names = tuple(f"engine:{kernel}" for kernel in cpu.available())
+        wishes = Wishes(
+            names=names, rounds=rounds, threads=thread_counts(threads), pin=pin,
+            json_file=folder / "bench.json",
+        )  # fmt: skip
+        well = _main(folder, None if no_timing else wishes, json_file)
     except (UserError, FormatError) as error:
         raise click.ClickException(shown(str(error))) from error
     if not well:
         sys.exit(1)
 
 
-def _main(
-    rounds: int, pin: int | None, no_timing: bool, json_file: Path | None, folder: Path
-) -> bool:
+def _main(folder: Path, wishes: Wishes | None, json_file: Path | None) -> bool:
+    """Compare, and measure as in ``wishes``, if any; write everything to ``json_file``."""
     facts = read_manifest(folder)
     program = load_program(folder / "model.bnn")
     _fits(facts, program)
@@ -237,8 +248,8 @@ def _main(
         click.echo(report(each, facts.tolerance))
     well = all(each["equal"] and not each["constant"] for each in results)
     document: dict[str, Any] = {"label": facts.label, "passed": well, "kernels": results}
-    if well and not no_timing:
-        document["bench"] = _measured(folder, rounds, pin)
+    if well and wishes is not None:
+        document["bench"] = _measured(folder, wishes)
     if json_file is not None:
         from frostbit.pipeline.run.folder import write_bytes
 
@@ -246,13 +257,9 @@ def _main(
     return well
 
 
-def _measured(folder: Path, rounds: int, pin: int | None) -> dict[str, Any]:
-    """Latency of every micro-kernel, as ``pipeline bench`` gives it."""
+def _measured(folder: Path, wishes: Wishes) -> dict[str, Any]:
+    """Latency as ``pipeline bench`` gives it."""
     from frostbit.pipeline.bench import file as bench_file
-    from frostbit.pipeline.bench.command import Wishes, bench_models
 
-    names = tuple(f"engine:{kernel}" for kernel in cpu.available())
-    out = folder / "bench.json"
-    wishes = Wishes(names=names, rounds=rounds, pin=pin, json_file=out)
     bench_models([folder / "model.bnn"], wishes)
-    return bench_file.read(out)
+    return bench_file.read(folder / "bench.json")

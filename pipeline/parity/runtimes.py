@@ -101,7 +101,7 @@ def _lce(kernel: str) -> Callable[[Source], Timed]:
         except ImportError as error:
             raise _needs_extra("export", error) from error
         with _loading(source, "model.tflite") as data:
-            return LceRuntime(source.program, kernel, data)
+            return LceRuntime(source.program, kernel, data, threads=source.threads)
 
     return make
 
@@ -188,6 +188,8 @@ FACTORIES: dict[str, Callable[[Source], Timed]] = {
     "torch-fp32": _torch_twin,
     "reference": _reference,
 }
+ONE_THREAD = ("c", "reference")
+"""Runtimes that have one thread, whatever is asked for."""
 PEERS = ("ort-fp32", "ort-int8", "torch-fp32", "lce:indirect")
 """What ``--peers`` adds: the same architecture at full precision and in int8, and LCE's best."""
 DEFAULT = (

@@ -86,7 +86,7 @@ def _entry(folder: Path, name: str) -> Entry:
     except UserError as error:
         damaged = str(error)
     found = found or {"runtimes": [], "conditions": {}}
-    rows = {row["name"]: row for row in found["runtimes"]}
+    rows = {row["name"]: row for row in bench_file.first_of_each(found)}
     engine = next((row for name, row in rows.items() if name.startswith("engine")), None)
     peer = rows.get("ort-fp32", {}).get("ratio")
     return Entry(

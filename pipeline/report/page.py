@@ -148,7 +148,7 @@ def _benchmark(page: Page) -> None:
     if page.bench is None:
         page.missing.append(f"latency and parity: pipeline bench {model} --profile")
         return
-    rows = page.bench["runtimes"]
+    rows = bench_file.first_of_each(page.bench)
     page.engine = next((row for row in rows if row["name"].startswith("engine")), None)
     ratios = {row["name"]: row["ratio"] for row in rows if row["ratio"]}
     page.versus = [(text, ratios[name]) for name, text in PEERS if name in ratios]

@@ -56,7 +56,7 @@ class LceSource:
         """Load the file with the first of ``kernels`` that takes it, and return its name."""
         first, *others = kernels
         try:
-            self._worker.ask(Header(op="load", model="source", kernel=first), copy)
+            self._worker.ask(Header(op="load", model="source", kernel=first, threads=1), copy)
         except LceError:
             if not others:
                 raise

@@ -127,7 +127,7 @@ class TestRuntime:
         model = graph.writer.finish([x], [y], "crash")
         worker = Worker(timeout=60)
         try:
-            header = {"op": "load", "model": "m", "kernel": "reference"}
+            header = {"op": "load", "model": "m", "kernel": "reference", "threads": 1}
             worker.ask(header, np.frombuffer(model, np.uint8))
             with pytest.raises(LceError, match="crashed its worker process"):
                 worker.ask({"op": "run", "model": "m"}, np.zeros((1, 4, 4, 2), np.uint8))

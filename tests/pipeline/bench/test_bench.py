@@ -17,6 +17,7 @@ from frostbit.kernels.ir.program import Program
 from frostbit.kernels.machine import cpu
 from frostbit.pipeline.bench import conditions, timing
 from frostbit.pipeline.bench import measure as bench
+from frostbit.pipeline.bench.rows import Row
 from frostbit.pipeline.bench.static_estimate import BOARDS
 from frostbit.pipeline.bench.table import bench_markdown, bench_table
 from frostbit.pipeline.cli.main import main
@@ -42,19 +43,20 @@ def test_twins_have_what_imported_networks_have() -> None:
         twin.close()
 
 
-def row(name: str, ms: list[float], accuracy: float | None = None) -> bench.Row:
+def row(name: str, ms: list[float], accuracy: float | None = None, threads: int = 1) -> Row:
     """A measured runtime, one run a round, beside an engine of 1 ms."""
     latency = timing.summarise([np.array([each]) for each in ms])
     engine = timing.summarise([np.array([1.0])] * len(ms))
     ratio = timing.paired_ratio(latency, latency if name.startswith("engine") else engine)
-    return bench.Row(name, "toy", name.partition(":")[2], latency, ratio, accuracy, 1234)
+    return Row(name, "toy", name.partition(":")[2], threads, latency, ratio, accuracy, 1234)
 
 
-def benchmark(*rows: bench.Row, noise: float = 0.0) -> bench.Bench:
+def benchmark(*rows: Row, noise: float = 0.0) -> bench.Bench:
     checked = bench.Checked("toy", "", "", None)
     facts = {
         **conditions.conditions(),
-        "batch": 1, "threads": 1, "rounds": 9, "measured_s": 10.0, "peak_rss_mib": 100.0,
+        "batch": 1, "threads": 1, "thread_counts": [1], "rounds": 9, "measured_s": 10.0,
+        "peak_rss_mib": 100.0,
         "noise": noise, "noisiest": "engine:xnor", "cpu": "a CPU",
         "sensors": {"before": {}, "after": {}},
     }  # fmt: skip
@@ -63,7 +65,7 @@ def benchmark(*rows: bench.Row, noise: float = 0.0) -> bench.Bench:
 
 def test_the_table_is_relative_to_the_engine() -> None:
     found = benchmark(row("engine:xnor", [1.0] * 9, 91.25), row("ort-fp32", [2.0, 3.0, 2.5] * 3))
-    table, lines = bench_table(found, [])
+    (table,), lines = bench_table(found, [])
     columns = {column.header: list(column.cells) for column in table.columns}
     assert columns["x engine (95 % interval)"] == ["1", "2.5 (1.37 to 4.57)"]
     assert columns["accuracy"] == ["91.25 %", ""]

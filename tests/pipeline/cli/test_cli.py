@@ -75,6 +75,7 @@ def test_pack_export_bench(run: Path) -> None:
             "name",
             "model",
             "kernel",
+            "threads",
             "ratio",
             "latency_ms",
             "accuracy",

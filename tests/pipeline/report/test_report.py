@@ -120,6 +120,31 @@ def test_without_a_benchmark_the_page_says_how_to_get_one(run: Path, tmp_path: P
     assert "is damaged" not in invoke("compare", run).output
 
 
+def test_what_more_threads_bring_has_a_table(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    found = json.loads((copy / "bench.json").read_text())
+    first = found["runtimes"][0]
+    exact, faster = {"value": 1, "low": 1, "high": 1}, {"value": 1.8, "low": 1.7, "high": 1.9}
+    found["runtimes"].append({**first, "threads": 2})
+    found["scaling"] = [
+        {
+            "name": first["name"], "model": first["model"], "threads": threads, "median_ms": ms,
+            "over": 1, "faster": over, "ratio": exact,
+        }
+        for threads, ms, over in ((1, 0.9, exact), (2, 0.5, faster))
+    ]  # fmt: skip
+    (copy / "bench.json").write_text(json.dumps(found))
+    assert invoke("report", copy).exit_code == 0
+    text = (copy / "report.html").read_text()
+    assert "<h2>Threads</h2>" in text
+    assert "<td>2</td><td>0.5000</td><td>1.80</td><td>1.70 to 1.90</td>" in text
+    assert f"{found['conditions']['available_cores']} cores to use" in text
+    page = invoke("report", copy, "--markdown", tmp_path / "report.md")
+    assert page.exit_code == 0, page.output
+    assert "| 2 | 0.5000 | 1.80 |" in (tmp_path / "report.md").read_text()
+
+
 def test_names_from_files_are_escaped(run: Path, browser: Browser, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
