@@ -140,7 +140,7 @@ def test_what_more_threads_bring_has_a_table(run: Path, tmp_path: Path) -> None:
     assert "<h2>Threads</h2>" in text
     assert "<td>2</td><td>0.5000</td><td>1.80</td><td>1.70 to 1.90</td>" in text
     assert f"{found['conditions']['available_cores']} cores to use" in text
-    page = invoke("report", copy, "--markdown", tmp_path / "report.md")
+    page = invoke("report", copy, "-o", tmp_path / "report.md")
     assert page.exit_code == 0, page.output
     assert "| 2 | 0.5000 | 1.80 |" in (tmp_path / "report.md").read_text()
 
