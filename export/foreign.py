@@ -12,10 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from frostbit.export.inputs import random_images
+from frostbit.export.inputs import Images, random_images
 from frostbit.export.reading.compare import (
     Comparison,
     Source,
@@ -110,7 +107,7 @@ def read_file(path: str | os.PathLike[str], logits: bool = False) -> Imported:
 def compare_file(
     path: str | os.PathLike[str],
     imported: Imported,
-    images: NDArray[np.float32] | None = None,
+    images: Images | None = None,
     count: int = IMAGES,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> Comparison:
@@ -119,7 +116,7 @@ def compare_file(
     Args:
         path: that :func:`read_file` read.
         imported: what it gave.
-        images: float32 ``[N, H, W, C]`` as the source takes them; None: random ones.
+        images: ``[N, H, W, C]`` as the source takes them; None: random ones.
         count: of random images.
         progress: wraps the iterable of image numbers, e.g. a progress bar.
 
@@ -130,6 +127,6 @@ def compare_file(
         ValueError: ``images`` do not fit the model.
     """
     if images is None:
-        images = np.asarray(random_images(imported.program, 0, count), np.float32)
+        images = random_images(imported.program, 0, count)
     with closing(format_of(path).run(Path(path), imported)) as source:
         return compare(imported, source, images, progress)

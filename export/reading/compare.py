@@ -19,9 +19,9 @@ from functools import partial
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from frostbit.export.errors import SourceDiffers
+from frostbit.export.inputs import Images
 from frostbit.export.reading.imported import Imported
 from frostbit.export.terms import CURVED, terms
 from frostbit.kernels.ir import reference
@@ -52,7 +52,7 @@ class Source(Protocol):
 
     name: str
 
-    def values(self, images: NDArray[np.float32]) -> Values:
+    def values(self, images: Images) -> Values:
         """Values by the source's names: ``[N, H, W, C]``, float32 or int8 of +1 and -1."""
 
     def close(self) -> None:
@@ -108,7 +108,7 @@ def wanted(imported: Imported) -> dict[str, ValueType]:
 def compare(
     imported: Imported,
     source: Source,
-    images: NDArray[np.float32],
+    images: Images,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> Comparison:
     """Compare ``imported`` with its source on ``images``, one at a time.
@@ -116,7 +116,7 @@ def compare(
     Args:
         imported: what was read.
         source: the file in its own runtime; gives all of :func:`wanted`.
-        images: float32 ``[N, H, W, C]`` as the source takes them.
+        images: ``[N, H, W, C]`` as the source takes them.
         progress: wraps the iterable of image numbers, e.g. a progress bar.
 
     Raises:
@@ -160,9 +160,7 @@ class _Value:
     rounding: Callable[[], Array] = lambda: np.zeros(1)
 
 
-def _one_image(
-    imported: Imported, source: Source, image: NDArray[np.float32], found: Comparison
-) -> None:
+def _one_image(imported: Imported, source: Source, image: Images, found: Comparison) -> None:
     theirs, ops = source.values(image), imported.program.ops
     values = {INPUT: _Value(image, image, image)}
     last_use = {name: op for op in ops for name in op.inputs}

@@ -26,7 +26,7 @@ padding, a pool over the whole map or a reshape can be made explicit.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,6 +83,7 @@ class Conv(Node):
         weights: float32 OHWI, I the channels per group.
         add: float32 ``[O]``.
         pad_value: what pads hold: 0, or +1 around signs.
+        frame: what pads hold around pixels, uint8 ``[I]``, instead of ``pad_value``.
     """
 
     window: Window
@@ -90,6 +91,7 @@ class Conv(Node):
     add: F32
     groups: int = 1
     pad_value: int = 0
+    frame: NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -228,13 +230,14 @@ class Graph:
     """A network as its file says it.
 
     Attributes:
-        input: name of the one input, float32.
+        input: name of the one input.
         shape: ``(H, W, C)`` of one image.
         nodes: in execution order; the last one gives the answer.
         shapes: of every value by name.
         kind: what was read, in words, such as ``"TensorFlow Lite with LCE's operators"``.
         preprocessing: of pixels 0..255, where the file states it.
         notes: what is not quite as in the file, a line each.
+        takes: ``f32``, or ``u8`` for a file that takes pixels 0..255.
     """
 
     input: str
@@ -244,6 +247,7 @@ class Graph:
     kind: str
     preprocessing: Preprocessing | None = None
     notes: tuple[str, ...] = ()
+    takes: Literal["u8", "f32"] = "f32"
 
 
 class Builder:

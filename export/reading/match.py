@@ -98,7 +98,7 @@ class _Emitter:
     def __init__(self, graph: Graph, nodes: Nodes) -> None:
         self._graph, self._last = graph, nodes[-1]
         self._ops: list[program.Op] = []
-        self._types = {INPUT: ValueType("f32", graph.shape)}
+        self._types = {INPUT: ValueType(graph.takes, graph.shape)}
         self._values = {graph.input: INPUT}
         self._as_floats: dict[str, str] = {}
         self.restored: list[Restored] = []
@@ -121,12 +121,17 @@ class _Emitter:
         return self._types[self._values[value]].kind == "bits"
 
     def _floats(self, value: str, layer: str) -> str:
-        """The op whose value is ``value`` as numbers; signs are unpacked once."""
+        """The op whose value is ``value`` as numbers; signs and pixels become some once."""
         op = self._values[value]
-        if self._types[op].kind != "bits":
+        if self._types[op].kind == "f32":
             return op
         if op not in self._as_floats:
-            made = program.ToFloat(self._name(f"{op}.numbers"), (op,))
+            name = self._name(f"{op}.numbers")
+            made: program.Op = program.ToFloat(name, (op,))
+            if self._types[op].kind == "u8":
+                channels = self._types[op].shape[2]
+                one, zero = np.ones(channels, np.float32), np.zeros(channels, np.float32)
+                made = program.Scale(name, (op,), one, zero)
             self._as_floats[op] = self._add(made, layer)
         return self._as_floats[op]
 
@@ -156,6 +161,18 @@ class _Emitter:
                     window=Window((1, 1)), weights=kernel, add=node.add,
                 )  # fmt: skip
                 return self._conv(conv, name, as_is)
+            case Scale() if as_is == (INPUT,):
+                return program.Scale(name, as_is, node.mul, node.add)
+        return self._moved(node, name)
+
+    def _moved(self, node: Node, name: str) -> program.Op:
+        """What takes bits and numbers alike, and pixels as numbers."""
+        is_pixels = (self._types[self._values[each]].kind == "u8" for each in node.inputs)
+        as_is = tuple(
+            self._floats(each, node.layer) if pixels else self._values[each]
+            for each, pixels in zip(node.inputs, is_pixels, strict=True)
+        )
+        match node:
             case MaxPool():
                 return program.MaxPool(name, as_is, node.window)
             case Slice():
@@ -209,6 +226,7 @@ class _Emitter:
             raise refused(node.layer, "padding with 1 beside weights that are not +-c")
         if size is None:
             pad_value = np.zeros(channels * node.groups, np.uint8)
+            pad_value = pad_value if node.frame is None else node.frame
             return program.Conv(
                 name, inputs, node.window, _plain(node.weights), _plain(node.add), pad_value,
                 node.groups,
@@ -231,7 +249,7 @@ class _Emitter:
             )
         classes = tuple(str(number) for number in range(shape[2]))
         return Program(
-            self._graph.shape, tuple(self._ops), "", classes, input_kind="f32",
+            self._graph.shape, tuple(self._ops), "", classes, input_kind=self._graph.takes,
             preprocessing=self._graph.preprocessing,
         )  # fmt: skip
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from frostbit.export.reading.averages import averages
+from frostbit.export.reading.frames import framed
 from frostbit.export.reading.graph import (
     AvgPool,
     BitConv,
@@ -54,7 +55,7 @@ def normalise(graph: Graph) -> Nodes:
     nodes = _channels_last(nodes, graph.shapes)
     nodes = _per_channel(nodes, graph.shapes)
     nodes = averages(nodes, graph.shapes)
-    nodes = _pads_folded(nodes, graph.shapes)
+    nodes = needed(framed(_pads_folded(nodes, graph.shapes), graph))
     nodes = _grouped(nodes, graph.shapes)
     nodes = _without_identities(_signs_once(nodes))
     with np.errstate(all="ignore"):  # what is not finite is refused in the end

@@ -20,9 +20,8 @@ from frostbit.pipeline.console import progress, terminal
     "--input",
     "kind",
     type=click.Choice(["float32", "uint8"]),
-    default="float32",
-    show_default=True,
-    help="float32: what FILE takes; uint8: pixels, with --range (or what FILE states) built in.",
+    help="What the model takes [default: what FILE does]; uint8 for a FILE of floats: pixels, with "
+    "--range (or what FILE states) built in.",
 )
 @click.option("--classes", type=EXISTING_FILE, help="A text file with the name of a class a line.")
 @click.option(

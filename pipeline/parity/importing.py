@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from frostbit.export.errors import RuntimeMissing, SourceDiffers
 from frostbit.export.foreign import IMAGES, compare_file, read_file
@@ -17,13 +13,12 @@ from frostbit.kernels.ir.file import save_program
 from frostbit.kernels.ir.program import Preprocessing, Program
 from frostbit.pipeline.console import Progress
 from frostbit.pipeline.errors import UserError
+from frostbit.pipeline.parity.given_images import given_images, require_small
 from frostbit.pipeline.run.folder import require_writable
 
 ENDING = ".bnn"
 GIVEN = 16
 """Images of a person's own that are compared, unless another number is asked for."""
-NAMES = ("input", "inputs", "images", "x")
-"""What an array of images in a .npz may be called; a single one may have any name."""
 MAX_CLASSES_BYTES = 1 << 22
 LISTED = 6
 """Restored layers that are named; the others are counted."""
@@ -35,7 +30,7 @@ class Wishes:
 
     Attributes:
         limits: what pixels 0 and 255 become.
-        kind: ``float32`` or ``uint8``, what the written model takes.
+        kind: ``float32`` or ``uint8``, what the written model takes; None: what the file does.
         classes: file with a name a line.
         inputs: file or folder of images to compare on; None: random ones.
         images: how many of them; None: the usual number.
@@ -43,7 +38,7 @@ class Wishes:
 
     logits: bool = False
     limits: tuple[float, float] | None = None
-    kind: str = "float32"
+    kind: str | None = None
     classes: Path | None = None
     inputs: Path | None = None
     images: int | None = None
@@ -75,14 +70,31 @@ def read(file: Path, wishes: Wishes) -> Imported:
             f"reading {file.suffix} needs {error.name}: pip install 'frostbit[export]'"
         ) from error
     program = imported.program
-    if wishes.limits is not None:
+    if program.input_kind == "u8":
+        _require_no_floats(file, wishes)
+    elif wishes.limits is not None:
         channels = program.input_shape[2]
         program = replace(program, preprocessing=Preprocessing.of_range(*wishes.limits, channels))
-    if wishes.kind == "uint8" and program.preprocessing is None:
+    if _becomes_pixels(program, wishes) and program.preprocessing is None:
         raise UserError("--input uint8 needs to know what pixels become: give --range, e.g. -1..1")
     if wishes.classes is not None:
         program = replace(program, classes=_classes(wishes.classes, len(program.classes)))
     return replace(imported, program=program)
+
+
+def _require_no_floats(file: Path, wishes: Wishes) -> None:
+    """UserError if options for files that take floats were given."""
+    for given, option in (
+        (wishes.limits, "--range"),
+        (wishes.kind == "float32", "--input float32"),
+    ):
+        if given:
+            raise UserError(f"'{file}' takes uint8 pixels as they are: leave out {option}")
+
+
+def _becomes_pixels(program: Program, wishes: Wishes) -> bool:
+    """Whether a model of floats is to take pixels."""
+    return wishes.kind == "uint8" and program.input_kind == "f32"
 
 
 def _classes(path: Path, count: int) -> tuple[str, ...]:
@@ -101,8 +113,9 @@ def described(file: Path, imported: Imported) -> list[str]:
     """Lines on what was read."""
     program = imported.program
     height, width, channels = program.input_shape
+    kind = "uint8" if program.input_kind == "u8" else "float32"
     lines = [
-        f"{file.name}: {imported.source_kind}; takes float32 [N, {height}, {width}, {channels}], "
+        f"{file.name}: {imported.source_kind}; takes {kind} [N, {height}, {width}, {channels}], "
         f"gives {len(program.classes)} numbers, {len(program.ops)} ops",
         *imported.notes,
     ]
@@ -132,6 +145,8 @@ def compared(file: Path, imported: Imported, wishes: Wishes, progress: Progress)
     count = wishes.images or IMAGES
     if wishes.inputs is not None:
         images = given_images(wishes.inputs, imported.program, wishes.images or GIVEN)
+    else:
+        require_small(count, imported.program)
     try:
         return compare_file(file, imported, images, count, progress).verdict
     except RuntimeMissing as missing:
@@ -140,60 +155,7 @@ def compared(file: Path, imported: Imported, wishes: Wishes, progress: Progress)
         raise UserError(f"'{file}': {error}; nothing is written: please report this") from error
 
 
-def given_images(path: Path, program: Program, count: int) -> NDArray[np.float32]:
-    """A person's own images float32 ``[N, H, W, C]``, at most ``count``.
-
-    Args:
-        path: a .npz or .npy of arrays ``[N, H, W, C]`` as the model takes them, or a folder of
-            pictures, which are fitted to the model's size.
-        program: takes floats.
-        count: at most so many.
-
-    Raises:
-        UserError: no such array, another shape, or a folder without ``--range``.
-    """
-    if path.is_dir():
-        return _pictures(path, program, count)
-    array = _array(path)
-    if array.dtype.kind != "f" or array.ndim != 4 or array.shape[1:] != program.input_shape:
-        raise UserError(
-            f"'{path}' has {array.dtype} {list(array.shape)}; the model takes floats "
-            f"[N, {', '.join(map(str, program.input_shape))}]"
-        )
-    return np.ascontiguousarray(array[:count], np.float32)
-
-
-def _array(path: Path) -> NDArray[np.generic]:
-    """The array of images in a file; never unpickles."""
-    try:
-        found = np.load(path, allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            return found
-        with found:
-            names = found.files if len(found.files) == 1 else [n for n in NAMES if n in found.files]
-            if not names:
-                raise UserError(f"'{path}' has no array called {' or '.join(NAMES)}")
-            array: NDArray[np.generic] = found[names[0]]
-            return array
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"cannot read '{path}' ({error}); give a .npz, .npy or folder") from error
-
-
-def _pictures(folder: Path, program: Program, count: int) -> NDArray[np.float32]:
-    from frostbit.pipeline.data import pictures
-
-    mapping = program.preprocessing
-    if mapping is None:
-        raise UserError("pictures need --range, which says what their pixels become")
-    pictures.require_channels(program.input_shape[2])
-    files = sorted(each for each in folder.rglob("*") if each.is_file())
-    found = [pictures.fitted(each, program.input_shape) for each in files[:count]]
-    if not found:
-        raise UserError(f"'{folder}' has no pictures")
-    return mapping.apply(np.stack(found))
-
-
 def write(program: Program, target: Path, wishes: Wishes) -> int:
     """Write the model as wished; returns its bytes."""
-    program = taking_pixels(program) if wishes.kind == "uint8" else program
+    program = taking_pixels(program) if _becomes_pixels(program, wishes) else program
     return len(save_program(program, target))

@@ -55,6 +55,7 @@ class Facts:
 
 
 UNKNOWN = Facts()
+PIXELS = Facts(limit=255.0, is_whole=True, is_never_negative=True)
 
 
 def _are_whole(*arrays: F32) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -20,7 +21,7 @@ from frostbit.export.reading.graph import Builder, Graph, Shape, refused
 from frostbit.export.reading.onnx import arithmetic, layers, shapes
 from frostbit.export.reading.onnx.call import Call, Map, Reading, SignOf, Signs, Value, as_map
 from frostbit.export.reading.onnx.constants import ELEMENTWISE, Folder
-from frostbit.export.reading.onnx.facts import UNKNOWN
+from frostbit.export.reading.onnx.facts import PIXELS, UNKNOWN
 from frostbit.export.reading.onnx.file import Array, Source, layer_of, needed, open_source
 from frostbit.export.summary import product, readable
 from frostbit.kernels.ir.program import MAX_DIM, MAX_ELEMENTS, FormatError
@@ -36,6 +37,10 @@ FLOATS_A_BYTE = 8
 """A byte of packed weights is eight numbers of four bytes where the file unpacks it."""
 MAX_BATCH = 1 << 10
 """Images that a file may take at once; its own runtime computes so many to compare one."""
+TAKES: dict[int, Literal["u8", "f32"]] = {TensorProto.UINT8: "u8", TensorProto.FLOAT: "f32"}
+"""What a file may take, and what its Program takes then."""
+MOVES = ("Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+"""What may happen to pixels before they are floats."""
 _LAYOUTS = {2: "NC", 3: "NHW", 4: "NCHW"}
 
 
@@ -49,6 +54,7 @@ class Read:
         layouts: axes in the file ("NCHW", "NC"...) of the values that both have, by name.
         batch: images that the file takes at once.
         signs: what the signs of the graph are in the file, by their names.
+        pixels: values of the file that are still of type uint8.
     """
 
     graph: Graph
@@ -56,6 +62,7 @@ class Read:
     layouts: dict[str, str]
     batch: int
     signs: dict[str, SignOf]
+    pixels: frozenset[str]
 
 
 def _input_layout(source: Source, rank: int) -> str:
@@ -78,11 +85,11 @@ def _input_layout(source: Source, rank: int) -> str:
 def _input_sizes(source: Source) -> list[int]:
     """Sizes of the input's axes, an open batch as 1; FormatError if it is no image."""
     info, name = source.input.type.tensor_type, readable(source.input.name)
-    if info.elem_type != TensorProto.FLOAT:
+    if info.elem_type not in TAKES:
         known = TensorProto.DataType.values()
         kind = TensorProto.DataType.Name(info.elem_type) if info.elem_type in known else "nothing"
         raise FormatError(
-            f"the input '{name}' is of type {kind}; networks that take FLOAT are read"
+            f"the input '{name}' is of type {kind}; networks that take FLOAT or UINT8 are read"
         )
     stated = [axis.dim_value if axis.HasField("dim_value") else None for axis in info.shape.dim]
     sizes = [1 if size is None and not place else size or 0 for place, size in enumerate(stated)]
@@ -97,6 +104,22 @@ def _input_sizes(source: Source) -> list[int]:
     return sizes
 
 
+def _pixels(source: Source) -> frozenset[str]:
+    """Values that are still of the type uint8 of the input; FormatError if one is computed with."""
+    if source.input.type.tensor_type.elem_type != TensorProto.UINT8:
+        return frozenset()
+    found = {source.input.name}
+    for node in source.nodes:
+        reads = found.intersection(node.input)
+        if reads and node.op_type in MOVES:
+            found.update(node.output)
+        elif reads and node.op_type not in ("Cast", "Shape"):
+            raise refused(layer_of(node), "of type UINT8 is not read: a Cast to FLOAT comes first")
+    if source.output in found:
+        raise FormatError("the output is made of pixels of type UINT8, without a Cast to FLOAT")
+    return frozenset(found)
+
+
 def _opened(source: Source) -> Reading:
     """A reading that knows the input and nothing else."""
     name, axes = source.input.name, _input_sizes(source)
@@ -108,7 +131,8 @@ def _opened(source: Source) -> Reading:
     builder = Builder(name, shape, kind, FLOATS_A_BYTE * source.bytes)
     first = Map(name, layout)
     reading = Reading(builder, source.opset, axes[0], {name: first}, frozenset(taken))
-    reading.layouts[name], reading.facts[name] = layout, UNKNOWN
+    is_pixels = source.input.type.tensor_type.elem_type == TensorProto.UINT8
+    reading.layouts[name], reading.facts[name] = layout, PIXELS if is_pixels else UNKNOWN
     return reading
 
 
@@ -207,6 +231,7 @@ def read_graph(data: bytes, folder: Path | None = None) -> Read:
         FormatError: not ONNX, damaged, or something that is not read, by operator and layer.
     """
     source = open_source(data, folder)
+    pixels = _pixels(source)
     reading, constants = _opened(source), Folder(source)
     for node in source.nodes:
         for name in node.input:
@@ -215,7 +240,7 @@ def read_graph(data: bytes, folder: Path | None = None) -> Read:
     for node in _straight_through(source):
         _step(reading, constants, node)
     _check_bypassed(reading, source)
-    return _finished(reading, source)
+    return _finished(reading, source, pixels)
 
 
 def _notes(reading: Reading) -> tuple[str, ...]:
@@ -229,11 +254,12 @@ def _notes(reading: Reading) -> tuple[str, ...]:
     )
 
 
-def _finished(reading: Reading, source: Source) -> Read:
+def _finished(reading: Reading, source: Source, pixels: frozenset[str]) -> Read:
     answer = reading.values.get(source.output)
     if isinstance(answer, Signs):
         answer = as_map(reading, answer, source.output, f"the output '{source.output}'")
     if not isinstance(answer, Map):
         raise FormatError(f"the output '{readable(source.output)}' does not depend on the input")
-    graph = replace(reading.builder.graph(answer.name), notes=_notes(reading))
-    return Read(graph, source, reading.layouts, reading.batch, reading.signs)
+    takes = TAKES[source.input.type.tensor_type.elem_type]
+    graph = replace(reading.builder.graph(answer.name), notes=_notes(reading), takes=takes)
+    return Read(graph, source, reading.layouts, reading.batch, reading.signs, pixels)

@@ -8,10 +8,10 @@ from io import StringIO
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from frostbit.export.errors import ExportError, RuntimeMissing, SourceDiffers
+from frostbit.export.inputs import Images
 from frostbit.export.onnx.qonnx import DOMAIN
 from frostbit.export.onnx.quantizers import DOMAINS
 from frostbit.export.reading.onnx.call import SignOf
@@ -49,8 +49,8 @@ class OnnxSource:
         start = _start_qonnx if read.graph.kind == KIND_QONNX else _start_onnxruntime
         self.name, self._run = start(model, read.source.input.name)
 
-    def values(self, images: NDArray[np.float32]) -> dict[str, Array]:
-        """Every wanted value of float32 ``[N, H, W, C]``: float32, or int8 of +1 and -1.
+    def values(self, images: Images) -> dict[str, Array]:
+        """Every wanted value of ``[N, H, W, C]``: float32, or int8 of +1 and -1.
 
         Raises:
             SourceDiffers: a sign is 0 in the source, or a map has another shape.
@@ -62,7 +62,7 @@ class OnnxSource:
     def close(self) -> None:
         """Nothing to release."""
 
-    def _of_one(self, image: NDArray[np.float32]) -> dict[str, Array]:
+    def _of_one(self, image: Images) -> dict[str, Array]:
         layout = self._read.layouts[self._read.graph.input]
         given = np.repeat(_as_file(image, layout)[None], self._read.batch, axis=0)
         outputs = self._run(np.ascontiguousarray(given))
@@ -89,7 +89,7 @@ class OnnxSource:
         return array.transpose(order).reshape(1, height, width, channels).astype(np.float32)
 
 
-def _as_file(image: NDArray[np.float32], layout: str) -> Array:
+def _as_file(image: Images, layout: str) -> Array:
     """An image ``[H, W, C]`` without the batch, its axes as in the file."""
     sizes = dict(zip("HWC", image.shape, strict=True))
     kept = [letter for letter in "HWC" if letter in layout]
@@ -127,8 +127,9 @@ def _with_outputs(read: Read, tensors: list[str]) -> onnx.ModelProto:
     graph.input.append(source.input)
     axis = graph.input[0].type.tensor_type.shape.dim[0]
     axis.dim_value = read.batch
-    infos = (helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in tensors)
-    graph.output.extend(infos)
+    for name in tensors:
+        kind = TensorProto.UINT8 if name in read.pixels else TensorProto.FLOAT
+        graph.output.append(helper.make_tensor_value_info(name, kind, None))
     return copy
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frostbit.export.errors import LceError
+from frostbit.export.inputs import Images
 from frostbit.export.lce.environment import version
 from frostbit.export.lce.graph import to_words
 from frostbit.export.lce.outputs import with_outputs
@@ -63,7 +64,7 @@ class LceSource:
             return self._load(copy, tuple(others))
         return first
 
-    def values(self, images: NDArray[np.float32]) -> dict[str, Array]:
+    def values(self, images: Images) -> dict[str, Array]:
         """Every wanted value of float32 ``[N, H, W, C]``: float32, or int8 of +1 and -1."""
         shaped = images.reshape(len(images), *self._shape)
         found = self._worker.ask({"op": "run", "model": "source"}, shaped)

@@ -194,7 +194,7 @@ def changed(name: str) -> onnx.ModelProto:
         ("two inputs", r"has 2 inputs \('x', 'more'\); one is needed"),
         ("two outputs", r"has 2 outputs \('y', 'm'\)"),
         ("half", "the input 'x' is of type FLOAT16"),
-        ("pixels", "the input 'x' is of type UINT8"),
+        ("pixels", "Conv 'm': of type UINT8 is not read: a Cast to FLOAT comes first"),
         ("open size", r"the input 'x' is \[1, 3, '\?', 5\]: an image of a fixed size"),
         ("sequence", r"the input 'x' is \[1\]"),
         ("many", r"the input 'x' is \[1025, 3, 6, 5\], which is too large"),

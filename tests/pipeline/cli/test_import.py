@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,12 @@ from PIL import Image
 
 import frostbit as fb
 from frostbit.export.reading.imported import Imported
-from frostbit.kernels.ir.file import load_program
+from frostbit.kernels.ir.file import load_program, save_program
 from frostbit.kernels.ir.program import Affine, BinaryConv, Preprocessing
 from frostbit.pipeline.cli.main import main
 from frostbit.pipeline.parity import importing
 from tests import ROOT
+from tests.nets import every_op
 
 FILES = ROOT / "tests" / "data" / "foreign"
 MNIST, QUICKNET = FILES / "larq_mnist.tflite", FILES / "mini_quicknet.tflite"
@@ -145,6 +147,49 @@ def test_source_runs_beside_the_engine(mnist: Path, tmp_path: Path) -> None:
     refused(invoke("bench", mnist, *only, "--source", QUICKNET), QUICKNET.name)
     refused(invoke("bench", mnist, *only, "--source", ROOT / "README.md"), ".tflite")
     refused(invoke("bench", mnist, mnist, *only, "--source", MNIST), "one model")
+
+
+def test_our_own_export_comes_back(tmp_path: Path) -> None:
+    save_program(every_op(), tmp_path / "own.bnn")
+    assert invoke("export", tmp_path / "own.bnn", "--format", "onnx").exit_code == 0
+    file, out = tmp_path / "model.onnx", tmp_path / "again.bnn"
+    refused(invoke("import", file, "-o", out, "--range", "0..1"), "takes uint8", "--range")
+    refused(invoke("import", file, "-o", out, "--input", "float32"), "leave out --input float32")
+    images = np.random.default_rng(4).integers(0, 256, (3, 6, 7, 2), dtype=np.uint8)
+    np.save(tmp_path / "pixels.npy", images)
+    done = invoke("import", file, "-o", out, "--inputs", tmp_path / "pixels.npy")
+    assert done.exit_code == 0, done.output
+    words = " ".join(done.output.split())
+    assert "takes uint8 [N, 6, 7, 2]" in words
+    assert "on 3 images" in words
+    np.testing.assert_array_equal(
+        fb.load(out).run(images), fb.load(tmp_path / "own.bnn").run(images)
+    )
+
+
+def test_no_more_images_are_read_than_are_compared(tmp_path: Path) -> None:
+    out = tmp_path / "m.bnn"
+    stored = np.load(MNIST.with_suffix(".npz"))["input"]
+    for promised, count in ((1 << 40, 2), (len(stored), 10**9)):
+        header = {"descr": "<f4", "fortran_order": False, "shape": (promised, 28, 28, 1)}
+        with (tmp_path / "x.npy").open("wb") as stream:
+            np.lib.format.write_array_header_2_0(stream, header)
+            stream.write(stored.astype("<f4").tobytes())
+        with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+            archive.write(tmp_path / "x.npy", "input.npy")
+        for name in ("x.npy", "x.npz"):
+            given = ("--inputs", tmp_path / name, "--images", count, "--force")
+            done = invoke("import", MNIST, "-o", out, *given)
+            assert done.exit_code == 0, done.output
+            assert f"on {min(count, len(stored))} images" in " ".join(done.output.split())
+    many = ("--images", 10**9, "--force")
+    (tmp_path / "x.npy").write_bytes((tmp_path / "x.npy").read_bytes()[:-4])
+    refused(
+        invoke("import", MNIST, "-o", out, "--inputs", tmp_path / "x.npy", *many), "ends inside"
+    )
+    refused(invoke("import", MNIST, "-o", out, *many), "1000000000 images take", "--images 342392")
+    np.save(tmp_path / "f.npy", np.asfortranarray(stored))
+    refused(invoke("import", MNIST, "-o", out, "--inputs", tmp_path / "f.npy", *many), "Fortran")
 
 
 def test_a_folder_of_pictures_is_compared(tmp_path: Path) -> None:
