@@ -67,9 +67,13 @@ ALLOWED = {
     "export.foreign": (
         "export.reading.onnx export.reading.tflite export.reading export.inputs kernels.ir"
     ),
-    "export.reading.onnx": "export.reading export.onnx export.summary export.errors kernels.ir",
-    "export.reading.tflite": "export.reading export.lce export.summary export.errors kernels.ir",
-    "export.reading": "export.errors export.terms kernels.ir",
+    "export.reading.onnx": (
+        "export.reading export.onnx export.inputs export.summary export.errors kernels.ir"
+    ),
+    "export.reading.tflite": (
+        "export.reading export.lce export.inputs export.summary export.errors kernels.ir"
+    ),
+    "export.reading": "export.inputs export.errors export.terms kernels.ir",
     "export.sizes": "export.lce export.onnx export.errors kernels.ir",
     "export.parity": "export.runtimes export.errors export.rounding export.terms kernels.ir",
     "export.c": "export.runtimes export.errors kernels.plan kernels.ir",
