@@ -1,13 +1,18 @@
 """Fixtures shared by all tests: one short training run on real data, packed."""
 
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests import one_name
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # a machine that is busy, or slow, is no fault of a test
 settings.register_profile(
@@ -43,3 +48,16 @@ def packed(trained: Path) -> Path:
     path = trained.parent / "packed.bnn"
     save_program(pack(trained), path)
     return path
+
+
+@pytest.fixture(scope="module")
+def browser() -> "Iterator[Browser]":
+    """Headless Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    place = shutil.which("chromium") or shutil.which("google-chrome")
+    assert place, "no chromium: run `make system`"
+    with sync_playwright() as play:
+        started = play.chromium.launch(executable_path=place, args=["--no-sandbox"])
+        yield started
+        started.close()

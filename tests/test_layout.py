@@ -24,9 +24,10 @@ ALLOWED = {
         "kernels.engine kernels.machine export.rounding kernels.ir"
     ),
     "pipeline.report": (
-        "pipeline.bench pipeline.training pipeline.lowering pipeline.data pipeline.run "
-        "pipeline.console pipeline.machine pipeline.errors export.bounded export.lce "
-        "export.summary export.errors kernels.engine kernels.machine kernels.ir"
+        "pipeline.bench pipeline.training pipeline.parity pipeline.lowering pipeline.data "
+        "pipeline.run pipeline.console pipeline.machine pipeline.errors export.web "
+        "export.bounded export.lce export.summary export.errors kernels.engine "
+        "kernels.machine kernels.ir"
     ),
     "pipeline.bench": (
         "pipeline.parity pipeline.data pipeline.run pipeline.json_file pipeline.console "
@@ -44,8 +45,8 @@ ALLOWED = {
     ),
     "pipeline.parity": (
         "pipeline.lowering pipeline.data pipeline.run pipeline.console pipeline.errors "
-        "export.foreign export.reading export.sizes export.parity export.c export.lce "
-        "export.onnx export.runtimes export.inputs export.summary export.errors "
+        "export.foreign export.reading export.sizes export.web export.parity export.c "
+        "export.lce export.onnx export.runtimes export.inputs export.summary export.errors "
         "kernels.machine kernels.ir"
     ),
     "pipeline.lowering": (
@@ -75,6 +76,7 @@ ALLOWED = {
     ),
     "export.reading": "export.inputs export.errors export.terms kernels.ir",
     "export.sizes": "export.lce export.onnx export.errors kernels.ir",
+    "export.web": "export.parity export.c export.runtimes export.errors kernels.ir",
     "export.parity": "export.runtimes export.errors export.rounding export.terms kernels.ir",
     "export.c": "export.runtimes export.errors kernels.plan kernels.ir",
     "export.bounded": "export.lce export.onnx export.summary export.errors",

@@ -138,6 +138,17 @@ def of_model(path: Path, program_sha256: str) -> dict[str, Any] | None:
     return found if found.get("program_sha256") == program_sha256 else None
 
 
+def engine_latency(found: dict[str, Any] | None) -> str:
+    """The engine's median and where it was measured, in a line; "" if it was not."""
+    rows = [] if found is None else found["runtimes"]
+    row = next((row for row in rows if row["name"].startswith("engine")), None)
+    if found is None or row is None:
+        return ""
+    where, median = found["conditions"], row["latency_ms"]["median"]
+    threads = "one thread" if where["threads"] == 1 else f"{where['threads']} threads"
+    return f"{median:.4g} ms, {row['name']}, {threads}, on {where['cpu']}"
+
+
 def labels(files: Sequence[Path]) -> list[str]:
     """Short names of model files: their folder's, or their own; whole paths if those collide."""
     short = [f.resolve().parent.name if f.stem == "model" else f.stem for f in files]

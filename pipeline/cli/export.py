@@ -27,6 +27,18 @@ def _prefix(asked: str | None, formats: tuple[str, ...]) -> str:
     return prefix
 
 
+def _engine_latency(folder: Path, program: Program) -> str:
+    """The engine's latency in the bench.json of ``folder``; "" if there is none of ``program``."""
+    from frostbit.kernels.ir.file import program_hash
+    from frostbit.pipeline.bench import file as bench_file
+
+    try:
+        found = bench_file.of_model(folder / "bench.json", program_hash(program))
+    except UserError:
+        return ""
+    return bench_file.engine_latency(found)
+
+
 def export_model(
     model: Path,
     formats: tuple[str, ...] = (),
@@ -45,7 +57,8 @@ def export_model(
     names = format_names(formats)
     program = load_program(model)
     accuracy = test_accuracy(model.parent, program)
-    choices = Choices(float_input, licence, accuracy, _prefix(prefix, names))
+    measured = _engine_latency(model.parent, program)
+    choices = Choices(float_input, licence, accuracy, _prefix(prefix, names), measured)
     _export(program, names, out or model.parent, choices, force=force, checked=not no_check)
 
 
@@ -63,7 +76,7 @@ def export_synthetic(
     """Write a standard network with random weights: model.bnn and the named formats."""
     from frostbit.export.synthetic.networks import synthetic
     from frostbit.kernels.ir.file import dumps
-    from frostbit.pipeline.parity.export import FORMATS, Choices, format_names, refuse_existing
+    from frostbit.pipeline.parity.export import KNOWN, Choices, format_names, refuse_existing
     from frostbit.pipeline.run.folder import write_bytes, writing
 
     names = format_names(formats)
@@ -71,7 +84,7 @@ def export_synthetic(
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
     choices = Choices(float_input, licence, prefix=_prefix(prefix, names))
-    files = [file for each in names for file in FORMATS[each].files(choices)]
+    files = [file for each in names for file in KNOWN[each].files(choices)]
     for file in ("model.bnn", *files):
         refuse_existing(out / file, force)
     data = dumps(program)
@@ -107,7 +120,7 @@ def _export(
     "--formats",
     "formats",
     multiple=True,
-    help="onnx, lce, onnx-int8, onnx-float, qonnx, c or all; commas or repeated "
+    help="onnx, lce, onnx-int8, onnx-float, qonnx, c, all of these, or web; commas or repeated "
     "[default: onnx,lce].",
 )
 @click.option("-o", "--out", type=FOLDER, help="Folder to write to [default: the model's].")

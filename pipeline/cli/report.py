@@ -34,7 +34,7 @@ def report_command(run: Path, out: Path | None, data_dir: Path | None, skip_corr
     except ImportError as error:
         raise UserError(f"report needs {error.name}: pip install 'frostbit[train]'") from error
     with terminal().status("writing the report"):
-        page = report.gather(run, Place(data_dir, skip_corrupt, run))
+        page = report.gather(run, Place(data_dir, skip_corrupt, run), tried=kind == ".html")
         data = report.render(f"report{kind}", page=page).encode()
         run_folder.write_bytes(path, data)
     terminal().print(f"wrote {path} ({len(data):,} bytes)")

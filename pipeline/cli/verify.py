@@ -67,7 +67,7 @@ def _verify(
     "--format",
     "formats",
     multiple=True,
-    help="bnn, onnx, onnx-int8, onnx-float, qonnx, lce, c, torch; commas or repeated "
+    help="bnn, onnx, onnx-int8, onnx-float, qonnx, lce, c, torch, web; commas or repeated "
     "[default: all].",
 )
 @click.option("--run", type=FOLDER, help="Run folder of the model [default: the model's].")

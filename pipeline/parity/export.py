@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
@@ -21,6 +22,9 @@ from frostbit.pipeline.errors import UserError
 from frostbit.pipeline.parity.runtimes import chosen
 from frostbit.pipeline.run import folder as run_folder
 
+if TYPE_CHECKING:
+    from frostbit.export.web.page import Setting
+
 CHECK_IMAGES = 16
 CHECK_SEED = 0
 
@@ -34,12 +38,14 @@ class Choices:
         licence: of the weights, written into ONNX metadata.
         accuracy: share of the test set, 0..1, written into ONNX metadata; None leaves it out.
         prefix: how the names in the C file begin, and what it is called if that is not the usual.
+        engine: the engine's latency, for the page to show; "" if it was not measured.
     """
 
     float_input: bool = False
     licence: str = ""
     accuracy: float | None = None
     prefix: str = PREFIX
+    engine: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,7 @@ class Exported:
     Attributes:
         path: where it is.
         bytes: its size.
-        bits: what a binary weight takes in it; None where the network has none.
+        bits: what a binary weight takes in it; None where the network has none, or in a page.
         check: what running it showed, or why it was not run.
     """
 
@@ -133,6 +139,31 @@ def _compiled(program: Program, data: bytes) -> Runtime:
     return CRuntime(program, data)
 
 
+def setting_of(program: Program, engine: str = "") -> Setting:
+    """How the page of ``program`` brings pictures to its size: as :mod:`predict` does."""
+    from frostbit.export.web.page import Setting
+    from frostbit.pipeline.data import datasets, pictures
+
+    photographs = program.dataset in datasets.ON_DISK
+    margin = pictures.margin_for(program.input_shape[:2]) if photographs else None
+    return Setting(margin, engine)
+
+
+def _web(program: Program, choices: Choices) -> bytes:
+    from frostbit.export.web.page import page
+
+    try:
+        return page(program, setting_of(program, choices.engine))
+    except RuntimeMissing as error:
+        raise UserError(str(error)) from error
+
+
+def _browser(program: Program, data: bytes) -> Runtime:
+    from frostbit.export.web.runtime import WebRuntime
+
+    return WebRuntime(program, data)
+
+
 def _not_compressed(program: Program) -> str:
     """What LCE keeps in 32 bits, if anything."""
     types = infer_types(program)
@@ -152,12 +183,17 @@ FORMATS = {
     "qonnx": Format("model.qonnx", _onnx("qonnx"), _ort("qonnx")),
     "c": Format("model.c", _c, _compiled, declare=_declared),
 }
+BY_NAME = {"web": Format("model.html", _web, _browser)}
+"""What ``all`` leaves out: it needs a compiler."""
+KNOWN = {**FORMATS, **BY_NAME}
 DEFAULT = ("onnx", "lce")
 
 
 def format_names(asked: Sequence[str]) -> tuple[str, ...]:
     """The formats that a person asked for (nothing: the usual two); UserError if unknown."""
-    return chosen(asked, tuple(FORMATS), "format") if asked else DEFAULT
+    if not asked:
+        return DEFAULT
+    return chosen(asked, tuple(KNOWN), "format", every=tuple(FORMATS))
 
 
 def test_accuracy(folder: Path, program: Program) -> float | None:
@@ -236,7 +272,7 @@ def export(
 
     Args:
         program: what to export.
-        names: keys of :data:`FORMATS`.
+        names: keys of :data:`KNOWN`.
         out: an existing folder.
         choices: see :class:`Choices`.
         force: overwrite files.
@@ -248,7 +284,7 @@ def export(
         ExportError: an op that the format cannot express, named, or a prefix that is none.
     """
     check_prefix(choices.prefix)
-    forms = [FORMATS[name] for name in names]
+    forms = [KNOWN[name] for name in names]
     for form in forms:
         for file in form.files(choices):
             refuse_existing(out / file, force)
@@ -269,7 +305,8 @@ def write_format(
         header = path.with_suffix(".h")
         run_folder.write_bytes(header, form.declare(program, choices))
         note = f"{note}; declared in {header.name}"
-    spent = bits_per_weight(form.file, data, program)
+    is_page = form.file in {page.file for page in BY_NAME.values()}
+    spent = None if is_page else bits_per_weight(form.file, data, program)
     return Exported(path, len(data), spent, note + form.remark(program))
 
 

@@ -19,7 +19,7 @@ from frostbit.pipeline.data.inputs import Inputs
 from frostbit.pipeline.errors import UserError
 from frostbit.pipeline.parity import verify as verifying
 from frostbit.pipeline.parity.export import (
-    FORMATS,
+    KNOWN,
     Choices,
     Exported,
     Format,
@@ -47,8 +47,8 @@ def export_model(
         program: from :func:`frostbit.pack` or :func:`frostbit.read`.
         path: the file; one that is there is replaced. Without ``format`` its ending decides:
             ``.onnx``, ``.int8.onnx``, ``.float.onnx``, ``.qonnx``, ``.tflite`` (Larq Compute
-            Engine) or ``.c`` (a header is written beside it).
-        format: ``onnx``, ``onnx-int8``, ``onnx-float``, ``qonnx``, ``lce`` or ``c``.
+            Engine), ``.c`` (a header is written beside it) or ``.html`` (needs clang and lld).
+        format: ``onnx``, ``onnx-int8``, ``onnx-float``, ``qonnx``, ``lce``, ``c`` or ``web``.
         float_input: the ONNX file takes float32 ``[N, C, H, W]`` rather than uint8
             ``[N, H, W, C]``, pixels 0..255 either way; not of a model that takes floats anyway.
         licence: of the weights, for ONNX metadata.
@@ -83,12 +83,12 @@ def _format_named(name: str) -> Format:
     names = format_names((name,))
     if len(names) != 1:
         raise UserError(f"format '{name}' is more than one; one file has one")
-    return FORMATS[names[0]]
+    return KNOWN[names[0]]
 
 
 def _format_of(path: Path) -> Format:
     """The format whose files end as ``path`` does; ``.int8.onnx`` goes before ``.onnx``."""
-    endings = {form.file.removeprefix("model"): form for form in FORMATS.values()}
+    endings = {form.file.removeprefix("model"): form for form in KNOWN.values()}
     for ending in sorted(endings, key=len, reverse=True):
         if path.name.lower().endswith(ending):
             return endings[ending]
@@ -114,8 +114,9 @@ def verify(
             N >= 2.
         labels: int64 ``[N]``, to count correct answers.
         formats: ``bnn`` (the engine's kernels), ``onnx``, ``onnx-int8``, ``onnx-float``, ``qonnx``,
-            ``lce``, ``c``, ``torch`` (the Program in PyTorch's operators). Without any: all, and
-            what is not installed is reported as missing.
+            ``lce``, ``c``, ``torch`` (the Program in PyTorch's operators), ``web`` (the page in a
+            browser). Without any: all but ``web``, and what is not installed is reported as
+            missing.
         folder: where exports of this model lie, ``model.onnx`` and so on, to run those very files;
             what is not there is converted in memory.
         progress: wraps the iterable of batches, e.g. a progress bar.

@@ -113,6 +113,13 @@ def _c(source: Source) -> Timed:
         return CRuntime(source.program, data)
 
 
+def _web(source: Source) -> Timed:
+    from frostbit.export.web.runtime import WebRuntime
+
+    with _loading(source, "model.html") as data:
+        return WebRuntime(source.program, data)
+
+
 def _torch(source: Source) -> Timed:
     try:
         from frostbit.pipeline.lowering.pack import load_settled
@@ -178,6 +185,7 @@ FACTORIES: dict[str, Callable[[Source], Timed]] = {
     **{f"engine:{kernel}": _engine(kernel) for kernel in cpu.KERNELS},
     **{name: _ort(level, form) for form in ORT_FILES for level, name in ort_names(form).items()},
     "c": _c,
+    "web": _web,
     "lce:default": _lce("default"),
     "lce:indirect": _lce("indirect"),
     "lce:reference": _lce("reference"),
@@ -198,11 +206,14 @@ DEFAULT = (
 )  # fmt: skip
 
 
-def chosen(asked: Sequence[str], known: Sequence[str], what: str) -> tuple[str, ...]:
-    """``asked`` if all are known, everything for nothing or ``all``; UserError with a hint.
+def chosen(
+    asked: Sequence[str], known: Sequence[str], what: str, every: Sequence[str] | None = None
+) -> tuple[str, ...]:
+    """``asked`` if all are known; ``every`` (or all known) for nothing; UserError with a hint.
 
-    A text may hold several names between commas.
+    A text may hold several names between commas. ``all`` stands for ``every``.
     """
+    every = known if every is None else every
     asked = [name.strip() for text in asked for name in text.split(",")]
     if not all(asked):
         raise UserError(f"a {what} without a name is asked for (known: {', '.join(known)})")
@@ -211,7 +222,8 @@ def chosen(asked: Sequence[str], known: Sequence[str], what: str) -> tuple[str, 
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean '{near[0]}'?" if near else ""
             raise UserError(f"unknown {what} '{name}'{hint} (known: {', '.join(known)})")
-    return tuple(dict.fromkeys(asked)) if asked and "all" not in asked else tuple(known)
+    named = [each for name in asked or ["all"] for each in (every if name == "all" else [name])]
+    return tuple(dict.fromkeys(named))
 
 
 def check_names(names: Sequence[str]) -> tuple[str, ...]:

@@ -35,7 +35,10 @@ BY_FORMAT = {
     "lce": ("lce:default", "lce:indirect", "lce:reference"),
     "torch": ("torch",),
 }
-FILES = (*runtimes.ORT_FILES.values(), "model.tflite", "model.c")
+BY_NAME = {"web": ("web",)}
+"""What is compared only where it is asked for: it starts a browser."""
+KNOWN = {**BY_FORMAT, **BY_NAME}
+FILES = (*runtimes.ORT_FILES.values(), "model.tflite", "model.c", "model.html")
 RANDOMS = 64
 MAX_BATCH = 256
 SMALL = 64 * 64
@@ -114,12 +117,12 @@ class _Batched:
 
 
 def check_formats(names: Sequence[str]) -> tuple[str, ...]:
-    """What a person typed, commas allowed (nothing or ``all``: every one).
+    """What a person typed, commas allowed (nothing or ``all``: every one but ``web``).
 
     Raises:
         UserError: for an unknown name, with the nearest one.
     """
-    return runtimes.chosen(names, tuple(BY_FORMAT), "format")
+    return runtimes.chosen(names, tuple(KNOWN), "format", every=tuple(BY_FORMAT))
 
 
 def choose_inputs(
@@ -176,7 +179,7 @@ def _runtimes(
         for threads in TORCH_THREADS if form == "torch" else (source.threads,):
             given = replace(source, threads=threads)
             trained = form != "torch" or (source.run is not None and source.program.settled_hash)
-            made, absent = runtimes.make(BY_FORMAT[form] if trained else (), given, asked)
+            made, absent = runtimes.make(KNOWN[form] if trained else (), given, asked)
             if form == "torch" and not made:
                 made, more = runtimes.make(["torch:program"], given, asked)
                 absent += more
@@ -213,7 +216,7 @@ def verify(
 
     Args:
         source: the model and where its exports and its run are.
-        formats: keys of :data:`BY_FORMAT`.
+        formats: keys of :data:`KNOWN`.
         inputs: images, with labels if they come from the data set.
         progress: wraps the iterable of batches.
         asked: whether a person named the formats; otherwise an absent run is no error.

@@ -19,7 +19,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from frostbit.export.errors import ExportError, RuntimeMissing
 from frostbit.export.summary import Layer, summarise_program
+from frostbit.export.web.page import Parts, parts
 from frostbit.kernels.engine import Engine
 from frostbit.kernels.ir.exact import analyse
 from frostbit.kernels.ir.file import load_program, program_hash
@@ -29,6 +31,7 @@ from frostbit.pipeline.bench.table import markdown_cell
 from frostbit.pipeline.console import shown
 from frostbit.pipeline.data.inputs import Inputs, Place, inputs_for
 from frostbit.pipeline.errors import UserError
+from frostbit.pipeline.parity.export import setting_of
 from frostbit.pipeline.report import plots
 from frostbit.pipeline.report.summary import exactness_line
 from frostbit.pipeline.report.svg import svg
@@ -61,7 +64,7 @@ class Mistake:
 @dataclass
 class Page:
     """What the templates show; ``figures`` are SVG, ``missing`` says how to get the rest,
-    ``notes`` what is special about the test images.
+    ``notes`` what is special about the test images, ``tried`` is where a person tries the model.
     """
 
     title: str
@@ -81,11 +84,17 @@ class Page:
     mistakes: list[Mistake] = field(default_factory=list)
     figures: dict[str, Markup] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
+    tried: Parts | None = None
     notes: list[str] = field(default_factory=list)
 
 
-def gather(folder: Path, place: Place) -> Page:
+def gather(folder: Path, place: Place, *, tried: bool) -> Page:
     """Everything that a page on the run in ``folder`` shows.
+
+    Args:
+        folder: the run.
+        place: where its data is.
+        tried: whether the page gets a place where a person tries the model.
 
     Raises:
         UserError: no finished run, or it is not packed.
@@ -111,6 +120,8 @@ def gather(folder: Path, place: Place) -> Page:
     )
     _training(page)
     _benchmark(page)
+    if tried:
+        _trying(page)
     try:
         _answers(page, inputs_for(program, place, 0))
     except UserError as error:
@@ -179,6 +190,14 @@ def _benchmark(page: Page) -> None:
         )
     else:
         page.missing.append(f"where the time goes: pipeline bench {model} --profile")
+
+
+def _trying(page: Page) -> None:
+    setting = setting_of(page.program, bench_file.engine_latency(page.bench))
+    try:
+        page.tried = parts(page.program, setting)
+    except (ExportError, RuntimeMissing) as error:
+        page.missing.append(f"a place to try the model: {error}")
 
 
 def _answers(page: Page, inputs: Inputs) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from click.testing import CliRunner, Result
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
 from frostbit.kernels.ir.file import load_program, save_program
 from frostbit.pipeline.cli.main import main
@@ -48,16 +47,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    place = shutil.which("chromium") or shutil.which("google-chrome")
-    assert place, "no chromium: run `make system`"
-    with sync_playwright() as play:
-        started = play.chromium.launch(executable_path=place, args=["--no-sandbox"])
-        yield started
-        started.close()
-
-
 def opened(browser: Browser, path: Path, scheme: Any, width: int) -> tuple[Any, list[str]]:
     """A page, and everything it logged or asked the network for."""
     page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 800})
@@ -88,6 +77,8 @@ def test_the_page_in_a_browser(
     assert f"{facts['accuracy']['test_after_settling']:.2f} %" in text
     assert f"{found['runtimes'][0]['latency_ms']['median']:.4f} ms" in text
     assert "0 of" in text
+    page.wait_for_function("document.getElementById('try-check').innerText.startsWith('equal: ')")
+    assert "engine:" in page.inner_text("#try-engine")
     labels = [each.get_attribute("aria-label") for each in page.query_selector_all("svg")]
     assert len(labels) == 5
     assert all(len(label) > 40 for label in labels)
@@ -165,7 +156,7 @@ def test_names_from_files_are_escaped(run: Path, browser: Browser, tmp_path: Pat
     for ending in ("html", "md"):
         done = invoke("report", copy, "-o", tmp_path / f"r.{ending}")
         assert done.exit_code == 0, done.output
-    assert "<script" not in (tmp_path / "r.html").read_text()
+    assert "<script>alert" not in (tmp_path / "r.html").read_text()
     assert "&lt;script&gt;" in (tmp_path / "r.html").read_text()
     markdown = (tmp_path / "r.md").read_text()
     assert "<script" not in markdown

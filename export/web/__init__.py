@@ -1,0 +1,1 @@
+"""One HTML page that runs a network in a browser: compiler, stored answers, page, its runtime."""
