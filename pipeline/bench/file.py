@@ -139,13 +139,14 @@ def of_model(path: Path, program_sha256: str) -> dict[str, Any] | None:
 
 
 def engine_latency(found: dict[str, Any] | None) -> str:
-    """The engine's median and where it was measured, in a line; "" if it was not."""
-    rows = [] if found is None else found["runtimes"]
-    row = next((row for row in rows if row["name"].startswith("engine")), None)
-    if found is None or row is None:
+    """The engine's median for one image, and where it was measured; "" if it was not."""
+    if found is None or found["conditions"]["batch"] != 1:
+        return ""
+    row = next((row for row in found["runtimes"] if row["name"].startswith("engine")), None)
+    if row is None:
         return ""
     where, median = found["conditions"], row["latency_ms"]["median"]
-    threads = "one thread" if where["threads"] == 1 else f"{where['threads']} threads"
+    threads = "one thread" if row["threads"] == 1 else f"{row['threads']} threads"
     return f"{median:.4g} ms, {row['name']}, {threads}, on {where['cpu']}"
 
 
