@@ -25,8 +25,9 @@ from __future__ import annotations
 # What ELEMENTWISE does with its one or two maps.
 SUMMED, PRODUCT, CLIPPED, SCALED, PRELU, QUANTIZED, SIGMOID = range(7)
 
-# Micro-kernels of CONVOLVE; from FLOAT on they sum floats.
-XNOR, PORTABLE, LOOKUP, GROUPED, FLOAT, DEPTHWISE, INTEGER = range(7)
+# Micro-kernels of CONVOLVE: the first count bits, INT16 to LANES16 sum integers (weights of 16 or
+# of 8 bits; LANES16 is depthwise), from FLOAT on they sum floats (DENSE: weights of 8 bits).
+XNOR, PORTABLE, LOOKUP, GROUPED, INT16, INT8, LANES16, FLOAT, DEPTHWISE, DENSE = range(10)
 
 # What MUL says of the epilogues that have none.
 THRESHOLD, SWITCH = -1, -2
@@ -58,17 +59,17 @@ U8, F32_IMAGE, F32, BITS, I16 = range(5)
     PIXELS,  # output pixels
     BLOCKS,  # output blocks of 32 channels
     PIXEL_TABLE,  # constants: int32 [PIXELS rounded up to TILE][4], columns below
-    MICRO,  # micro-kernel; of WIDEN: INTEGER if it writes int16
-    TAPS,  # tap words (from FLOAT on: tap values; INTEGER: pairs of values) per output
+    MICRO,  # micro-kernel; of WIDEN: FLOAT, INT16 or INT8, for what it writes
+    TAPS,  # tap words (of INT16 and INT8: two or four values; from LANES16 on: one) per output
     OFFSETS,  # constants: int32 [TAPS]
-    WEIGHTS,  # constants: [BLOCKS][TAPS][32] uint32 or float32;
+    WEIGHTS,  # constants: [BLOCKS][TAPS][32] uint32 or float32, int16 (LANES16) or int8 (DENSE);
     # LOOKUP: [BLOCKS][nibbles][32] uint8;
     # FLOAT and DEPTHWISE: [groups][TAPS][lanes of a group] float32
     TABLES,  # constants: the tables of LOOKUP
     NIBBLES,  # of LOOKUP, per output: 8 * TAPS rounded up to whole triples
     INDEX_BYTES,  # of LOOKUP: distance between the indices of two pairs
     IN_PAIRS,  # of LOOKUP: 1 if tap words lie side by side two by two
-    START,  # constants: int32 [classes][BLOCKS * 32]: accumulator at 0 mismatches, or the limit
+    START,  # constants: int32 [classes][BLOCKS * 32]: accumulator at a count of 0, or the limit
     MUL,  # constants: float32 [BLOCKS * 32]; THRESHOLD or SWITCH for those epilogues
     ADD,  # constants: float32 [BLOCKS * 32]
     HAS_LIMITS,  # whether an affine epilogue or a sum of floats has the four limits below
@@ -96,7 +97,7 @@ U8, F32_IMAGE, F32, BITS, I16 = range(5)
     DILATION_W,
     DIVISOR,  # of SUM (0: multiply by 2**EXPONENT); copies of REPEAT; group size of REGROUP;
     # of QUANTIZED: its step, the bits of a float32
-    EXPONENT,  # of SUM; of the grid of INTEGER's weights; of the grid of I16
+    EXPONENT,  # of SUM; of the grid of I16
     PAD,  # constants: float32 [channels of a pixel], what WIDEN writes around the map
     PARTS,  # of JOIN: how many
     PART_TABLE,  # of JOIN, constants: int64 [PARTS][PART_COLUMNS], columns below

@@ -20,21 +20,25 @@ from frostbit.kernels.loops.tile_epilogue import (
 from frostbit.kernels.machine.jit import inlined, inner
 from frostbit.kernels.micro.floats import (
     GROUP_BYTES,
+    dense_block,
     depthwise_tile,
     float_tile,
 )
 from frostbit.kernels.micro.fused import (
     HAS_FUSED,
+    affine_int8,
+    affine_int16,
     affine_two,
     affine_two_both,
     affine_two_from,
     affine_two_to,
-    integer_two,
     limited_two,
     switch_two,
+    threshold_int8,
+    threshold_int16,
     threshold_two,
 )
-from frostbit.kernels.micro.integers import integer_tile
+from frostbit.kernels.micro.integers import int8_tile, int16_tile, lanes_tile
 from frostbit.kernels.micro.lookup import (
     CHUNK,
     COUNT_BYTES,
@@ -67,8 +71,14 @@ def accumulate(row, source, constants, block, pixels, counts):
     tile, taps = Tile(source, pixels), taps_of(row, constants, block)
     if field(row, t.MICRO) == t.XNOR:
         xnor_tile(tile, taps, counts)
-    elif field(row, t.MICRO) == t.INTEGER:
-        integer_tile(tile, taps, counts, field(row, t.EXPONENT))
+    elif field(row, t.MICRO) == t.INT16:
+        int16_tile(tile, taps, counts)
+    elif field(row, t.MICRO) == t.INT8:
+        int8_tile(tile, taps, counts)
+    elif field(row, t.MICRO) == t.LANES16:
+        weights = constants + field(row, t.WEIGHTS) + block * taps.count * (BLOCK // 2)
+        lanes = Taps(taps.offsets, taps.count, weights)
+        lanes_tile(Tile(source + block * (BLOCK // 2), pixels), lanes, counts)
     elif field(row, t.MICRO) == t.PORTABLE:
         portable_tile(tile, taps, counts)
     else:
@@ -126,9 +136,14 @@ def convolve_by_lookup(row, arena, constants):
 def fused_affine(row, tile, taps, affine, residual, out, bits):
     """The affine case of :func:`fused_tile`, by the kinds of residual and result."""
     exponent, limits = field(row, t.EXPONENT), limits_of(row)
+    micro = field(row, t.MICRO)
     from_steps = field(row, t.RESIDUAL_KIND) == t.I16
     to_steps = field(row, t.OUT_KIND) == t.I16
-    if field(row, t.HAS_LIMITS):
+    if micro == t.INT16:
+        affine_int16(tile, taps, affine, residual, out, bits, exponent, limits)
+    elif micro == t.INT8:
+        affine_int8(tile, taps, affine, residual, out, bits, exponent, limits)
+    elif field(row, t.HAS_LIMITS):
         limited_two(tile, taps, affine, residual, out, bits, exponent, limits)
     elif from_steps and to_steps:
         affine_two_both(tile, taps, affine, residual, out, bits, exponent, limits)
@@ -147,11 +162,14 @@ def fused_tile(row, arena, constants, block, first, entry):
     bits = arena + field(row, t.BITS_OUT) + block * field(row, t.BITS_BLOCK)
     residual = residual_of(row, arena, block, first)
     out = out_of(row, arena, block, first)
-    if field(row, t.MICRO) == t.INTEGER:
-        add = constants + field(row, t.ADD) + block * BLOCK
-        integer_two(tile, taps, add, out, bits, field(row, t.EXPONENT))
-    elif field(row, t.MUL) == t.THRESHOLD:
-        threshold_two(tile, taps, constants + field(row, t.START) + block * BLOCK, bits)
+    if field(row, t.MUL) == t.THRESHOLD:
+        limits = constants + field(row, t.START) + block * BLOCK
+        if field(row, t.MICRO) == t.INT16:
+            threshold_int16(tile, taps, limits, bits)
+        elif field(row, t.MICRO) == t.INT8:
+            threshold_int8(tile, taps, limits, bits)
+        else:
+            threshold_two(tile, taps, limits, bits)
     elif field(row, t.MUL) == t.SWITCH:
         # a residual of bits: its places are in the pixel table
         at = arena + field(row, t.RESIDUAL) + block * field(row, t.RESIDUAL_BLOCK)
@@ -226,12 +244,25 @@ def convolve_floats(row, arena, constants):
 
 
 @inner
+def dense(row, arena, constants):
+    """Dense layer of floats with weights of 8 bits."""
+    count = field(row, t.TAPS)
+    for block in range(field(row, t.BLOCKS)):
+        taps = Taps(0, count, constants + field(row, t.WEIGHTS) + block * count * LANES)
+        scale = constants + field(row, t.MUL) + block * BLOCK
+        add = constants + field(row, t.ADD) + block * BLOCK
+        out = arena + field(row, t.OUT) + block * field(row, t.OUT_BLOCK)
+        dense_block(arena + field(row, t.SOURCE), taps, scale, add, limits_of(row), out)
+
+
+@inner
 def convolve(row, arena, constants):
     """Convolution of bits or integers, with its epilogue."""
     clear(arena + field(row, t.CLEAR), field(row, t.CLEAR_BYTES))
     done = 0
     micro = field(row, t.MICRO)
-    is_known = micro == t.XNOR or (micro == t.INTEGER and not field(row, t.HAS_LIMITS))
+    is_sum = micro in (t.INT16, t.INT8) and not field(row, t.HAS_LIMITS)
+    is_known = micro == t.XNOR or is_sum
     is_simple = field(row, t.MUL) < 0 or field(row, t.RESIDUAL_KIND) != t.BITS
     if HAS_FUSED and is_known and is_simple:
         done = convolve_fused(row, arena, constants)

@@ -10,11 +10,12 @@ them, so a convolution never tests for borders; whoever writes such a map clears
 from __future__ import annotations
 
 from frostbit.kernels import op_table as t
-from frostbit.kernels.loops.convolve import convolve, convolve_by_lookup, convolve_floats
+from frostbit.kernels.loops.convolve import convolve, convolve_by_lookup, convolve_floats, dense
 from frostbit.kernels.loops.copies import floats, join, repeat, spread
 from frostbit.kernels.loops.elementwise import elementwise, softmax
 from frostbit.kernels.loops.pools import pool
 from frostbit.kernels.machine.jit import inner
+from frostbit.kernels.micro.integers import convert8, unpack8, widen_u8_8
 from frostbit.kernels.micro.vector import (
     BLOCK,
     LANES,
@@ -60,8 +61,23 @@ def widen_row_16(row, source, out):
 
 
 @inner
+def widen_row_8(row, source, out):
+    """One row of a map to the bytes that integer kernels read: from uint8 or bits."""
+    if field(row, t.KIND) == t.U8:
+        values = field(row, t.WIDTH) * field(row, t.CHANNELS)
+        whole = values - values % LANES
+        for i in range(0, whole, LANES):
+            convert8(source + i, out + i)
+        for i in range(whole, values):
+            widen_u8_8(source + i, out + i)
+    else:
+        for i in range(field(row, t.WIDTH) * field(row, t.BLOCKS)):
+            unpack8(source + 4 * i, out + LANES * i)
+
+
+@inner
 def widen(row, arena, constants, image):
-    """Any map to float32 or int16 with its padding written around it."""
+    """Any map to float32, int16 or bytes with its padding written around it."""
     origin = image if field(row, t.KIND) <= t.F32_IMAGE else arena + field(row, t.SOURCE)
     pad, pixel = constants + field(row, t.PAD), field(row, t.OUT_PIXEL)
     for y in range(field(row, t.OUT_HEIGHT)):
@@ -74,8 +90,10 @@ def widen(row, arena, constants, image):
             width = 0
         else:
             start = origin + inside * field(row, t.SOURCE_ROW)
-            if field(row, t.MICRO) == t.INTEGER:
+            if field(row, t.MICRO) == t.INT16:
                 widen_row_16(row, start, out + left * pixel)
+            elif field(row, t.MICRO) == t.INT8:
+                widen_row_8(row, start, out + left * pixel)
             else:
                 widen_row(row, start, out + left * pixel)
         for x in range(left):
@@ -116,6 +134,8 @@ def step(row, arena, constants, image):
         convolve_by_lookup(row, arena, constants)
     elif code == t.CONVOLVE and field(row, t.MICRO) in (t.FLOAT, t.DEPTHWISE):
         convolve_floats(row, arena, constants)
+    elif code == t.CONVOLVE and field(row, t.MICRO) == t.DENSE:
+        dense(row, arena, constants)
     elif code == t.CONVOLVE:
         convolve(row, arena, constants)
     elif code == t.ELEMENTWISE:

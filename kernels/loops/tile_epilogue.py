@@ -15,12 +15,10 @@ from frostbit.kernels.micro.epilogue import (
     affine32,
     affine_tile,
     limited32,
-    limited_sum32,
     limited_tile,
     switch_tile,
     threshold_tile,
 )
-from frostbit.kernels.micro.functions import sum32
 from frostbit.kernels.micro.operands import Affine, Limits, Parts, Switch
 from frostbit.kernels.micro.vector import (
     BLOCK,
@@ -83,29 +81,22 @@ def out_of(row, arena, block, pixel):
 def one_pixel(row, arena, constants, block, pixel, entry, counts):
     """Epilogue to floats (in 32 or 16 bits) and sign bits of one pixel and block."""
     out = out_of(row, arena, block, pixel).address
-    if field(row, t.MICRO) >= t.FLOAT:
-        add = constants + field(row, t.ADD) + block * BLOCK
-        if field(row, t.HAS_LIMITS):
-            word = limited_sum32(counts, add, out, limits_of(row))
-        else:
-            word = sum32(counts, add, out)
+    block_affine = affine_of(row, constants, block)
+    start = block_affine.start + load_i32(entry + t.AT_START)
+    affine = Affine(start, block_affine.mul, block_affine.add)
+    residual = residual_of(row, arena, block, pixel).address + load_i32(entry + t.AT_RESIDUAL)
+    if field(row, t.RESIDUAL_KIND) == t.I16:
+        from_steps32(residual, field(row, t.EXPONENT), arena + t.SCRATCH_B)
+        residual = arena + t.SCRATCH_B
     else:
-        block_affine = affine_of(row, constants, block)
-        start = block_affine.start + load_i32(entry + t.AT_START)
-        affine = Affine(start, block_affine.mul, block_affine.add)
-        residual = residual_of(row, arena, block, pixel).address + load_i32(entry + t.AT_RESIDUAL)
-        if field(row, t.RESIDUAL_KIND) == t.I16:
-            from_steps32(residual, field(row, t.EXPONENT), arena + t.SCRATCH_B)
-            residual = arena + t.SCRATCH_B
-        else:
-            residual = operand(residual, field(row, t.RESIDUAL_KIND), arena + t.SCRATCH_B)
-        if field(row, t.HAS_LIMITS):
-            word = limited32(counts, affine, residual, out, limits_of(row))
-        elif field(row, t.OUT_KIND) == t.I16:
-            word = affine32(counts, affine, residual, arena + t.SCRATCH_A)
-            to_steps32(arena + t.SCRATCH_A, field(row, t.EXPONENT), out)
-        else:
-            word = affine32(counts, affine, residual, out)
+        residual = operand(residual, field(row, t.RESIDUAL_KIND), arena + t.SCRATCH_B)
+    if field(row, t.HAS_LIMITS):
+        word = limited32(counts, affine, residual, out, limits_of(row))
+    elif field(row, t.OUT_KIND) == t.I16:
+        word = affine32(counts, affine, residual, arena + t.SCRATCH_A)
+        to_steps32(arena + t.SCRATCH_A, field(row, t.EXPONENT), out)
+    else:
+        word = affine32(counts, affine, residual, out)
     bits = arena + field(row, t.BITS_OUT) + load_i32(entry + t.AT_BITS)
     store_u32(bits + block * field(row, t.BITS_BLOCK), word)
 
@@ -132,8 +123,7 @@ def is_float32(row):
 def epilogue(row, arena, constants, block, first, entry, counts):
     """From the accumulators of one tile to float32 and sign bits."""
     left = field(row, t.PIXELS) - first
-    is_float = field(row, t.MICRO) >= t.FLOAT
-    if not is_float and field(row, t.MUL) < 0:
+    if field(row, t.MUL) < 0:
         limit = constants + field(row, t.START) + block * BLOCK
         bits = arena + field(row, t.BITS_OUT) + block * field(row, t.BITS_BLOCK)
         if field(row, t.MUL) == t.THRESHOLD:
@@ -141,7 +131,7 @@ def epilogue(row, arena, constants, block, first, entry, counts):
         else:
             residual = arena + field(row, t.RESIDUAL) + block * field(row, t.RESIDUAL_BLOCK)
             switch_tile(counts, entry, switch_of(row, constants, block), residual, bits)
-    elif left >= TILE and not is_float and is_float32(row):
+    elif left >= TILE and is_float32(row):
         one_tile(row, arena, constants, block, first, entry, counts)
     else:
         for p in range(min(TILE, left)):

@@ -41,6 +41,27 @@ def form_for(features: Mapping[str, bool]) -> Form:
     return Form("bytes", 16)
 
 
+@dataclass(frozen=True)
+class ByteForm:
+    """How a CPU multiplies bytes, by the name of its instruction, in vectors of ``width`` bytes."""
+
+    instruction: Literal["vpdpbusd", "vpmaddubsw", "sdot", "smull"]
+    width: int
+
+
+def byte_form(features: Mapping[str, bool]) -> ByteForm | None:
+    """The best form for LLVM's CPU ``features``; None if products of bytes gain nothing."""
+    if features.get("avx512vnni") and features.get("avx512bw"):
+        return ByteForm("vpdpbusd", 64)
+    if features.get("avxvnni"):
+        return ByteForm("vpdpbusd", 32)
+    if features.get("avx2"):
+        return ByteForm("vpmaddubsw", 32)
+    if features.get("neon"):
+        return ByteForm("sdot" if features.get("dotprod") else "smull", 16)
+    return None
+
+
 def target_features() -> dict[str, bool]:
     """Features of the CPU that Numba compiles for: this host's, unless its settings differ.
 

@@ -164,15 +164,6 @@ def limited_tile(
     _tile(builder, counts, pixels, affine, residual, out, bits, limits)
 
 
-@emitted(types.int64)
-def limited_sum32(builder: IRBuilder, sums: Value, add: Value, out: Value, limits: Limits) -> Value:
-    """Epilogue of a float convolution with limits: ``clip(sums + add, least, most)``."""
-    total = builder.fadd(load(builder, sums, V32F), load(builder, add, V32F))
-    total = clamped(builder, total, *ends(builder, limits, F32, LANES))
-    store(builder, total, out)
-    return sign_word(builder, total)
-
-
 @emitted(types.void)
 def threshold_tile(
     builder: IRBuilder, counts: Value, pixels: Value, limit: Value, bits: Value

@@ -20,8 +20,11 @@ from frostbit.kernels.micro.operands import Limits, Taps, Tile
 from frostbit.kernels.micro.vector import (
     BLOCK,
     F32,
+    I8,
     I32,
     I64,
+    LANES,
+    V32F,
     Intrinsic,
     call,
     clamped,
@@ -125,3 +128,43 @@ def _kernel(read: Read) -> Intrinsic:
 
 float_tile, depthwise_tile = _kernel(_broadcast), _kernel(_by_lane)
 """With one float of an activation for all lanes, or a float for each lane."""
+
+
+def _dense_taps(
+    builder: IRBuilder, source: Value, taps: Taps, scale: Value, index: Value, totals: list[Value]
+) -> None:
+    """Add the products of taps ``index``, ``index + 1``, ... to ``totals``, one each."""
+    for step, slot in enumerate(totals):
+        tap = builder.add(index, I64(step))
+        row = builder.add(taps.weights, builder.mul(tap, I64(LANES)))
+        small = builder.sitofp(load(builder, row, ir.VectorType(I8, LANES)), V32F)
+        value = load(builder, builder.add(source, builder.mul(tap, I64(4))), F32)
+        products = (builder.fmul(small, scale), splat(builder, value, V32F), builder.load(slot))
+        builder.store(call(builder, "llvm.fmuladd.v32f32", *products), slot)
+
+
+@emitted(types.void)
+def dense_block(
+    builder: IRBuilder,
+    source: Value,
+    taps: Taps,
+    scale: Value,
+    add: Value,
+    limits: Limits,
+    out: Value,
+) -> None:
+    """32 outputs of a dense layer of floats whose weights are int8 ``[taps][32]`` times a scale.
+
+    A weight becomes a float before it is multiplied, so products are those of the float kernel.
+    Two taps at once: one block's four vectors of totals (AVX2) would wait for one another.
+    """
+    factors = load(builder, scale, V32F)
+    totals = zeroed(builder, V32F, 2)
+    whole = builder.and_(taps.count, I64(-2))
+    with cgutils.for_range_slice(builder, I64(0), whole, I64(2)) as (index, _):
+        _dense_taps(builder, source, taps, factors, index, totals)
+    with cgutils.for_range_slice(builder, whole, taps.count, I64(1)) as (index, _):
+        _dense_taps(builder, source, taps, factors, index, totals[:1])
+    value = builder.fadd(*(builder.load(slot) for slot in totals))
+    value = builder.fadd(value, load(builder, add, V32F))
+    store(builder, clamped(builder, value, *ends(builder, limits, F32, LANES)), out)

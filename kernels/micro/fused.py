@@ -1,10 +1,11 @@
 """Binary convolution of a tile and two blocks of channels from activations to results in one go.
 
-For CPUs that count words in vectors (AVX-512 VPOPCNTDQ), which have 32 registers: the counts of
-four pixels and 64 channels take 16 of them and never go to memory, and each activation that is
-broadcast serves twice as many channels as in :mod:`frostbit.kernels.micro.xnor`. The epilogues
-compute what those of :mod:`frostbit.kernels.micro.epilogue` compute, which handle what is left: an
-odd block, a part of a tile.
+For CPUs that count words in vectors (AVX-512 VPOPCNTDQ) and multiply bytes (VNNI, which they have
+too), with 32 registers: the counts of four pixels and 64 channels take 16 of them and never go to
+memory, and each activation that is broadcast serves twice as many channels as in
+:mod:`frostbit.kernels.micro.xnor`. The epilogues compute what those of
+:mod:`frostbit.kernels.micro.epilogue` compute, which handle what is left: an odd block, a part of a
+tile.
 
 Operands are those of the micro-kernels (:mod:`frostbit.kernels.micro.operands`). Addresses of
 weights, results and parameters are those of the first block; what belongs to the second lies right
@@ -15,8 +16,6 @@ behind.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from llvmlite import ir
 from llvmlite.ir import IRBuilder, Value
 from numba import types
@@ -24,7 +23,7 @@ from numba.core import cgutils
 
 from frostbit.kernels.machine import cpu
 from frostbit.kernels.micro.epilogue import ends
-from frostbit.kernels.micro.integers import multiply_add
+from frostbit.kernels.micro.integers import BYTE_FORM, MultiplyAdd, dot_unsigned, multiply_add
 from frostbit.kernels.micro.operands import Affine, Limits, Parts, Switch, Taps, Tile
 from frostbit.kernels.micro.vector import (
     BLOCK,
@@ -49,24 +48,20 @@ from frostbit.kernels.micro.vector import (
 from frostbit.kernels.micro.xnor import TILE, entry, pixel_bases, zeroed
 from frostbit.kernels.op_table import AT_BITS, AT_RESIDUAL, AT_START
 
-HAS_FUSED = cpu.host_form().count == "words"
+HAS_FUSED = cpu.host_form().count == "words" and cpu.ByteForm("vpdpbusd", 64) == BYTE_FORM
 _WIDTH = cpu.host_form().width
 _VECTORS = 2 * BLOCK // _WIDTH
-Count = Callable[[IRBuilder, Value, Value], Value]
-"""What is summed of a vector of weights and one of activations."""
 _WORDS, _REALS = (ir.VectorType(kind, _WIDTH // 4) for kind in (I32, F32))
 
 
-def _mismatches(builder: IRBuilder, weight: Value, activation: Value) -> Value:
-    """How many bits of each word differ."""
+def _mismatches(builder: IRBuilder, total: Value, weight: Value, activation: Value) -> Value:
+    """How many bits of each word differ, added to ``total``."""
     differing = builder.xor(weight, activation)
-    return call(builder, f"llvm.ctpop.v{_WORDS.count}i32", differing)
+    return builder.add(total, call(builder, f"llvm.ctpop.v{_WORDS.count}i32", differing))
 
 
-def _counts(
-    builder: IRBuilder, tile: Tile, taps: Taps, one: Count = _mismatches
-) -> list[list[Value]]:
-    """Sums of ``one`` over all taps: vectors ``[pixel][vector]``, the first block's first.
+def _counts(builder: IRBuilder, tile: Tile, taps: Taps, one: MultiplyAdd) -> list[list[Value]]:
+    """Totals of ``one`` over all taps: vectors ``[pixel][vector]``, the first block's first.
 
     Registers, of 32: sixteen sums, the activations of four pixels, each in every lane, and the
     weights of one vector at a time, which all four pixels use before the next is loaded.
@@ -83,14 +78,13 @@ def _counts(
         step = load(builder, builder.add(taps.offsets, builder.mul(loop.index, I64(4))), I32)
         distance, row = builder.sext(step, I64), builder.mul(loop.index, I64(BLOCK))
         active = [
-            splat(builder, load(builder, builder.add(base, distance), I32, 2), _WORDS)
+            splat(builder, load(builder, builder.add(base, distance), I32, 1), _WORDS)
             for base in bases
         ]
         for v, start in enumerate(starts):
             weight = load(builder, builder.add(start, row), _WORDS)
             for activation, mine in zip(active, slots, strict=True):
-                found = one(builder, weight, activation)
-                builder.store(builder.add(builder.load(mine[v]), found), mine[v])
+                builder.store(one(builder, builder.load(mine[v]), weight, activation), mine[v])
     return [[builder.load(slot) for slot in mine] for mine in slots]
 
 
@@ -104,13 +98,25 @@ def _above(builder: IRBuilder, counts: list[Value], limits: Value) -> Value:
     )
 
 
-@emitted(types.void)
-def threshold_two(builder: IRBuilder, tile: Tile, taps: Taps, limits: Value, bits: Value) -> None:
-    """With the threshold epilogue (:func:`frostbit.kernels.micro.epilogue.threshold_tile`)."""
-    for p, counts in enumerate(_counts(builder, tile, taps)):
-        place = builder.add(limits, entry(builder, tile.pixels, p, AT_START))
-        word = _above(builder, counts, place)
-        store(builder, word, builder.add(bits, entry(builder, tile.pixels, p, AT_BITS)))
+def _threshold_two(one: MultiplyAdd) -> Intrinsic:
+    """The kernel of ``one`` with the threshold epilogue (``epilogue.threshold_tile``)."""
+
+    @emitted(types.void)
+    def threshold_two(
+        builder: IRBuilder, tile: Tile, taps: Taps, limits: Value, bits: Value
+    ) -> None:
+        for p, counts in enumerate(_counts(builder, tile, taps, one)):
+            place = builder.add(limits, entry(builder, tile.pixels, p, AT_START))
+            word = _above(builder, counts, place)
+            store(builder, word, builder.add(bits, entry(builder, tile.pixels, p, AT_BITS)))
+
+    return threshold_two
+
+
+threshold_two, threshold_int16, threshold_int8 = map(
+    _threshold_two, (_mismatches, multiply_add, dot_unsigned)
+)
+"""Of bits, of 16-bit weights and of 8-bit ones (:mod:`frostbit.kernels.micro.integers`)."""
 
 
 @emitted(types.void)
@@ -118,7 +124,7 @@ def switch_two(
     builder: IRBuilder, tile: Tile, taps: Taps, switch: Switch, residual: Value, bits: Value
 ) -> None:
     """With the switch epilogue (:func:`frostbit.kernels.micro.epilogue.switch_tile`)."""
-    found = _counts(builder, tile, taps)
+    found = _counts(builder, tile, taps, _mismatches)
     flip = load(builder, switch.flips, I64)
     for p, counts in enumerate(found):
         limits = builder.add(switch.limits, entry(builder, tile.pixels, p, AT_START))
@@ -143,7 +149,12 @@ def _scaled(
     return call(builder, name, builder.sitofp(acc, _REALS), factors, added)
 
 
-def _affine_two(from_steps: bool, to_steps: bool, has_limits: bool = False) -> Intrinsic:
+def _affine_two(
+    from_steps: bool = False,
+    to_steps: bool = False,
+    has_limits: bool = False,
+    product: MultiplyAdd = _mismatches,
+) -> Intrinsic:
     """The kernel for a residual of int16 multiples of ``2**-exponent``, or such a result."""
 
     @emitted(types.void)
@@ -158,7 +169,7 @@ def _affine_two(from_steps: bool, to_steps: bool, has_limits: bool = False) -> I
         exponent: Value,
         given: Limits,
     ) -> None:
-        found = _counts(builder, tile, taps)
+        found = _counts(builder, tile, taps, product)
         limits = given if has_limits else None
         zero = constant(_REALS, 0.0)
         one = splat(builder, power_of_two(builder, builder.neg(exponent)), _REALS)
@@ -195,31 +206,7 @@ affine_two, affine_two_from, affine_two_to, affine_two_both = (
 )
 """With the affine epilogue (``epilogue.affine_tile``) and a float32 residual, or one of
 16 bits (``from``), and a float32 result, or one of 16 bits (``to``)."""
-limited_two = _affine_two(False, False, has_limits=True)
+limited_two = _affine_two(has_limits=True)
 """With limits (``epilogue.limited_tile``)."""
-
-
-@emitted(types.void)
-def integer_two(
-    builder: IRBuilder,
-    tile: Tile,
-    taps: Taps,
-    add: Value,
-    out: Parts,
-    bits: Value,
-    exponent: Value,
-) -> None:
-    """Integer convolution (``micro.integers``), then ``add``, floats and their signs."""
-    found = _counts(builder, tile, taps, multiply_add)
-    scale = splat(builder, power_of_two(builder, builder.neg(exponent)), _REALS)
-    zero = constant(_REALS, 0.0)
-    for p, sums in enumerate(found):
-        at, signs = part(builder, out, p), []
-        for v, total in enumerate(sums):
-            added = load(builder, offset(builder, add, _WIDTH * v), _REALS)
-            scaled = builder.fmul(builder.sitofp(total, _REALS), scale)
-            value = builder.fadd(scaled, added)
-            store(builder, value, offset(builder, at, _WIDTH * v))
-            signs.append(builder.fcmp_ordered("<", value, zero))
-        place = builder.add(bits, entry(builder, tile.pixels, p, AT_BITS))
-        store(builder, sign_bits(builder, signs), place)
+affine_int16, affine_int8 = (_affine_two(product=each) for each in (multiply_add, dot_unsigned))
+"""With the affine epilogue, of weights of 16 and of 8 bits."""

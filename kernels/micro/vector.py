@@ -34,7 +34,7 @@ LANES = 32
 BLOCK = 4 * LANES
 """Bytes of 32 float32 or int32."""
 
-I1, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
+I1, I8, I16, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 F32 = ir.FloatType()
 V32F = ir.VectorType(F32, LANES)
 V32I = ir.VectorType(I32, LANES)
@@ -81,7 +81,11 @@ def constant(kind: Type, value: float) -> Value:
 
 def call(builder: IRBuilder, name: str, *args: Value) -> Value:
     """Emit a call of the LLVM intrinsic ``name`` whose type is that of its first argument."""
-    kind = args[0].type
+    return call_typed(builder, name, args[0].type, *args)
+
+
+def call_typed(builder: IRBuilder, name: str, kind: Type, *args: Value) -> Value:
+    """Emit a call of the LLVM intrinsic ``name`` that returns a ``kind``."""
     function = builder.module.globals.get(name)
     if function is None:
         signature = ir.FunctionType(kind, [value.type for value in args])
@@ -210,20 +214,20 @@ def widen_u8(builder: IRBuilder, source: Value, out: Value) -> None:
 @emitted(types.void)
 def convert16(builder: IRBuilder, source: Value, out: Value) -> None:
     """32 uint8 at ``source`` to int16 at ``out``."""
-    kind = ir.VectorType(ir.IntType(16), LANES)
+    kind = ir.VectorType(I16, LANES)
     store(builder, builder.zext(load(builder, source, ir.VectorType(I8, LANES), 1), kind), out, 2)
 
 
 @emitted(types.void)
 def widen_u8_16(builder: IRBuilder, source: Value, out: Value) -> None:
     """One uint8 at ``source`` to int16 at ``out``."""
-    store(builder, builder.zext(load(builder, source, I8, 1), ir.IntType(16)), out, 2)
+    store(builder, builder.zext(load(builder, source, I8, 1), I16), out, 2)
 
 
 @emitted(types.void)
 def unpack16(builder: IRBuilder, word: Value, out: Value) -> None:
     """One word of bits at ``word`` to 32 int16 +1 or -1 at ``out``."""
-    kind = ir.VectorType(ir.IntType(16), LANES)
+    kind = ir.VectorType(I16, LANES)
     negative = builder.bitcast(load(builder, word, I32), V32B)
     store(builder, builder.select(negative, constant(kind, -1), constant(kind, 1)), out, 2)
 
@@ -250,14 +254,14 @@ def power_of_two(builder: IRBuilder, exponent: Value) -> Value:
 
 def load_steps(builder: IRBuilder, address: Value, kind: Type, step: Value) -> Value:
     """Float vector of type ``kind`` from int16 multiples of ``step``, a vector too."""
-    halves = ir.VectorType(ir.IntType(16), kind.count)
+    halves = ir.VectorType(I16, kind.count)
     return builder.fmul(builder.sitofp(load(builder, address, halves, 2), kind), step)
 
 
 def store_steps(builder: IRBuilder, value: Value, address: Value, per_one: Value) -> None:
     """Store floats as int16, ``per_one`` steps to 1: exact where ``plan.int16_streams`` says so."""
     words = ir.VectorType(I32, value.type.count)
-    halves = ir.VectorType(ir.IntType(16), value.type.count)
+    halves = ir.VectorType(I16, value.type.count)
     whole = builder.fptosi(builder.fmul(value, per_one), words)
     store(builder, builder.trunc(whole, halves), address, 2)
 

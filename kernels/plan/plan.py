@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from frostbit.kernels import op_table as t
 from frostbit.kernels.ir.program import INPUT, BinaryConv, FormatError, Program, ValueType
 from frostbit.kernels.ir.verify import infer_types
-from frostbit.kernels.micro.vector import BLOCK
+from frostbit.kernels.micro.vector import BLOCK, LANES
 from frostbit.kernels.plan import int16_streams, nibble_layout, weight_layout
 from frostbit.kernels.plan.arena import Layout, place
 from frostbit.kernels.plan.columns import Lowering
@@ -66,10 +66,8 @@ def _layout(steps: list[Step], types: dict[str, ValueType], name: str) -> Layout
     blocks = weight_layout.blocks_for(channels)
     if isinstance(op, Widen):
         tight = maker.source == INPUT
-        pixel = 4 * channels if tight else BLOCK * blocks
-        block = BLOCK
-        if op.to_int16:
-            pixel, block = pixel // 2, block // 2
+        block = LANES * op.value_bytes
+        pixel = channels * op.value_bytes if tight else block * blocks
         return Layout((height, width), pixel, block, op.reader.window.pads)
     if types[name].kind == "bits":
         return Layout((height, width), 4 * blocks, 4, _margins(steps, name))

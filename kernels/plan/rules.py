@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frostbit.kernels import op_table as t
+from frostbit.kernels.ir.integer_weights import as_int8
 from frostbit.kernels.ir.program import (
     Add,
     Affine,
@@ -55,6 +56,7 @@ from frostbit.kernels.plan.columns import (
     source_map,
 )
 from frostbit.kernels.plan.fusion import Step
+from frostbit.kernels.plan.integer_layout import WholeConv
 from frostbit.kernels.plan.schedule import Regroup, Spread, Widen
 
 
@@ -124,30 +126,44 @@ def _float_conv(low: Lowering, step: Step, window: Window, op: Conv | Dense, mic
     }
 
 
-def _integer_conv(low: Lowering, step: Step, op: Conv, found: tuple[NDArray[np.int16], int]) -> Row:
-    """``found`` is what ``integer_weights`` made of the weights."""
-    small, exponent = found
-    layout, channels = low.layouts[step.source], small.shape[3]
-    joined = integer_layout.is_joined(op.window, layout.pixel, channels)
-    rows = integer_layout.pair_rows(small, joined)
-    offsets = integer_layout.pair_offsets(op.window, layout.row, layout.pixel, channels, joined)
+def _whole_conv(low: Lowering, step: Step, op: WholeConv) -> Row:
+    """A convolution in integers; its epilogue is a binary convolution's."""
+    layout = low.layouts[step.source]
+    if op.micro == t.LANES16:
+        rows = op.small.reshape(len(op.small), -1).astype(np.int16) * np.int16(-1)
+        offsets = integer_layout.lane_offsets(op.window, layout.row, layout.pixel)
+    else:
+        joined = integer_layout.is_joined(op, layout.pixel)
+        rows = integer_layout.word_rows(op, joined)
+        offsets = integer_layout.word_offsets(op, layout.row, layout.pixel, joined)
     height, width, out = low.types[op.name].shape
-    return {
+    row = {
         **_convolve(low, step, op.window, (out, rows.shape[1]), 1),
         **_pixels(low, step, op.window, (height, width), np.zeros(height * width, np.int32)),
         t.OFFSETS: low.constants.add(offsets),
         t.WEIGHTS: low.constants.add(weight_layout.by_block(rows)),
-        t.ADD: low.constants.add(weight_layout.per_lane(op.add)),
+        t.MICRO: op.micro,
+    }
+    if step.out is None and step.clip is None:
+        level, _ = weight_layout.sign_levels(op.epilogue(), 0.0, op.bound)
+        limits = weight_layout.threshold_limits(level, op.starts(), op.bound)
+        return {**row, t.MUL: t.THRESHOLD, t.START: low.constants.add(limits)}
+    return {**row, **_affine(low, step, op.epilogue(), op.starts())}
+
+
+def _affine(low: Lowering, step: Step, epilogue: Affine, starts: NDArray[np.int32]) -> Row:
+    """Columns of the affine epilogue; ``starts`` int32 ``[classes, O]``."""
+    return {
         **result_limits(step),
-        t.MICRO: t.INTEGER,
-        t.EXPONENT: exponent,
+        t.START: low.constants.add(weight_layout.per_lane(starts)),
+        t.MUL: low.constants.add(weight_layout.per_lane(epilogue.mul)),
+        t.ADD: low.constants.add(weight_layout.per_lane(epilogue.add)),
     }
 
 
 def conv(low: Lowering, step: Step, op: Conv) -> Row:
-    found = integer_layout.integer_weights(op, low.types[op.inputs[0]].kind)
-    if found is not None:
-        return _integer_conv(low, step, op, found)
+    if isinstance(op, WholeConv):
+        return _whole_conv(low, step, op)
     is_depthwise = op.groups > 1 and op.weights.shape[0] == op.groups and op.weights.shape[3] == 1
     whole_blocks = low.layouts[step.source].pixel % BLOCK == 0
     micro = t.DEPTHWISE if is_depthwise and whole_blocks else t.FLOAT
@@ -155,7 +171,22 @@ def conv(low: Lowering, step: Step, op: Conv) -> Row:
 
 
 def dense(low: Lowering, step: Step, op: Dense) -> Row:
-    return _float_conv(low, step, Window((1, 1)), op, t.FLOAT)
+    found = as_int8(op.weights)
+    if found is None:
+        return _float_conv(low, step, Window((1, 1)), op, t.FLOAT)
+    small, scale = found
+    return {
+        **outputs(low, step),
+        **result_limits(step),
+        t.CODE: t.CONVOLVE,
+        t.MICRO: t.DENSE,
+        t.SOURCE: low.origin(step.source),
+        t.BLOCKS: weight_layout.blocks_for(len(small)),
+        t.TAPS: small.shape[1],
+        t.WEIGHTS: low.constants.add(weight_layout.by_block(small)),
+        t.MUL: low.constants.add(weight_layout.per_lane(scale)),
+        t.ADD: low.constants.add(weight_layout.per_lane(op.add)),
+    }
 
 
 def binary_conv(low: Lowering, step: Step, op: BinaryConv) -> Row:
@@ -188,10 +219,7 @@ def binary_conv(low: Lowering, step: Step, op: BinaryConv) -> Row:
     elif _is_switch(low, step):
         row.update(_switch(low, op.epilogue, starts, op.taps))
     else:
-        row.update(result_limits(step))
-        row[t.START] = low.constants.add(weight_layout.per_lane(starts))
-        row[t.MUL] = low.constants.add(weight_layout.per_lane(op.epilogue.mul))
-        row[t.ADD] = low.constants.add(weight_layout.per_lane(op.epilogue.add))
+        row.update(_affine(low, step, op.epilogue, starts))
     at_start = classes * np.int32(BLOCK * row[t.BLOCKS])
     return {**row, **_pixels(low, step, op.window, (height, width), at_start)}
 
@@ -278,15 +306,16 @@ def softmax(low: Lowering, step: Step, op: Softmax) -> Row:
 
 def widen(low: Lowering, step: Step, op: Widen) -> Row:
     layout = low.layouts[op.name]
-    pad = np.zeros(
-        layout.pixel // (2 if op.to_int16 else 4), np.int16 if op.to_int16 else np.float32
-    )
-    pad[: op.reader.pad_value.size] = op.reader.pad_value
+    dtype, shift = {4: np.float32, 2: np.int16, 1: np.uint8}[op.value_bytes], 0
+    if isinstance(op.reader, WholeConv):
+        shift = op.reader.offset
+    pad = np.zeros(layout.pixel // op.value_bytes, dtype)
+    pad[: op.reader.pad_value.size] = op.reader.pad_value.astype(np.int16) + shift
     return {
         **source_map(low, step.source),
         **geometry(op.reader.window),
         t.CODE: t.WIDEN,
-        t.MICRO: t.INTEGER if op.to_int16 else t.FLOAT,
+        t.MICRO: op.micro,
         t.OUT: low.offsets[op.name],
         t.OUT_ROW: layout.row,
         t.OUT_PIXEL: layout.pixel,
@@ -336,6 +365,7 @@ def global_sum(low: Lowering, step: Step, op: GlobalSum) -> Row:
 
 RULES: dict[type[Op], Callable[..., Row]] = {
     Conv: conv,
+    WholeConv: conv,
     BinaryConv: binary_conv,
     Sign: elementwise,
     Clip: elementwise,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from frostbit.kernels import op_table as t
 from frostbit.kernels.ir.binary_weights import as_conv
 from frostbit.kernels.ir.program import (
     INPUT,
@@ -34,16 +35,29 @@ from frostbit.kernels.ir.program import (
     ValueType,
 )
 from frostbit.kernels.plan.fusion import Step, fuse_adds, fuse_signs, readers, spans
-from frostbit.kernels.plan.integer_layout import integer_weights
+from frostbit.kernels.plan.integer_layout import WholeConv, as_whole
 from frostbit.kernels.plan.padded_sums import split_padded_sums
 
 
 @dataclass(frozen=True, eq=False)
 class Widen(Op):
-    """Any map with the padding of the convolution ``reader`` around it, as float32 or int16."""
+    """Any map with the padding of the convolution ``reader`` around it.
+
+    As float32, or in the integers that a ``WholeConv`` reads.
+    """
 
     reader: Conv
-    to_int16: bool
+
+    @property
+    def micro(self) -> int:
+        """``op_table.FLOAT``, ``INT16`` or ``INT8``."""
+        if not isinstance(self.reader, WholeConv):
+            return t.FLOAT
+        return t.INT8 if self.reader.micro == t.INT8 else t.INT16
+
+    @property
+    def value_bytes(self) -> int:
+        return {t.FLOAT: 4, t.INT16: 2, t.INT8: 1}[self.micro]
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +85,9 @@ def _first_steps(op: Op, types: dict[str, ValueType]) -> list[Step]:
         op = as_conv(op)
     if isinstance(op, Conv) and (kind != "f32" or any(op.window.pads) or source == INPUT):
         wide = f"{op.name}:wide"
-        widen = Widen(wide, op.inputs, op, integer_weights(op, kind) is not None)
-        return [Step(widen, source, out=wide), Step(op, wide, out=op.name)]
+        reader = as_whole(op, kind) or op
+        widen = Widen(wide, op.inputs, reader)
+        return [Step(widen, source, out=wide), Step(reader, wide, out=op.name)]
     if isinstance(op, BinaryConv):
         first = []
         if op.groups > 1:

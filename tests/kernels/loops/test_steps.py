@@ -15,11 +15,11 @@ from frostbit.kernels.ir import bits, reference
 from frostbit.kernels.ir.program import INPUT, Affine, BinaryConv, Conv, MaxPool, Program, Window
 from frostbit.kernels.ir.verify import infer_types
 from frostbit.kernels.machine import cpu
-from frostbit.kernels.micro.integers import HAS_INTEGERS
+from frostbit.kernels.micro.integers import HAS_INT16
 from frostbit.kernels.plan import weight_layout
 from frostbit.kernels.plan.arena import ALIGNMENT, Constants
 from frostbit.kernels.plan.fusion import Step
-from frostbit.kernels.plan.integer_layout import integer_weights
+from frostbit.kernels.plan.integer_layout import as_whole
 from frostbit.kernels.plan.plan import make_plan
 from frostbit.kernels.plan.schedule import schedule
 from tests.kernels.programs import CHANNELS, Builder, random_images
@@ -241,8 +241,8 @@ def test_full_precision_convolution_geometry(
     if fine:
         op.weights[0, 0, 0, 0] = 2.0**-9 * (1 + 2.0**-4)
         op.weights[1, 0, 0, 0] = 4.0 if kind == "bits" else 0.5
-    is_integer = integer_weights(op, "u8" if kind == "pixels" else "bits") is not None
-    assert is_integer == (HAS_INTEGERS and not (fine and kind == "bits"))
+    whole = as_whole(op, "u8" if kind == "pixels" else "bits")
+    assert (whole is not None) == (HAS_INT16 and not (fine and kind == "bits"))
     check(b.finish(b.sign(y)))
 
 
