@@ -45,12 +45,12 @@ def form_for(features: Mapping[str, bool]) -> Form:
 class ByteForm:
     """How a CPU multiplies bytes, by the name of its instruction, in vectors of ``width`` bytes."""
 
-    instruction: Literal["vpdpbusd", "vpmaddubsw", "sdot", "smull"]
+    instruction: Literal["vpdpbusd", "vpmaddubsw", "sdot", "smull", "none"]
     width: int
 
 
-def byte_form(features: Mapping[str, bool]) -> ByteForm | None:
-    """The best form for LLVM's CPU ``features``; None if products of bytes gain nothing."""
+def byte_form(features: Mapping[str, bool]) -> ByteForm:
+    """The best form for LLVM's CPU ``features``; ``none`` where bytes are no faster than floats."""
     if features.get("avx512vnni") and features.get("avx512bw"):
         return ByteForm("vpdpbusd", 64)
     if features.get("avxvnni"):
@@ -59,7 +59,7 @@ def byte_form(features: Mapping[str, bool]) -> ByteForm | None:
         return ByteForm("vpmaddubsw", 32)
     if features.get("neon"):
         return ByteForm("sdot" if features.get("dotprod") else "smull", 16)
-    return None
+    return ByteForm("none", 16)
 
 
 def target_features() -> dict[str, bool]:

@@ -51,11 +51,9 @@ from frostbit.kernels.micro.xnor import TILE, pixel_bases, zeroed
 
 HAS_INT16 = bool(cpu.target_features().get("avx2"))
 BYTE_FORM = cpu.byte_form(cpu.target_features())
-INT8_KINDS = {None: (), "vpmaddubsw": ("bits",)}.get(
-    BYTE_FORM and BYTE_FORM.instruction, ("u8", "bits")
-)
+INT8_KINDS = {"none": (), "vpmaddubsw": ("bits",)}.get(BYTE_FORM.instruction, ("u8", "bits"))
 """Kinds of maps that meet weights of 8 bits as bytes on this CPU."""
-_SIGNED = BYTE_FORM is not None and BYTE_FORM.instruction in ("sdot", "smull")
+_SIGNED = BYTE_FORM.instruction in ("sdot", "smull")
 PAIR_TAPS = 64
 _WIDTH16 = 64 if cpu.target_features().get("avx512bw") else 32
 _PMADDWD = {64: "llvm.x86.avx512.pmaddw.d.512", 32: "llvm.x86.avx2.pmadd.wd"}
@@ -206,7 +204,7 @@ def _absent(builder: IRBuilder, tile: Tile, taps: Taps, counts: Value) -> None:
 
 
 int16_tile = _int16 if HAS_INT16 else _absent
-int8_tile = _int8 if BYTE_FORM else _absent
+int8_tile = _int8 if INT8_KINDS else _absent
 
 
 @emitted(types.void)

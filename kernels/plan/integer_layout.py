@@ -47,7 +47,7 @@ class WholeConv(Conv):
     def starts(self) -> NDArray[np.int32]:
         """Accumulators at a count of 0, int32 ``[1, O]``."""
         sums = self.small.reshape(len(self.small), -1).sum(axis=1, dtype=np.int64)
-        return (-2 * self.offset * sums).astype(np.int32)[None]
+        return np.asarray(-2 * self.offset * sums, np.int32)[None]
 
     def epilogue(self) -> Affine:
         """From accumulators to results."""
@@ -131,6 +131,11 @@ def word_offsets(op: WholeConv, row: int, pixel: int, joined: bool) -> NDArray[n
     values = channels * window.kernel[1] if joined else channels
     words = -(-values * SIZES[op.micro] // 4)
     return np.asarray(down + right + 4 * np.arange(words), np.int32).ravel()
+
+
+def lane_rows(op: WholeConv) -> NDArray[np.int16]:
+    """Negated weights of a depthwise convolution, int16 ``[O, taps]``."""
+    return -op.small.reshape(len(op.small), -1).astype(np.int16)
 
 
 def lane_offsets(window: Window, row: int, pixel: int) -> NDArray[np.int32]:

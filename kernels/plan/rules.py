@@ -129,8 +129,9 @@ def _float_conv(low: Lowering, step: Step, window: Window, op: Conv | Dense, mic
 def _whole_conv(low: Lowering, step: Step, op: WholeConv) -> Row:
     """A convolution in integers; its epilogue is a binary convolution's."""
     layout = low.layouts[step.source]
+    rows: NDArray[np.integer]
     if op.micro == t.LANES16:
-        rows = op.small.reshape(len(op.small), -1).astype(np.int16) * np.int16(-1)
+        rows = integer_layout.lane_rows(op)
         offsets = integer_layout.lane_offsets(op.window, layout.row, layout.pixel)
     else:
         joined = integer_layout.is_joined(op, layout.pixel)
