@@ -181,7 +181,7 @@ def test_a_forged_manifest_proves_nothing(
 ) -> None:
     state(unpacked, key, value)
     with pytest.raises(UserError) as refused:
-        board_check._main(1, None, True, None, unpacked)
+        board_check._main(unpacked, None, None)
     assert reason in str(refused.value)
     assert str(refused.value).isprintable()
 
@@ -212,7 +212,7 @@ def test_arrays_that_prove_nothing(
 ) -> None:
     rewrite(unpacked, f"{name}.npy", npy(values))
     with pytest.raises(UserError, match=reason):
-        board_check._main(1, None, True, None, unpacked)
+        board_check._main(unpacked, None, None)
 
 
 def npy(values: np.ndarray) -> bytes:

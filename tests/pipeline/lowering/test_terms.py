@@ -1,6 +1,9 @@
 """Heads whose large terms cancel, and what is said where float32 is to blame."""
 
 import dataclasses
+import io
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +16,8 @@ from frostbit.export.runtimes import EngineRuntime, Images, Logits, ReferenceRun
 from frostbit.export.terms import magnitudes
 from frostbit.kernels.ir import reference
 from frostbit.kernels.ir.program import Dense, Program
+from frostbit.pipeline.data.inputs import Inputs
+from frostbit.pipeline.device import bundle, check
 from frostbit.pipeline.errors import UserError
 from frostbit.pipeline.lowering.agreement import require_equal
 from frostbit.pipeline.lowering.settle import settle
@@ -77,6 +82,18 @@ def test_a_head_whose_terms_cancel_is_held_to_its_terms() -> None:
     assert [report.keeps(each) for each in report.comparisons] == [True, True, True, False]
     assert report.comparisons[2].logits_max_rel_diff > 10 * LOGITS_TOLERANCE
     assert "on 8 images" in require_equal(program, module, images)
+
+
+def test_a_board_is_held_to_the_same(tmp_path: Path) -> None:
+    program, images = lower(settled(activations=True), SHAPE), alike()
+    data = bundle.build(program, "toy", Inputs(images, None, ""))
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        archive.extractall(tmp_path)
+    told = check.read_manifest(tmp_path)
+    for share, right in ((0.9, True), (1.1, False)):
+        moved = Moved(program, share * TERMS_TOLERANCE).logits(images)
+        np.save(tmp_path / "logits.npy", moved)
+        assert {each["equal"] for each in check.compare(program, tmp_path, told)} == {right}
 
 
 def test_magnitudes_bound_their_sums() -> None:
