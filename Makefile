@@ -7,32 +7,36 @@
 # make reliability  kills, fuzzing, concurrency at full length; make fuzz  ten times the mutations
 # make mutations  do the tests notice changed constants and comparisons?
 # make test-sweeps  the Ray Tune example in a Ray of its own
+# make docs   the pages and the reference as a site, in site/
 # make records  lists the programs that make the records and pictures
 # make audit  known vulnerabilities; make licences  of all dependencies; make sbom  CycloneDX, in dist/
-# make setup  only install; make system (as root) adds Debian's packages; make lock renews the locks
+# make setup  only install all of it; make system (as root; make test does it then) adds Debian's packages; make lock renews the locks
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.frostbit-installed
+# What the demo needs is part of what the tests need.
+DEMO := $(if $(wildcard $(STAMP)),$(STAMP),$(VENV)/.frostbit-demo-installed)
+INSTALLED := $(if $(filter-out demo,$(MAKECMDGOALS)),$(STAMP),$(DEMO))
 LCE_STAMP := $(VENV)/.frostbit-lce-installed
 TREE := .cache/tree
 LOCK_FLAGS := --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --no-header --no-annotate --constraint requirements/constraints.txt -q
 
-.PHONY: demo test test-all test-arm test-zoo docker-test reliability fuzz mutations audit licences sbom test-sweeps records setup lint system lock clean
+.PHONY: demo test test-all test-arm test-zoo docker-test reliability fuzz mutations audit licences sbom docs test-sweeps records setup lint packages system lock clean
 
-demo: setup
+demo: $(INSTALLED) $(LCE_STAMP)
 	$(BIN)/pipeline run --recipe digits --out runs/digits --force
 
 # A worker a core, each with one thread: torch's threads would only wait for each other.
 TESTS = OMP_NUM_THREADS=1 FROSTBIT_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 \
 	--dist loadfile
 
-test: setup lint
+test: packages setup lint
 	$(TESTS)
 
-test-all: setup lint
+test-all: packages setup lint
 	$(TESTS) -m "slow or not slow"
 
 ARM := .cache/arm
@@ -74,6 +78,9 @@ test-sweeps: setup
 audit: setup
 	$(BIN)/python -m tests.supply.audit
 
+docs: setup
+	$(BIN)/python -m sphinx -q -W --keep-going -d .cache/site docs site
+
 licences: setup
 	$(BIN)/python -m tests.supply.licences
 
@@ -92,17 +99,34 @@ $(TREE):
 
 setup: $(STAMP) $(LCE_STAMP)
 
-$(STAMP): requirements/dev.txt pyproject.toml
+define ENVIRONMENT
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
+endef
+
+$(VENV)/.frostbit-demo-installed: requirements/train.txt requirements/demo.py pyproject.toml
+	$(ENVIRONMENT)
+	$(BIN)/python requirements/demo.py $(BIN)/python
+	$(BIN)/python -m pip install --no-deps --no-build-isolation -e .
+	touch $@
+
+$(STAMP): requirements/dev.txt pyproject.toml
+	$(ENVIRONMENT)
 	$(BIN)/python -m pip install --require-hashes -r requirements/dev.txt
 	$(BIN)/python -m pip install --no-deps --no-build-isolation -e .
 	touch $@
 
 # Where LCE has no wheel the pipeline works without it, and says so.
-$(LCE_STAMP): $(STAMP) export/lce/requirements.txt
+$(LCE_STAMP): $(INSTALLED) export/lce/requirements.txt
 	$(BIN)/pipeline doctor --install-lce
 	touch $@
+
+# As root the tests get Debian's packages by themselves; else what lacks one is skipped by name.
+PACKAGES = $(shell grep -v '^\#' packages.txt)
+packages:
+	@if dpkg-query -W $(PACKAGES) >/dev/null 2>&1; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then $(MAKE) system; \
+	else echo "some packages of packages.txt are not here: tests that need them are skipped"; fi
 
 system:
 	apt-get update
@@ -115,4 +139,4 @@ lock:
 	$(BIN)/uv pip compile pyproject.toml --extra export --extra train --extra dev $(LOCK_FLAGS) -o requirements/dev.txt
 
 clean:
-	rm -rf $(VENV) build dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .cache *.egg-info
+	rm -rf $(VENV) build dist runs site .pytest_cache .mypy_cache .ruff_cache .hypothesis .cache *.egg-info

@@ -1,6 +1,5 @@
 """Fixtures shared by all tests: one short training run on real data, packed."""
 
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests import one_name
+from tests import needs, one_name
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -19,6 +18,13 @@ settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("any machine")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many checks were skipped for want of something, and how to get it."""
+    lines = needs.told(terminalreporter.getreports("skipped"))
+    for line in lines:
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -55,8 +61,7 @@ def browser() -> "Iterator[Browser]":
     """Headless Chromium."""
     from playwright.sync_api import sync_playwright
 
-    place = shutil.which("chromium") or shutil.which("google-chrome")
-    assert place, "no chromium: run `make system`"
+    place = needs.need_any(("chromium", "google-chrome"))
     with sync_playwright() as play:
         started = play.chromium.launch(executable_path=place, args=["--no-sandbox"])
         yield started

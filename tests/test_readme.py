@@ -123,4 +123,14 @@ def test_both_commands_and_every_dependency_are_named() -> None:
     )
     assert len(listed) > 10
     for name in listed:
-        assert re.search(rf"\|[^|\n]*\b{name}\b", README), name
+        assert re.search(rf"\|[^|\n]*\b{name}\b", page("dependencies")), name
+
+
+def test_the_first_screen() -> None:
+    """What it is, one table, two commands, one picture; the rest is in docs/."""
+    assert README.count("\n") <= 150
+    first = README.partition("## What it does")[0]
+    assert first.count("\n") <= 45
+    assert len(re.findall(r"^\|[-|]+\|$", first, re.MULTILINE)) == 1
+    assert len(re.findall(r"^make ", first, re.MULTILINE)) == 2
+    assert len(re.findall(r"^!\[", README, re.MULTILINE)) == 1

@@ -73,7 +73,7 @@ def cold_start(model: Path) -> dict[str, Any]:
     seconds, peaks = [], []
     for _ in range(COLD_STARTS):
         start = time.perf_counter()
-        command = [sys.executable, "-c", COLD_START, str(model)]
+        command = [sys.executable, "-P", "-c", COLD_START, str(model)]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         seconds.append(round(time.perf_counter() - start, 3))
         peak = json.loads(done.stdout)

@@ -30,7 +30,19 @@ from frostbit.kernels.machine.jit import cache_folder
 ARM = "aarch64-unknown-linux-gnu"
 BOARDS = ("cortex-a72", "neoverse-n1")
 TOOLS = ("llvm-mca-19", "llvm-mca")
-REMEDY = "static estimates need llvm-mca; on Debian: apt-get install llvm-19"
+NEWER = "on Debian: apt-get install llvm-19"
+REMEDY = f"static estimates need llvm-mca; {NEWER}"
+LINES = (
+    ("znver5", "znver4", "znver3", "znver2", "znver1"),
+    ("diamondrapids", "graniterapids-d", "graniterapids", "emeraldrapids", "sapphirerapids",
+     "icelake-server", "cascadelake", "skylake-avx512", "broadwell", "haswell"),
+    ("pantherlake", "lunarlake", "arrowlake-s", "arrowlake", "meteorlake", "raptorlake",
+     "alderlake", "skylake", "haswell"),
+    ("neoverse-v3", "neoverse-v2", "neoverse-v1", "neoverse-n1"),
+    ("neoverse-n3", "neoverse-n2", "neoverse-n1"),
+    ("cortex-a78", "cortex-a77", "cortex-a76", "cortex-a72"),
+)  # fmt: skip
+"""CPUs by LLVM's names, each followed by the one most like it that an older llvm-mca knows."""
 ITERATIONS = 200
 COUNTING = {
     ("xnor", "words", 64): (r"\bvpopcntd\s.*%zmm", 512),
@@ -53,6 +65,7 @@ class Estimate:
 
     Attributes:
         cpu: LLVM's name.
+        model: the CPU whose model stands for it: an older one if llvm-mca does not know it.
         kernel: micro-kernel that the engine would choose there.
         macs: binary products in a turn of the loop.
         cycles: estimated cycles of a turn.
@@ -60,6 +73,7 @@ class Estimate:
     """
 
     cpu: str
+    model: str
     kernel: str
     macs: int
     cycles: float
@@ -80,7 +94,7 @@ def estimates(kernel: str) -> list[Estimate]:
     """This CPU with ``kernel``, and the boards of :data:`BOARDS` with theirs.
 
     Raises:
-        EstimateMissing: no llvm-mca, or one that does not know this CPU.
+        EstimateMissing: no llvm-mca, or one that knows neither this CPU nor one of its line.
     """
     mca = tool()
     if mca is None:
@@ -97,8 +111,8 @@ def estimates(kernel: str) -> list[Estimate]:
     for (name, target, _, key), sections in zip(wanted, texts, strict=True):
         for cpu, text in sections.items():
             loop, macs = counting_loop(text, key)
-            cycles = _cycles(mca, target, cpu, loop)
-            found.append(Estimate(cpu, name, macs, cycles, _version(mca)))
+            model, cycles = _nearest(mca, target, cpu, loop)
+            found.append(Estimate(cpu, model, name, macs, cycles, _version(mca)))
     return found
 
 
@@ -118,11 +132,15 @@ def table(found: Sequence[Estimate], binary_macs: int, measured: float | None) -
     shown.add_column("this model's, thousand cycles", justify="right")
     for each in found:
         thousands = each.per_word * binary_macs / 64e3
-        shown.add_row(each.cpu, each.kernel, f"{each.per_word:.2f}", f"{thousands:,.1f}")
+        name = each.cpu if each.cpu == each.model else f"{each.cpu} (as {each.model})"
+        shown.add_row(name, each.kernel, f"{each.per_word:.2f}", f"{thousands:,.1f}")
     if measured:
         shown.add_row("this CPU, measured", "best step", f"{64 / measured:.2f}", "")
         if found[0].cpu == llvm.get_host_cpu_name() and 64 / measured < found[0].per_word:
-            shown.caption = f"this CPU is faster than LLVM's model of {found[0].cpu}"
+            shown.caption = f"this CPU is faster than LLVM's model of {found[0].model}"
+    unknown = [each.cpu for each in found if each.cpu != each.model]
+    if unknown:
+        shown.caption = f"{found[0].tool} does not know {', '.join(unknown)}; {NEWER}"
     return shown
 
 
@@ -155,12 +173,26 @@ def counting_loop(text: str, key: tuple[str, str, int]) -> tuple[str, int]:
     return best, most * products
 
 
-def _cycles(mca: str, triple: str, cpu: str, loop: str) -> float:
+def _nearest(mca: str, triple: str, cpu: str, loop: str) -> tuple[str, float]:
+    """The first CPU from ``cpu`` down its line that ``mca`` knows, and the loop's cycles there."""
+    line = next((line[line.index(cpu) :] for line in LINES if cpu in line), (cpu,))
+    for each in line:
+        cycles = _cycles(mca, triple, each, loop)
+        if cycles is not None:
+            return each, cycles
+    raise EstimateMissing(f"{_version(mca)} does not know {cpu}; a newer one does: {NEWER}")
+
+
+def _cycles(mca: str, triple: str, cpu: str, loop: str) -> float | None:
+    """Cycles of a turn; None for a CPU that ``mca`` does not know, where it would take any."""
     command = [mca, f"-mtriple={triple}", f"-mcpu={cpu}", f"-iterations={ITERATIONS}"]
     done = subprocess.run(command, input=loop, capture_output=True, text=True)
+    if "is not a recognized processor" in done.stderr:
+        return None
     cycles = re.search(r"Total Cycles:\s+(\d+)", done.stdout)
     if done.returncode or cycles is None:
-        raise EstimateMissing(f"{Path(mca).name}: {(done.stderr or 'no result').strip()[:200]}")
+        reason = (done.stderr or "no result").strip()[:200]
+        raise EstimateMissing(f"{Path(mca).name}: {reason}; a newer one: {NEWER}")
     return int(cycles[1]) / ITERATIONS
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from frostbit.pipeline.bench import command as bench_command
 from frostbit.pipeline.cli.options import (
@@ -38,6 +39,15 @@ def _warm_cache() -> None:
     Engine(program).run(np.zeros((1, *program.input_shape), np.uint8))
     where = cache_folder() or "memory only: there is no folder to write to"
     terminal().print(f"engine ready after {time.perf_counter() - start:.1f} s; cache: {where}")
+
+
+def _refuse_others(context: click.Context, name: str) -> None:
+    """UserError if anything but the option ``name`` was typed."""
+    for each in context.command.params:
+        source = context.get_parameter_source(str(each.name))
+        if each.name != name and source is ParameterSource.COMMANDLINE:
+            other = each.opts[0] if each.opts[0].startswith("-") else each.human_readable_name
+            raise UserError(f"--{name.replace('_', '-')} goes alone, without {other}")
 
 
 def _bench_remote(
@@ -97,11 +107,15 @@ def _bench_remote(
 @click.option("--profile", is_flag=True, help="Also show where the engine's time goes.")
 @remote_options
 @click.option("--warm-cache", is_flag=True, help="Only compile the engine, e.g. in an image build.")
+@click.option("--shipped", is_flag=True, help="The model in the package, on its stored answers.")
+@click.pass_context
 def bench(
+    context: click.Context,
     models: tuple[Path, ...],
     synthetic: str | None,
     peers: bool,
     warm_cache: bool,
+    shipped: bool,
     remote: str | None,
     remote_python: str,
     ssh_config: Path | None,
@@ -109,11 +123,18 @@ def bench(
 ) -> None:
     """Compare latency, size, accuracy and sign bits of every runtime; exit 1 if a bit differs.
 
+    Example: pipeline bench --shipped
     Example: pipeline bench runs/digits/model.bnn --runtime engine --runtime ort
     """
     if warm_cache:
+        _refuse_others(context, "warm_cache")
         _warm_cache()
         return
+    if shipped:
+        from frostbit.pipeline.bench.shipped import bench as bench_shipped
+
+        _refuse_others(context, "shipped")
+        sys.exit(not bench_shipped(terminal().print, progress()))
     if bool(models) == (synthetic is not None):
         raise UserError("name either model files or --synthetic NETWORK, as in --help")
     if options["source"] is not None and (len(models) != 1 or remote is not None):

@@ -46,7 +46,7 @@ main()
 README = """# {label} for a board
 
 Made by frostbit {version} from a model with the hash `{hash}`.
-It needs Python 3.10 or newer and, for the first step, pip's index.
+It needs Python 3.11 or newer and, for the first step, pip's index.
 
     python3 -m venv venv
     venv/bin/pip install ./{wheel}

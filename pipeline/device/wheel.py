@@ -14,13 +14,15 @@ from importlib import import_module, metadata
 from pathlib import Path, PurePosixPath
 
 from frostbit.export.version import VERSION
+from frostbit.pipeline.bench import shipped
 from frostbit.pipeline.errors import UserError
 
 NAME = "frostbit"
 PACKAGES = ("frostbit", "frostbit.kernels", "frostbit.export", "frostbit.pipeline")
 COMMAND = "frostbit.pipeline.cli.main:main"
 LEFT_OUT = ("__pycache__", "records")
-"""Folders of the packages that a device does not need."""
+"""Folders of the packages that a device does not need, but for :data:`SHIPPED`."""
+SHIPPED = (shipped.MODEL.name, shipped.ANSWERS.name)
 _WHEEL = "Wheel-Version: 1.0\nGenerator: frostbit\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 _TIME = (1980, 1, 1, 0, 0, 0)
 
@@ -43,7 +45,8 @@ def _sources() -> dict[str, bytes]:
         root = Path(str(import_module(package).__file__)).parent
         for path in sorted(root.rglob("*")):
             inside = path.relative_to(root)
-            if path.is_file() and not set(inside.parts) & set(LEFT_OUT):
+            needed = path.name in SHIPPED or not set(inside.parts) & set(LEFT_OUT)
+            if path.is_file() and needed:
                 found[(PurePosixPath(*package.split(".")) / inside).as_posix()] = path.read_bytes()
     return found
 

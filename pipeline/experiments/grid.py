@@ -15,8 +15,8 @@ import itertools
 import json
 import os
 import statistics
-import sys
 import time
+import tomllib
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -31,11 +31,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, track
 from rich.progress import Progress as RichProgress
 from rich.table import Table
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 from frostbit.pipeline import json_file
 from frostbit.pipeline.errors import UserError

@@ -7,18 +7,13 @@ import difflib
 import json
 import os
 import re
-import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 from frostbit.pipeline.errors import UserError
 

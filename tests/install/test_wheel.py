@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tomllib
 import zipfile
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import pytest
-import tomllib
 
 import frostbit as fb
 from frostbit.kernels.ir import reference

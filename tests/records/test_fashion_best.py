@@ -1,4 +1,4 @@
-"""The shipped model fashion-best.bnn: it is what its record and the README say."""
+"""The shipped model fashion-best.bnn: it is what its record and the pages say."""
 
 import json
 
@@ -7,6 +7,7 @@ from frostbit.kernels.ir.file import load_program, program_hash
 from frostbit.kernels.ir.verify import infer_types
 from frostbit.pipeline.data.inputs import Place, inputs_for
 from tests import ROOT
+from tests.needs import need_fashion
 
 RECORDS = ROOT / "pipeline" / "records"
 MODEL = RECORDS / "fashion-best.bnn"
@@ -17,6 +18,7 @@ def test_the_shipped_model_reaches_the_accuracy_of_its_record() -> None:
     engine = load(MODEL)
     assert MODEL.stat().st_size == RECORD["bytes"] < 200_000
     assert program_hash(engine.program) == RECORD["program_sha256"]
+    need_fashion()
     inputs = inputs_for(engine.program, Place(), 0)
     assert inputs.labels is not None, inputs.remedy
     right = (engine.run(inputs.images).argmax(axis=1) == inputs.labels).mean()
@@ -25,8 +27,8 @@ def test_the_shipped_model_reaches_the_accuracy_of_its_record() -> None:
     assert best["parameters"] < 500_000
 
 
-def test_the_readme_shows_the_record() -> None:
-    text = (ROOT / "README.md").read_text()
+def test_the_figures_show_the_record() -> None:
+    text = (ROOT / "docs" / "figures.md").read_text()
     for run in RECORD["runs"]:
         assert f"{run['test_accuracy']:.2f} %" in text
 

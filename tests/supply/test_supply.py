@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 import threading
+import tomllib
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
-import tomllib
 from click.testing import CliRunner
 
 from tests.supply import EXTRAS, LOCKS, ROOT, audit, entries, licences, names, sbom

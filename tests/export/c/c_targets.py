@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from frostbit.export.c import convert as to_c
 from frostbit.export.c.header import image_of
@@ -18,6 +14,7 @@ from frostbit.export.c.runtime import CRuntime, words_of
 from frostbit.kernels.ir import bits, exact, reference
 from frostbit.kernels.ir.program import Program
 from tests.kernels.programs import random_images
+from tests.needs import need
 
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic")
 
@@ -96,19 +93,9 @@ TARGETS = {
 """The Cortex-M0 program runs on a Cortex-M3 board, which executes all of its instructions."""
 
 
-def require_tools(names: Sequence[str]) -> None:
-    """Skip (or fail where CI=true) unless all commands are there."""
-    absent = [name for name in names if shutil.which(name) is None]
-    if absent:
-        message = f"absent: {', '.join(absent)}; run: make system"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
-
-
 def run_on(target: Target, program: Program, images: np.ndarray, folder: Path) -> np.ndarray:
     """What ``program`` printed: uint32 ``[N, words of signs + classes]``."""
-    require_tools([target.compiler, *target.runner[:1]])
+    need(target.compiler, *target.runner[:1])
     kept = to_c.kept_signs(program)
     main = MAIN % {
         "type": image_of(program).type,

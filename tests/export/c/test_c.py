@@ -23,10 +23,10 @@ from tests.export.c.c_targets import (
     TARGETS,
     assert_exact,
     assert_same,
-    require_tools,
     run_on,
 )
 from tests.kernels.programs import Builder, exact_programs, programs, random_images
+from tests.needs import need
 from tests.nets import every_op, images, imported
 
 SAME = Window((3, 3), pads=(1, 1, 1, 1))
@@ -42,7 +42,7 @@ OPTIONS = {
 
 @pytest.fixture(autouse=True)
 def gcc() -> None:
-    require_tools(["gcc"])
+    need("gcc")
 
 
 def mixed() -> Program:

@@ -21,8 +21,9 @@ from frostbit.export.errors import ExportError, RuntimeMissing
 from frostbit.export.parity import compare
 from frostbit.export.runtimes import Runtime
 from frostbit.kernels.ir.program import INPUT, Dense, Program, Window
-from tests.export.c.c_targets import STRICT, assert_exact, require_tools
+from tests.export.c.c_targets import STRICT, assert_exact
 from tests.kernels.programs import Builder
+from tests.needs import need
 from tests.nets import every_op, images
 
 SAME = Window((3, 3), pads=(1, 1, 1, 1))
@@ -30,7 +31,7 @@ SAME = Window((3, 3), pads=(1, 1, 1, 1))
 
 @pytest.fixture(autouse=True)
 def gcc() -> None:
-    require_tools(["gcc", "size"])
+    need("gcc", "size")
 
 
 def test_no_two_functions_have_one_name() -> None:
@@ -193,7 +194,7 @@ def test_a_file_that_does_not_compile_is_an_error() -> None:
 
 def test_it_needs_nothing_but_what_string_h_declares(tmp_path: Path) -> None:
     """No allocation, no mathematics library, no input or output; no writable data but zeros."""
-    require_tools(["nm"])
+    need("nm")
     source = to_c.convert(every_op())
     headers = re.findall(rb"#\s*include\s*(\S+)", source)
     assert sorted(headers) == [b"<stdint.h>", b"<string.h>"]

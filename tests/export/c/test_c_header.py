@@ -15,8 +15,9 @@ from frostbit.export.errors import ExportError
 from frostbit.export.parity import compare
 from frostbit.kernels.ir import reference
 from frostbit.kernels.ir.program import INPUT, Program, Window
-from tests.export.c.c_targets import STRICT, require_tools
+from tests.export.c.c_targets import STRICT
 from tests.kernels.programs import Builder, random_images
+from tests.needs import need
 from tests.nets import every_op, images
 
 MAIN = """
@@ -56,7 +57,7 @@ int main(void)
 
 @pytest.fixture(autouse=True)
 def compilers() -> None:
-    require_tools(["gcc", "g++"])
+    need("gcc", "g++")
 
 
 def small() -> Program:

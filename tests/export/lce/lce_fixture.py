@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
-import pytest
 
 from frostbit.export.lce.environment import lce_python
 from frostbit.export.lce.runtime import LceRuntime
 from frostbit.export.lce.worker import KERNELS
 from frostbit.kernels.ir import bits, reference
 from frostbit.kernels.ir.program import Program
+from tests import needs
 
 
 def require_lce() -> None:
     """Skip (or fail where CI=true) unless LCE's environment is there."""
     if lce_python() is None:
-        message = "Larq Compute Engine is absent; run: pipeline doctor --install-lce"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
+        needs.skip("Larq Compute Engine", "pipeline doctor --install-lce")
 
 
 def check(program: Program, images: np.ndarray, kernels: tuple[str, ...] = tuple(KERNELS)) -> None:

@@ -33,6 +33,7 @@ from frostbit.pipeline.device import bundle, remote, wheel
 from frostbit.pipeline.device import check as board_check
 from frostbit.pipeline.errors import UserError
 from tests.kernels.programs import Builder
+from tests.needs import need
 from tests.nets import every_op, images, imported
 
 
@@ -344,6 +345,7 @@ def test_pictures_keep_their_proportions(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def ssh_config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Configuration file for the host ``board``: an ssh server on loopback, with its own keys."""
+    need("sshd", "ssh", "scp", "ssh-keygen")
     folder = tmp_path_factory.mktemp("ssh")
     for key in ("host", "user"):
         make = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / key)]

@@ -39,9 +39,9 @@ from frostbit.pipeline.lowering.pack import load_settled
 from frostbit.pipeline.parity import verify as verifying
 from frostbit.pipeline.parity.runtimes import ORT_FILES, Source
 from frostbit.pipeline.parity.torch_program import TorchProgram
-from tests.export.c.c_targets import require_tools
 from tests.export.lce.lce_fixture import require_lce
 from tests.kernels.programs import Builder, exact_programs, programs, random_images
+from tests.needs import need, need_fashion
 from tests.nets import every_op, images, imported, toy
 
 SAME = Window((3, 3), pads=(1, 1, 1, 1))
@@ -52,7 +52,7 @@ SETTINGS = len(cpu.available()) + 1 + 4 * (len(ORT_FILES) - 1) + 1 + 1 + 3 + 4
 @pytest.fixture(autouse=True, scope="module")
 def _tools() -> None:
     require_lce()
-    require_tools(["cc"])
+    need("cc")
 
 
 def invoke(*arguments: object) -> Result:
@@ -249,12 +249,18 @@ def test_the_images_of_a_named_data_set_or_folder(packed: Path, tmp_path: Path) 
     assert "parity over 7 digits images" in result.output
     for where, words in (
         ("digit", "did you mean 'digits'"),
-        ("fashion-mnist-14", "do not fit"),
         ("no/such/folder", "is no folder and no data set"),
     ):
         result = invoke("verify", packed, "--formats", "bnn", "--data", where)
         assert result.exit_code == 2
         assert words in result.stderr
+
+
+def test_a_data_set_of_other_images_is_refused(packed: Path) -> None:
+    need_fashion()
+    result = invoke("verify", packed, "--formats", "bnn", "--data", "fashion-mnist-14")
+    assert result.exit_code == 2
+    assert "do not fit" in result.stderr
 
 
 def test_random_weights_need_no_file() -> None:

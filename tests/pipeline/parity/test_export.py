@@ -26,9 +26,9 @@ from frostbit.pipeline.cli.main import main
 from frostbit.pipeline.parity import export as exporting
 from frostbit.pipeline.parity.export import FORMATS, Choices
 from tests import ROOT
-from tests.export.c.c_targets import require_tools
 from tests.export.lce.lce_fixture import require_lce
 from tests.kernels.programs import Builder
+from tests.needs import need
 from tests.nets import every_op
 
 SAME = Window((3, 3), pads=(1, 1, 1, 1))
@@ -59,7 +59,7 @@ def model(packed: Path, trained: Path, tmp_path: Path) -> Path:
 
 def test_all_formats_are_written_and_run(model: Path) -> None:
     require_lce()
-    require_tools(["cc"])
+    need("cc")
     result = invoke("export", model, "--format", "all")
     assert result.exit_code == 0, result.output
     assert {path.name for path in model.parent.iterdir()} > FILES
@@ -236,7 +236,7 @@ def test_no_file_is_overwritten_unasked_not_even_the_last_of_many(model: Path) -
 
 
 def test_a_c_file_with_a_prefix_is_named_so_and_declared(tmp_path: Path) -> None:
-    require_tools(["cc"])
+    need("cc")
     path = tmp_path / "model.bnn"
     save_program(every_op(), path)
     result = invoke("export", path, "--format", "c", "--prefix", "gesture")
