@@ -29,8 +29,8 @@ ANSWERS = RECORDS / "fashion-best-answers.npz"
 BATCH = 32
 ROUNDS = 20
 NOT_COMPILED = (
-    "engine: not compiled for this machine yet; pipeline bench --warm-cache does it once (about "
-    "25 s), then this command measures it"
+    "engine: not compiled here yet; once, about 25 s: pipeline bench --warm-cache; then this "
+    "command times it"
 )
 
 
