@@ -41,8 +41,9 @@ def _warm_cache() -> None:
     terminal().print(f"engine ready after {time.perf_counter() - start:.1f} s; cache: {where}")
 
 
-def _refuse_others(context: click.Context, name: str) -> None:
+def _refuse_others(name: str) -> None:
     """UserError if anything but the option ``name`` was typed."""
+    context = click.get_current_context()
     for each in context.command.params:
         source = context.get_parameter_source(str(each.name))
         if each.name != name and source is ParameterSource.COMMANDLINE:
@@ -108,9 +109,7 @@ def _bench_remote(
 @remote_options
 @click.option("--warm-cache", is_flag=True, help="Only compile the engine, e.g. in an image build.")
 @click.option("--shipped", is_flag=True, help="The model in the package, on its stored answers.")
-@click.pass_context
 def bench(
-    context: click.Context,
     models: tuple[Path, ...],
     synthetic: str | None,
     peers: bool,
@@ -127,13 +126,13 @@ def bench(
     Example: pipeline bench runs/digits/model.bnn --runtime engine --runtime ort
     """
     if warm_cache:
-        _refuse_others(context, "warm_cache")
+        _refuse_others("warm_cache")
         _warm_cache()
         return
     if shipped:
         from frostbit.pipeline.bench.shipped import bench as bench_shipped
 
-        _refuse_others(context, "shipped")
+        _refuse_others("shipped")
         sys.exit(not bench_shipped(terminal().print, progress()))
     if bool(models) == (synthetic is not None):
         raise UserError("name either model files or --synthetic NETWORK, as in --help")
