@@ -14,6 +14,7 @@ within a slice of the batch and spoils no later answer: :mod:`frostbit.kernels.m
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 import time
@@ -23,41 +24,26 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from frostbit.kernels import board as b
 from frostbit.kernels.ir import bits
 from frostbit.kernels.ir.file import Source, dumps, load_program, loads
 from frostbit.kernels.ir.program import Program
 from frostbit.kernels.ir.reference import check_images
-from frostbit.kernels.loops.steps import step
+from frostbit.kernels.loops.run import CALLER, RING, run_plan
 from frostbit.kernels.machine import cpu
-from frostbit.kernels.machine.jit import entry
 from frostbit.kernels.machine.settings import blaming_numba_settings
-from frostbit.kernels.machine.workers import Batch, Workers
-from frostbit.kernels.micro.vector import copy
+from frostbit.kernels.machine.team import Serve, Team
+from frostbit.kernels.machine.threads import Threads, chosen_threads
+from frostbit.kernels.micro.atomics import HAS_FUTEX
 from frostbit.kernels.plan.arena import Layout, allocate
 from frostbit.kernels.plan.plan import make_plan
+from frostbit.kernels.plan.shares import Shares, best_shares
 
 Images = NDArray[np.uint8 | np.float32]
 Logits = NDArray[np.float32]
 SLICE_SECONDS = 0.025
 """Longest compiled call that is aimed at: an eighth of what Ctrl-C may wait, for machines that slow
 down, and many hundred times what a call from Python costs."""
-
-
-@entry
-def run_plan(table, arena, constants, result, images, logits):  # type: ignore[no-untyped-def]
-    """Run the op table on every image.
-
-    ``table`` int64 [steps, COLUMNS], ``images`` uint8 [N, H, W, C] (of float images their bytes, so
-    that one type is compiled for), ``logits`` float32 [N, classes], all contiguous; ``arena`` and
-    ``constants`` are addresses, ``result`` the offset of the logits in the arena.
-    """
-    image_bytes = images.size // max(1, images.shape[0])
-    logit_bytes = logits.shape[1] * 4
-    for n in range(images.shape[0]):
-        image = images.ctypes.data + n * image_bytes
-        for i in range(table.shape[0]):
-            step(table.ctypes.data + i * (table.shape[1] * 8), arena, constants, image)
-        copy(logits.ctypes.data + n * logit_bytes, arena + result, logit_bytes)
 
 
 def _canonical(arena: NDArray[np.uint8], offset: int, layout: Layout) -> bits.Words:
@@ -90,7 +76,7 @@ class Engine:
         self,
         program: Program,
         *,
-        threads: int = 1,
+        threads: Threads = None,
         keep: bool = False,
         kernel: str = "",
         narrow: bool = True,
@@ -111,8 +97,7 @@ class Engine:
                 Numba's settings keep it from compiling.
             ValueError: if ``threads`` is less than 1.
         """
-        if threads < 1:
-            raise ValueError(f"threads must be at least 1, got {threads}")
+        self.threads = chosen_threads(threads)
         self.program = program
         self.input_shape = program.input_shape
         self.classes = program.classes
@@ -120,31 +105,60 @@ class Engine:
         self._arguments = (threads, keep, kernel, narrow)
         self._keep = keep
         self._plan = make_plan(program, self.kernel, not keep, narrow)
-        self._arenas = [allocate(self._plan.arena_bytes) for _ in range(threads)]
-        self.peak_bytes = threads * self._plan.arena_bytes
-        self._constants = self._plan.constants.ctypes.data
-        self._here = self._arenas[0].ctypes.data
+        rows: list[list[int]] = self._plan.table.tolist()
+        self._shares = best_shares(rows, min(self.threads, cpu.available_cores()))
+        self._arenas = [allocate(self._plan.arena_bytes) for _ in range(self.threads)]
+        self.peak_bytes = self.threads * self._plan.arena_bytes
+        dtype = np.uint8 if program.input_kind == "u8" else np.float32
+        images, logits = self._buffers(np.zeros((1, *self.input_shape), dtype))
+        self._nothing = images[:0].view(np.uint8), logits[:0]
         self._seconds = 0.0  # that an image of a batch took last; 0 if none was run yet
         self._begin()
         _ENGINES.add(self)
         self._compile()
 
     def _begin(self) -> None:
-        """Lock and threads, which belong to one process: a forked child makes its own."""
+        """Lock, board and threads, which belong to one process: a forked child makes its own."""
         self._lock = threading.RLock()  # a signal handler may run this engine, too
-        self._workers = Workers([arena.ctypes.data for arena in self._arenas[1:]])
-        weakref.finalize(self, self._workers.dismiss).atexit = False
+        arenas = [arena.ctypes.data for arena in self._arenas]
+        self._board = self._new_board(self._plan.table, arenas, self._shares)
+        kept = (self._plan, self._arenas, self._shares)
+        self._team = Team(self._board, _server(self._board, *self._nothing, kept), RING)
+        weakref.finalize(self, self._team.dismiss).atexit = False
+
+    def _new_board(
+        self, table: NDArray[np.int64], arenas: list[int], shares: Shares | None = None
+    ) -> NDArray[np.int64]:
+        """A board for these arenas; without ``shares`` an image is not cut."""
+        images, logits = self._nothing
+        values = {
+            b.TABLE: table.ctypes.data,
+            b.ROWS: len(table),
+            b.CONSTANTS: self._plan.constants.ctypes.data,
+            b.RESULT: self._plan.result,
+            b.SPLITS: 1,
+            b.IMAGE_BYTES: images.strides[0],
+            b.LOGIT_BYTES: logits.strides[0],
+            b.SLEEPS: int(HAS_FUTEX),
+        }
+        if shares is not None:
+            values |= {
+                b.SPLITS: shares.threads,
+                b.CHUNKS: shares.chunks.ctypes.data,
+                b.UNITS: shares.units.ctypes.data,
+                b.PHASES: shares.phases.ctypes.data,
+                b.PHASE_COUNT: len(shares.phases) - 1,
+            }
+        return b.make_board(values, arenas, 0 if shares is None else len(shares.units) - 1)
 
     def _compile(self) -> None:
         """Make the first call, on no image."""
-        dtype = np.uint8 if self.program.input_kind == "u8" else np.float32
-        images, logits = self._buffers(np.zeros((1, *self.input_shape), dtype))
         with blaming_numba_settings(
             "the engine cannot be compiled", ValueError, RuntimeError, FileNotFoundError
         ):
-            self._call(self._here, images[:0], logits[:0])
+            run_plan(self._board, CALLER, *self._nothing)
 
-    def __reduce__(self) -> tuple[Callable[..., Engine], tuple[bytes, int, bool, str, bool]]:
+    def __reduce__(self) -> tuple[Callable[..., Engine], tuple[bytes, Threads, bool, str, bool]]:
         """For ``copy`` and ``pickle``: the model's bytes and the arguments."""
         return _engine_of, (dumps(self.program), *self._arguments)
 
@@ -153,26 +167,16 @@ class Engine:
         check_images(images, self.program)
         return np.asarray(images), np.empty((len(images), len(self.classes)), np.float32)
 
-    def _call(
-        self, arena: int, images: Images, logits: Logits, table: NDArray[np.int64] | None = None
-    ) -> None:
-        """Run ``table`` (the whole plan) on ``images`` in the arena at this address."""
+    def _call(self, images: Images, logits: Logits, board: NDArray[np.int64] | None = None) -> None:
+        """Run ``images`` by the engine's board, or another one."""
         if not (images.flags.c_contiguous and images.flags.writeable):
             images = images.copy("C")  # one type to compile for
-        plan = self._plan
-        run_plan(
-            plan.table if table is None else table,
-            arena,
-            self._constants,
-            plan.result,
-            images.view(np.uint8),
-            logits,
-        )
+        run_plan(self._board if board is None else board, CALLER, images.view(np.uint8), logits)
 
-    def _call_timed(self, arena: int, images: Images, logits: Logits) -> None:
+    def _call_timed(self, images: Images, logits: Logits) -> None:
         """Run ``images`` and learn how long one takes."""
         start = time.perf_counter()
-        self._call(arena, images, logits)
+        self._call(images, logits)
         self._seconds = (time.perf_counter() - start) / len(images)
 
     def _slice_images(self) -> int:
@@ -192,20 +196,20 @@ class Engine:
         images, logits = self._buffers(images)
         with self._lock:
             if len(images) == 1:
-                self._call(self._here, images, logits)
+                self._team.wake(self._shares.threads)
+                self._call(images, logits)
             else:
                 self._run_batch(images, logits)
         return logits
 
     def _run_batch(self, images: Images, logits: Logits) -> None:
         """Run several images, slice by slice, in all threads."""
-        done = 0 if self._seconds else 1
-        if done:
-            self._call_timed(self._here, images[:done], logits[:done])
-        share = -(-(len(images) - done) // len(self._arenas))
-        size = min(share, self._slice_images())
-        batch = Batch(self._call_timed, images[done:], logits[done:], size)
-        self._workers.run(batch, self._here)
+        done = 0
+        while done < len(images):
+            self._team.wake(self.threads)
+            part = slice(done, done + self._slice_images())
+            self._call_timed(images[part], logits[part])
+            done = min(part.stop, len(images))
 
     @property
     def steps(self) -> tuple[str, ...]:
@@ -223,12 +227,13 @@ class Engine:
         """
         images, logits = self._buffers(images)
         table = np.ascontiguousarray(self._plan.table[first:stop])
+        board = self._new_board(table, [self._arenas[0].ctypes.data])
         with self._lock:
             size = self._slice_images()
             parts = [slice(at, at + size) for at in range(0, len(images), size)]
             start = time.perf_counter()
             for part in parts:
-                self._call(self._here, images[part], logits[part], table)
+                self._call(images[part], logits[part], board)
             return time.perf_counter() - start
 
     def signs(self, images: Images) -> dict[str, bits.Words]:
@@ -242,14 +247,25 @@ class Engine:
         images, logits = self._buffers(images)
         found: dict[str, list[bits.Words]] = {name: [] for name in self._plan.bits}
         arena = allocate(self._plan.arena_bytes)  # its own: read after the call that wrote it
+        board = self._new_board(self._plan.table, [arena.ctypes.data])
         for n in range(len(images)):
-            self._call(arena.ctypes.data, images[n : n + 1], logits[n : n + 1])
+            self._call(images[n : n + 1], logits[n : n + 1], board)
             for name, (offset, layout) in self._plan.bits.items():
                 found[name].append(_canonical(arena, offset, layout))
         return {name: np.stack(maps) for name, maps in found.items()}
 
 
-def _engine_of(data: bytes, threads: int, keep: bool, kernel: str, narrow: bool) -> Engine:
+def _server(board: NDArray[np.int64], images: Images, logits: Logits, kept: object) -> Serve:
+    """How another thread serves; it holds on to what the board's addresses mean by ``kept``."""
+
+    def serve(number: int) -> None:
+        run_plan(board, number, images, logits)
+
+    serve.kept = kept  # type: ignore[attr-defined]
+    return serve
+
+
+def _engine_of(data: bytes, threads: Threads, keep: bool, kernel: str, narrow: bool) -> Engine:
     """The engine that :meth:`Engine.__reduce__` describes."""
     return Engine(loads(data), threads=threads, keep=keep, kernel=kernel, narrow=narrow)
 
@@ -266,7 +282,14 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def load(model: Source, *, threads: int = 1) -> Engine:
+@atexit.register
+def _at_exit() -> None:
+    """No thread may run compiled code while the interpreter takes it down."""
+    for engine in list(_ENGINES):
+        engine._team.leave()
+
+
+def load(model: Source, *, threads: Threads = None) -> Engine:
     """Engine for a packed model: uint8 ``[N, H, W, C]`` or floats -> float32 ``[N, classes]``.
 
     Source: the layout of the file is described in ``docs/formats.md``.

@@ -1,8 +1,11 @@
 """The op table: what the plan writes and the compiled interpreter reads.
 
-One int64 row per step. Addresses are byte offsets into the arena (activations, rewritten by
-every image) or into the constants (weights and tables, written once); so one table serves any
-number of arenas. The arena begins with a fixed head that every plan shares.
+One int64 row per step. What a step computes can be cut in parts: pixels (or rows of the map) from
+BEGIN to END of the blocks from FIRST_BLOCK to END_BLOCK, which any thread can compute.
+
+Addresses are byte offsets into the arena (activations, rewritten by every image) or into the
+constants (weights and tables, written once); so one table serves any number of arenas. The arena
+begins with a fixed head that every plan shares.
 """
 
 from __future__ import annotations
@@ -101,8 +104,14 @@ U8, F32_IMAGE, F32, BITS, I16 = range(5)
     PAD,  # constants: float32 [channels of a pixel], what WIDEN writes around the map
     PARTS,  # of JOIN: how many
     PART_TABLE,  # of JOIN, constants: int64 [PARTS][PART_COLUMNS], columns below
-) = range(60)
-COLUMNS = 60
+    SCRATCH,  # distance from the arena to the head that this thread may write
+    BEGIN,  # what is computed: pixels, or rows of the map (of the result in WIDEN and pooling, of
+    # the source in REGROUP and JOIN); of a convolution a multiple of TILE
+    END,
+    FIRST_BLOCK,  # blocks of the result, of convolutions and pooling; even
+    END_BLOCK,
+) = range(65)
+COLUMNS = 65
 
 # Columns of PART_TABLE: origin in the arena, distances, the first channel and how many, where that
 # one is to go in its pixel, and how much further with every pixel.
@@ -122,4 +131,5 @@ SCRATCH_A = 768  # a block of bits as floats
 SCRATCH_B = 896
 SINK = 1024  # unwanted floats
 BITS_SINK = 1280  # unwanted signs
-HEAD_BYTES = 1344  # then the working memory of LOOKUP, if a layer needs it
+ROW = 1344  # a row of the table, changed to a part of its step
+HEAD_BYTES = ROW + -(-8 * COLUMNS // 64) * 64  # then the working memory of LOOKUP, if need be

@@ -9,6 +9,7 @@ Every function takes the addresses of a ``row`` (see :mod:`frostbit.kernels.op_t
 from __future__ import annotations
 
 from frostbit.kernels import op_table as t
+from frostbit.kernels.loops.parts import clear_pixels, own
 from frostbit.kernels.loops.tile_epilogue import (
     affine_of,
     epilogue,
@@ -90,8 +91,8 @@ def count_group(row, arena, constants, block, tiles):
     """Counts of ``tiles`` tiles and one or two blocks of output channels by table look-up."""
     stride, nibbles = field(row, t.INDEX_BYTES), field(row, t.NIBBLES)
     tables = constants + field(row, t.TABLES)
-    counts = arena + t.HEAD_BYTES
-    both = block + 1 < field(row, t.BLOCKS)
+    counts = own(row, arena) + t.HEAD_BYTES
+    both = block + 1 < field(row, t.END_BLOCK)
     clear(counts, COUNT_BYTES)
     for chunk in range(0, nibbles, CHUNK):
         triples = min(CHUNK, nibbles - chunk) // TRIPLE
@@ -109,12 +110,12 @@ def count_group(row, arena, constants, block, tiles):
 @inner
 def convolve_by_lookup(row, arena, constants):
     """Binary convolution by table look-up, with its fused epilogue."""
-    clear(arena + field(row, t.CLEAR), field(row, t.CLEAR_BYTES))
+    clear_pixels(row, arena, constants)
     source, taps = arena + field(row, t.SOURCE), taps_of(row, constants, 0)
-    pixels = field(row, t.PIXELS)
-    stride, counts, wide = field(row, t.INDEX_BYTES), arena + t.HEAD_BYTES, arena + t.COUNTS
-    for group in range(0, pixels, GROUP * TILE):
-        tiles = min(GROUP, (pixels - group + TILE - 1) // TILE)
+    stride, head, end = field(row, t.INDEX_BYTES), own(row, arena), field(row, t.END)
+    counts, wide = head + t.HEAD_BYTES, head + t.COUNTS
+    for group in range(field(row, t.BEGIN), end, GROUP * TILE):
+        tiles = min(GROUP, (end - group + TILE - 1) // TILE)
         table = constants + field(row, t.PIXEL_TABLE) + group * PIXEL_BYTES
         for tile in range(tiles):
             entry = table + tile * TILE * PIXEL_BYTES
@@ -123,9 +124,9 @@ def convolve_by_lookup(row, arena, constants):
                 index_by_two(Tile(source, entry), taps, pairs)
             else:
                 index_by_one(Tile(source, entry), taps, pairs)
-        for block in range(0, field(row, t.BLOCKS), 2):
+        for block in range(field(row, t.FIRST_BLOCK), field(row, t.END_BLOCK), 2):
             count_group(row, arena, constants, block, tiles)
-            for half in range(min(2, field(row, t.BLOCKS) - block)):
+            for half in range(min(2, field(row, t.END_BLOCK) - block)):
                 for tile in range(tiles):
                     entry = table + tile * TILE * PIXEL_BYTES
                     widen_counts(counts + half * (COUNT_BYTES // 2) + tile * TILE_COUNTS, wide)
@@ -181,8 +182,8 @@ def fused_tile(row, arena, constants, block, first, entry):
 @inlined
 def tiles(row, arena, constants, block, begin):
     """Tiles of one block from pixel ``begin`` on: micro-kernel, then epilogue."""
-    source, counts = arena + field(row, t.SOURCE), arena + t.COUNTS
-    for first in range(begin, field(row, t.PIXELS), TILE):
+    source, counts = arena + field(row, t.SOURCE), own(row, arena) + t.COUNTS
+    for first in range(begin, field(row, t.END), TILE):
         entry = constants + field(row, t.PIXEL_TABLE) + first * PIXEL_BYTES
         accumulate(row, source, constants, block, entry, counts)
         epilogue(row, arena, constants, block, first, entry, counts)
@@ -190,20 +191,21 @@ def tiles(row, arena, constants, block, begin):
 
 @inner
 def convolve_fused(row, arena, constants):
-    """Pairs of blocks of a convolution; returns how many blocks are done.
+    """Pairs of blocks of a convolution; returns the first block that is left.
 
     Sign bits of a pixel that fills up the last tile are written twice; floats have no such
     pixel, so the last part of a tile is left to the unfused kernels.
     """
-    pixels, blocks = field(row, t.PIXELS), field(row, t.BLOCKS)
-    whole = pixels if field(row, t.MUL) < 0 else pixels // TILE * TILE
-    for block in range(0, blocks - 1, 2):
-        for first in range(0, whole, TILE):
+    begin, end = field(row, t.BEGIN), field(row, t.END)
+    whole = end if field(row, t.MUL) < 0 else end // TILE * TILE
+    first_block, end_block = field(row, t.FIRST_BLOCK), field(row, t.END_BLOCK)
+    for block in range(first_block, end_block - 1, 2):
+        for first in range(begin, whole, TILE):
             entry = constants + field(row, t.PIXEL_TABLE) + first * PIXEL_BYTES
             fused_tile(row, arena, constants, block, first, entry)
         for one in range(2):
             tiles(row, arena, constants, block + one, whole)
-    return blocks // 2 * 2
+    return end_block - (end_block - first_block) % 2
 
 
 @inlined
@@ -223,7 +225,7 @@ def float_groups(row, arena, constants, block, within):
     source += load_i32(constants + field(row, t.LANES) + at // GROUP_BYTES * 4)
     out = arena + field(row, t.OUT) + block * field(row, t.OUT_BLOCK) + within
     bits = arena + field(row, t.BITS_OUT) + block * field(row, t.BITS_BLOCK) + within // LANES
-    for first in range(0, field(row, t.PIXELS), TILE):
+    for first in range(field(row, t.BEGIN), field(row, t.END), TILE):
         entry = constants + field(row, t.PIXEL_TABLE) + first * PIXEL_BYTES
         if field(row, t.MICRO) == t.DEPTHWISE:
             depthwise_tile(Tile(source, entry), taps, add, limits, out, bits)
@@ -237,8 +239,8 @@ def convolve_floats(row, arena, constants):
 
     Group after group of channels, so that the weights of one stay in the first-level cache.
     """
-    clear(arena + field(row, t.CLEAR), field(row, t.CLEAR_BYTES))
-    for block in range(field(row, t.BLOCKS)):
+    clear_pixels(row, arena, constants)
+    for block in range(field(row, t.FIRST_BLOCK), field(row, t.END_BLOCK)):
         for within in range(0, BLOCK, GROUP_BYTES):
             float_groups(row, arena, constants, block, within)
 
@@ -247,7 +249,7 @@ def convolve_floats(row, arena, constants):
 def dense(row, arena, constants):
     """Dense layer of floats with weights of 8 bits."""
     count = field(row, t.TAPS)
-    for block in range(field(row, t.BLOCKS)):
+    for block in range(field(row, t.FIRST_BLOCK), field(row, t.END_BLOCK)):
         taps = Taps(0, count, constants + field(row, t.WEIGHTS) + block * count * LANES)
         scale = constants + field(row, t.MUL) + block * BLOCK
         add = constants + field(row, t.ADD) + block * BLOCK
@@ -258,13 +260,14 @@ def dense(row, arena, constants):
 @inner
 def convolve(row, arena, constants):
     """Convolution of bits or integers, with its epilogue."""
-    clear(arena + field(row, t.CLEAR), field(row, t.CLEAR_BYTES))
-    done = 0
+    clear_pixels(row, arena, constants)
+    block = field(row, t.FIRST_BLOCK)
     micro = field(row, t.MICRO)
     is_sum = micro in (t.INT16, t.INT8) and not field(row, t.HAS_LIMITS)
     is_known = micro == t.XNOR or is_sum
     is_simple = field(row, t.MUL) < 0 or field(row, t.RESIDUAL_KIND) != t.BITS
     if HAS_FUSED and is_known and is_simple:
-        done = convolve_fused(row, arena, constants)
-    for block in range(done, field(row, t.BLOCKS)):
-        tiles(row, arena, constants, block, 0)
+        block = convolve_fused(row, arena, constants)
+    while block < field(row, t.END_BLOCK):
+        tiles(row, arena, constants, block, field(row, t.BEGIN))
+        block += 1

@@ -8,10 +8,10 @@ Same conventions as :mod:`frostbit.kernels.loops.steps`.
 from __future__ import annotations
 
 from frostbit.kernels import op_table as t
+from frostbit.kernels.loops.parts import clear_floats, clear_rows
 from frostbit.kernels.machine.jit import inlined, inner
 from frostbit.kernels.micro.vector import (
     LANES,
-    clear,
     convert32,
     copy,
     field,
@@ -25,9 +25,9 @@ from frostbit.kernels.micro.vector import (
 @inner
 def repeat(row, arena, constants):
     """Copy the channels of each pixel ``DIVISOR`` times, side by side."""
-    clear(arena + field(row, t.CLEAR), field(row, t.CLEAR_BYTES))
+    clear_floats(row, arena)
     size = 4 * field(row, t.CHANNELS)
-    for pixel in range(field(row, t.PIXELS)):
+    for pixel in range(field(row, t.BEGIN), field(row, t.END)):
         source = arena + field(row, t.SOURCE) + pixel * field(row, t.SOURCE_PIXEL)
         out = arena + field(row, t.OUT) + pixel * field(row, t.OUT_PIXEL)
         for i in range(field(row, t.DIVISOR)):
@@ -67,12 +67,12 @@ def append_bits(source, first, channels, out, at):
 @inner
 def join(row, arena, constants):
     """Copy channels of ``PARTS`` maps, all bits or all float32, one map after the other."""
-    clear(arena + field(row, t.CLEAR), field(row, t.CLEAR_BYTES))
+    clear_rows(row, arena, field(row, t.HEIGHT))
     for i in range(field(row, t.PARTS)):
         part = constants + field(row, t.PART_TABLE) + i * (8 * t.PART_COLUMNS)
         channels, at = field(part, t.PART_CHANNELS), field(part, t.PART_AT)
         first = field(part, t.PART_FIRST)
-        for y in range(field(row, t.HEIGHT)):
+        for y in range(field(row, t.BEGIN), field(row, t.END)):
             source = arena + field(part, t.PART_SOURCE) + y * field(part, t.PART_ROW)
             out = arena + field(row, t.OUT) + y * field(row, t.OUT_ROW)
             for _ in range(field(row, t.WIDTH)):
@@ -101,8 +101,8 @@ def floats(kind, source, count, out):
 @inner
 def spread(row, arena, image):
     """The image as a float32 map, whose pixels are whole blocks."""
-    clear(arena + field(row, t.CLEAR), field(row, t.CLEAR_BYTES))
-    for pixel in range(field(row, t.PIXELS)):
+    clear_floats(row, arena)
+    for pixel in range(field(row, t.BEGIN), field(row, t.END)):
         source = image + pixel * field(row, t.SOURCE_PIXEL)
         out = arena + field(row, t.OUT) + pixel * field(row, t.OUT_PIXEL)
         floats(field(row, t.KIND), source, field(row, t.CHANNELS), out)

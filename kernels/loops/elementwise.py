@@ -8,10 +8,11 @@ Same conventions as :mod:`frostbit.kernels.loops.steps`.
 from __future__ import annotations
 
 from frostbit.kernels import op_table as t
+from frostbit.kernels.loops.parts import clear_pixels, own
 from frostbit.kernels.loops.tile_epilogue import operand
 from frostbit.kernels.machine.jit import inlined, inner
 from frostbit.kernels.micro import functions as f
-from frostbit.kernels.micro.vector import BLOCK, clear, field, load_i32, store_u32
+from frostbit.kernels.micro.vector import BLOCK, field, load_i32, store_u32
 from frostbit.kernels.micro.xnor import PIXEL_BYTES
 
 
@@ -39,8 +40,8 @@ def one_block(row, constants, block, left, right, out):
 @inner
 def elementwise(row, arena, constants):
     """A function of one or two maps, each bits or float32, to float32 and sign bits."""
-    clear(arena + field(row, t.CLEAR), field(row, t.CLEAR_BYTES))
-    for pixel in range(field(row, t.PIXELS)):
+    clear_pixels(row, arena, constants)
+    for pixel in range(field(row, t.BEGIN), field(row, t.END)):
         entry = constants + field(row, t.PIXEL_TABLE) + pixel * PIXEL_BYTES
         a = (
             arena
@@ -54,12 +55,14 @@ def elementwise(row, arena, constants):
         bits = arena + field(row, t.BITS_OUT) + load_i32(entry + t.AT_BITS)
         for block in range(field(row, t.BLOCKS)):
             left = operand(
-                a + block * field(row, t.SOURCE_BLOCK), field(row, t.KIND), arena + t.SCRATCH_A
+                a + block * field(row, t.SOURCE_BLOCK),
+                field(row, t.KIND),
+                own(row, arena) + t.SCRATCH_A,
             )
             right = operand(
                 b + block * field(row, t.RESIDUAL_BLOCK),
                 field(row, t.RESIDUAL_KIND),
-                arena + t.SCRATCH_B,
+                own(row, arena) + t.SCRATCH_B,
             )
             word = one_block(
                 row, constants, block, left, right, out + block * field(row, t.OUT_BLOCK)

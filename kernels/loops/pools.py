@@ -9,6 +9,7 @@ lies outside adds nothing to a sum and never wins a maximum.
 from __future__ import annotations
 
 from frostbit.kernels import op_table as t
+from frostbit.kernels.loops.parts import clear_rows
 from frostbit.kernels.machine.jit import inlined, inner
 from frostbit.kernels.micro.functions import maximum_of, sum_of
 from frostbit.kernels.micro.operands import Parts
@@ -64,7 +65,7 @@ def pool_row(row, source, rows, out):
         first = first_inside(x0, right)
         columns = taps_inside(x0, right, field(row, t.KERNEL_W), field(row, t.WIDTH)) - first
         start, place = source + (x0 + first * right) * distance, out + x * field(row, t.OUT_PIXEL)
-        for block in range(field(row, t.BLOCKS)):
+        for block in range(field(row, t.FIRST_BLOCK), field(row, t.END_BLOCK)):
             lines = Parts(start + block * field(row, t.SOURCE_BLOCK), down)
             to = place + block * field(row, t.OUT_BLOCK)
             pool_block(row, lines, rows, right * distance, columns, to)
@@ -106,7 +107,7 @@ def max_bits(row, arena):
     """Maximum over a window of bits; every window meets the map, so tail bits stay 0."""
     source, target = arena + field(row, t.SOURCE), arena + field(row, t.OUT)
     down = field(row, t.DILATION_H)
-    for y in range(field(row, t.OUT_HEIGHT)):
+    for y in range(field(row, t.BEGIN), field(row, t.END)):
         y0 = y * field(row, t.STRIDE_H) - field(row, t.TOP)
         first = first_inside(y0, down)
         last = taps_inside(y0, down, field(row, t.KERNEL_H), field(row, t.HEIGHT))
@@ -117,11 +118,11 @@ def max_bits(row, arena):
 @inner
 def pool(row, arena, constants):
     """Sum or maximum over a window; bits or float32."""
-    clear(arena + field(row, t.CLEAR), field(row, t.CLEAR_BYTES))
+    clear_rows(row, arena, field(row, t.OUT_HEIGHT))
     if field(row, t.CODE) == t.MAX_BITS:
         max_bits(row, arena)
         return
-    for y in range(field(row, t.OUT_HEIGHT)):
+    for y in range(field(row, t.BEGIN), field(row, t.END)):
         y0, down = y * field(row, t.STRIDE_H) - field(row, t.TOP), field(row, t.DILATION_H)
         first = first_inside(y0, down)
         rows = taps_inside(y0, down, field(row, t.KERNEL_H), field(row, t.HEIGHT)) - first

@@ -2,7 +2,8 @@
 
 Every function takes the addresses of a ``row`` (see :mod:`frostbit.kernels.op_table`), of the
 ``arena`` and of the ``constants``, and returns nothing. Bits maps may have margins of +1 around
-them, so a convolution never tests for borders; whoever writes such a map clears it first.
+them, so a convolution never tests for borders; whoever writes such a map clears it first. A row can
+stand for a part of its step.
 """
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 # reason: these bodies are typed by Numba, from int64 addresses alone
@@ -13,13 +14,13 @@ from frostbit.kernels import op_table as t
 from frostbit.kernels.loops.convolve import convolve, convolve_by_lookup, convolve_floats, dense
 from frostbit.kernels.loops.copies import floats, join, repeat, spread
 from frostbit.kernels.loops.elementwise import elementwise, softmax
+from frostbit.kernels.loops.parts import clear_rows
 from frostbit.kernels.loops.pools import pool
 from frostbit.kernels.machine.jit import inner
 from frostbit.kernels.micro.integers import convert8, unpack8, widen_u8_8
 from frostbit.kernels.micro.vector import (
     BLOCK,
     LANES,
-    clear,
     convert16,
     copy,
     field,
@@ -80,7 +81,7 @@ def widen(row, arena, constants, image):
     """Any map to float32, int16 or bytes with its padding written around it."""
     origin = image if field(row, t.KIND) <= t.F32_IMAGE else arena + field(row, t.SOURCE)
     pad, pixel = constants + field(row, t.PAD), field(row, t.OUT_PIXEL)
-    for y in range(field(row, t.OUT_HEIGHT)):
+    for y in range(field(row, t.BEGIN), field(row, t.END)):
         out = arena + field(row, t.OUT) + y * field(row, t.OUT_ROW)
         inside = y - field(row, t.TOP)
         left = field(row, t.LEFT)
@@ -105,10 +106,10 @@ def widen(row, arena, constants, image):
 @inner
 def regroup(row, arena, constants):
     """Bits map to one whose groups of channels start at whole words, for GROUPED."""
-    clear(arena + field(row, t.CLEAR), field(row, t.CLEAR_BYTES))
+    clear_rows(row, arena, field(row, t.HEIGHT))
     per_group = field(row, t.DIVISOR)
     words = (per_group + LANES - 1) // LANES
-    for y in range(field(row, t.HEIGHT)):
+    for y in range(field(row, t.BEGIN), field(row, t.END)):
         for x in range(field(row, t.WIDTH)):
             source = (
                 arena

@@ -10,6 +10,7 @@ Every function takes the addresses of a ``row`` (see :mod:`frostbit.kernels.op_t
 from __future__ import annotations
 
 from frostbit.kernels import op_table as t
+from frostbit.kernels.loops.parts import own
 from frostbit.kernels.machine.jit import inlined
 from frostbit.kernels.micro.epilogue import (
     affine32,
@@ -86,15 +87,15 @@ def one_pixel(row, arena, constants, block, pixel, entry, counts):
     affine = Affine(start, block_affine.mul, block_affine.add)
     residual = residual_of(row, arena, block, pixel).address + load_i32(entry + t.AT_RESIDUAL)
     if field(row, t.RESIDUAL_KIND) == t.I16:
-        from_steps32(residual, field(row, t.EXPONENT), arena + t.SCRATCH_B)
-        residual = arena + t.SCRATCH_B
+        from_steps32(residual, field(row, t.EXPONENT), own(row, arena) + t.SCRATCH_B)
+        residual = own(row, arena) + t.SCRATCH_B
     else:
-        residual = operand(residual, field(row, t.RESIDUAL_KIND), arena + t.SCRATCH_B)
+        residual = operand(residual, field(row, t.RESIDUAL_KIND), own(row, arena) + t.SCRATCH_B)
     if field(row, t.HAS_LIMITS):
         word = limited32(counts, affine, residual, out, limits_of(row))
     elif field(row, t.OUT_KIND) == t.I16:
-        word = affine32(counts, affine, residual, arena + t.SCRATCH_A)
-        to_steps32(arena + t.SCRATCH_A, field(row, t.EXPONENT), out)
+        word = affine32(counts, affine, residual, own(row, arena) + t.SCRATCH_A)
+        to_steps32(own(row, arena) + t.SCRATCH_A, field(row, t.EXPONENT), out)
     else:
         word = affine32(counts, affine, residual, out)
     bits = arena + field(row, t.BITS_OUT) + load_i32(entry + t.AT_BITS)

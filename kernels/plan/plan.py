@@ -21,6 +21,7 @@ from frostbit.kernels.plan.columns import Lowering
 from frostbit.kernels.plan.fusion import Step
 from frostbit.kernels.plan.rules import RULES
 from frostbit.kernels.plan.schedule import Regroup, Widen, lifetimes, schedule
+from frostbit.kernels.plan.shares import whole
 from frostbit.kernels.plan.views import find_views, is_done, root, roots_spans
 
 MICRO = {"xnor": t.XNOR, "lookup": t.LOOKUP, "portable": t.PORTABLE}
@@ -96,6 +97,8 @@ def _table(low: Lowering, steps: list[Step]) -> NDArray[np.int64]:
     for i, step in enumerate(steps):
         for column, value in RULES[type(step.op)](low, step, step.op).items():
             rows[i, column] = value
+        columns = (t.BEGIN, t.END, t.FIRST_BLOCK, t.END_BLOCK)
+        rows[i, columns] = whole(rows[i].tolist())
     return rows
 
 

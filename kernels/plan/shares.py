@@ -1,0 +1,159 @@
+"""One image on several threads: every step cut into parts that cost about the same.
+
+A step is cut by pixels (or rows) where the map is large and by blocks of channels where it is
+small; one that costs less than meeting the other threads afterwards is not cut, and several of
+these in a row are one unit. What comes out are the chunks, units and phases of
+:mod:`frostbit.kernels.board`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from frostbit.kernels import op_table as t
+from frostbit.kernels.board import CHUNK_COLUMNS
+from frostbit.kernels.micro.xnor import TILE
+from frostbit.kernels.plan.costs import (
+    CALLING,
+    MEETING,
+    Row,
+    cost,
+    index_cost,
+    tile_cost,
+)
+
+GAIN = 0.9
+"""Part of one thread's time that several must come below, or there is only one."""
+MOST_THREADS = 16
+"""Of one image: more meet more often than they compute."""
+SMALLEST_UNIT = 15_000.0
+MOST_UNITS = 4
+"""Units for each thread, so that one that is held up leaves some to the others."""
+
+Chunk = tuple[int, int, int, int]
+"""``BEGIN``, ``END``, ``FIRST_BLOCK`` and ``END_BLOCK`` of a row of the op table."""
+
+
+@dataclass(frozen=True, eq=False)
+class Shares:
+    """How threads share one image.
+
+    Attributes:
+        threads: how many; 1 if none is worth its meetings.
+        chunks: int64 ``[chunks, CHUNK_COLUMNS]``.
+        units: int64 ``[units + 1]``, the first chunk of each.
+        phases: int64 ``[phases + 1]``, the first unit of each.
+        cost: what one image takes, in the unit of :mod:`frostbit.kernels.plan.costs`.
+    """
+
+    threads: int
+    chunks: NDArray[np.int64]
+    units: NDArray[np.int64]
+    phases: NDArray[np.int64]
+    cost: float
+
+
+def extent(row: Row) -> int:
+    """How many pixels or rows ``BEGIN`` and ``END`` of a whole step count."""
+    code = row[t.CODE]
+    if code in (t.CONVOLVE, t.ELEMENTWISE, t.SPREAD, t.REPEAT):
+        return row[t.PIXELS]
+    if code in (t.WIDEN, t.SUM, t.MAX_F32, t.MAX_BITS):
+        return row[t.OUT_HEIGHT]
+    if code in (t.REGROUP, t.JOIN):
+        return row[t.HEIGHT]
+    return 1
+
+
+def _can_be_cut(row: Row) -> bool:
+    """Not a softmax, nor what joins all pixels into one."""
+    return row[t.CODE] != t.SOFTMAX and not (row[t.CODE] == t.JOIN and row[t.OUT_ROW] == 0)
+
+
+def _grains(row: Row) -> tuple[int, int]:
+    """The smallest parts along pixels (or rows) and along blocks: of how many of each."""
+    blocks = row[t.CODE] in (t.CONVOLVE, t.SUM, t.MAX_F32)
+    return (TILE if row[t.CODE] == t.CONVOLVE else 1), (2 if blocks else max(1, row[t.BLOCKS]))
+
+
+def _cuts(total: int, grain: int, parts: int) -> list[tuple[int, int]]:
+    """``total`` in at most ``parts`` ranges of whole grains."""
+    grains = math.ceil(total / grain)
+    parts = min(parts, grains)
+    ends = [min(total, grains * i // parts * grain) for i in range(parts + 1)]
+    return list(itertools.pairwise(ends))
+
+
+def _length(ends: tuple[int, int]) -> int:
+    return ends[1] - ends[0]
+
+
+def _part_cost(row: Row, chunk: Chunk) -> float:
+    begin, end, first_block, end_block = chunk
+    blocks = end_block - first_block
+    if row[t.CODE] == t.CONVOLVE:
+        tiles = math.ceil((end - begin) / TILE)
+        return tiles * (index_cost(row) + blocks * tile_cost(row))
+    return cost(row) * (end - begin) / extent(row) * blocks / row[t.BLOCKS]
+
+
+def whole(row: Row) -> Chunk:
+    """All of a step."""
+    return 0, extent(row), 0, row[t.BLOCKS]
+
+
+def _cut(row: Row, threads: int) -> tuple[list[Chunk], float]:
+    """The best way to cut a step for ``threads``, and what one thread's share costs."""
+    best, least = [whole(row)], cost(row)
+    if not _can_be_cut(row):
+        return best, least
+    each = max(1, min(MOST_UNITS, int(least / threads / SMALLEST_UNIT)))
+    grain, block_grain = _grains(row)
+    for block_parts in range(1, threads + 1):
+        blocks = _cuts(row[t.BLOCKS], block_grain, block_parts)
+        parts = math.ceil(threads * each / len(blocks))
+        pixels = _cuts(extent(row), grain, parts)
+        largest = _part_cost(row, (*max(pixels, key=_length), *max(blocks, key=_length)))
+        mine = math.ceil(len(pixels) * len(blocks) / threads) * largest
+        if mine < least:
+            best, least = [(*p, *b) for b in blocks for p in pixels], mine
+    return best, least
+
+
+def share(rows: Sequence[Row], threads: int) -> Shares:
+    """Cut every step for ``threads``, where that is worth a meeting."""
+    chunks: list[tuple[int, ...]] = []
+    units, phases, total, alone = [0], [0], CALLING, False
+    for i, row in enumerate(rows):
+        parts, least = _cut(row, threads)
+        if least + MEETING >= cost(row):
+            parts, least = [whole(row)], cost(row)
+        if alone and len(parts) == 1:
+            units.pop()
+            phases.pop()
+        for part in parts:
+            chunks.append((i, *part))
+            units.append(len(chunks))
+        if alone and len(parts) == 1:
+            total += least
+        else:
+            total += least + MEETING
+        phases.append(len(units) - 1)
+        alone = len(parts) == 1
+    table = np.array(chunks, np.int64).reshape(-1, CHUNK_COLUMNS)
+    return Shares(threads, table, np.array(units, np.int64), np.array(phases, np.int64), total)
+
+
+def best_shares(rows: Sequence[Row], most: int) -> Shares:
+    """For the number of threads, ``most`` or fewer, that makes one image fastest."""
+    alone = share(rows, 1)
+    target = GAIN * sum(map(cost, rows))
+    found = [share(rows, threads) for threads in range(2, min(most, MOST_THREADS) + 1)]
+    best = min(found, key=lambda shares: shares.cost, default=alone)
+    return best if best.cost < target else alone
