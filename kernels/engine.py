@@ -24,12 +24,12 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from frostbit.kernels import board as b
 from frostbit.kernels.ir import bits
 from frostbit.kernels.ir.file import Source, dumps, load_program, loads
 from frostbit.kernels.ir.program import Program
 from frostbit.kernels.ir.reference import check_images
 from frostbit.kernels.loops.run import CALLER, RING, run_plan
+from frostbit.kernels.machine import board as b
 from frostbit.kernels.machine import cpu
 from frostbit.kernels.machine.settings import blaming_numba_settings
 from frostbit.kernels.machine.team import Serve, Team

@@ -95,7 +95,7 @@ ALLOWED = {
     "kernels.profile": "kernels.engine kernels.ir",
     "kernels.engine": "kernels.loops kernels.plan kernels.micro kernels.machine kernels.ir",
     "kernels.loops": "kernels.micro kernels.machine kernels.op_table",
-    "kernels.plan": "kernels.micro kernels.op_table kernels.ir",
+    "kernels.plan": "kernels.micro kernels.machine kernels.op_table kernels.ir",
     "kernels.micro": "kernels.machine kernels.op_table",
     "kernels.machine": "",
     "kernels.op_table": "",

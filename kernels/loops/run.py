@@ -1,12 +1,12 @@
-"""What Python calls: one thread's part in the jobs of a board (:mod:`frostbit.kernels.board`)."""
+"""What Python calls: one thread's part in jobs (:mod:`frostbit.kernels.machine.board`)."""
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 # reason: these bodies are typed by Numba, from int64 addresses alone
 
 from __future__ import annotations
 
-from frostbit.kernels import board as b
 from frostbit.kernels import op_table as t
 from frostbit.kernels.loops.steps import step
+from frostbit.kernels.machine import board as b
 from frostbit.kernels.machine.jit import entry, inlined, inner
 from frostbit.kernels.micro.atomics import (
     add_to_word,
@@ -220,7 +220,7 @@ def run_plan(board, thread, images, logits):
             n = count - first
             if n == 0:
                 return
-            whole = n > 1 and n >= threads or splits == 1
+            whole = (n > 1 and n >= threads) or splits == 1
             if not whole:
                 n = 1
             elif splits > 1:

@@ -2,8 +2,8 @@
 
 They are started when they are first needed and are daemons, so that they serve until the
 interpreter ends: handlers of ``atexit`` and threads that outlive the main one, too. No result
-depends on them (:mod:`frostbit.kernels.board`): one that cannot be started, or is gone, is not
-waited for.
+depends on them (:mod:`frostbit.kernels.machine.board`): one that cannot be started, or is gone, is
+not waited for.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from frostbit.kernels import board as b
+from frostbit.kernels.machine import board as b
 
 Serve = Callable[[int], None]
 """Serve as the thread of this number until the board is closed, or nothing has come for long."""
@@ -33,12 +33,20 @@ class _Helper:
         self._number, self._board, self._serve = number, board, serve
         self.gate = threading.Lock()
         self.gate.acquire()
+        self._begin()
+
+    def _begin(self) -> None:
+        """A thread object, which starts once: never do two threads serve under one number."""
+        self._ended = False
         self.thread = threading.Thread(target=self._run, daemon=True)
 
     def _run(self) -> None:
-        while not self._board[b.CLOSED]:
-            self.gate.acquire()
-            self._serve(self._number)
+        try:
+            while not self._board[b.CLOSED]:
+                self.gate.acquire()
+                self._serve(self._number)
+        finally:
+            self._ended = True
 
     def open(self) -> None:
         if self.gate.locked():
@@ -46,6 +54,8 @@ class _Helper:
 
     def wake(self) -> None:
         """See to it that the thread looks for jobs, if it can be started."""
+        if self._ended:  # by an error
+            self._begin()
         if not self.thread.is_alive():
             try:
                 self.thread.start()

@@ -38,5 +38,5 @@ def chosen_threads(given: Threads = None) -> int:
 def parsed(text: str) -> Threads:
     """What a word of a command or of the environment asks for; None if it asks for nothing."""
     if text == AUTO:
-        return AUTO
+        return "auto"
     return int(text) if text.isdecimal() and 1 <= int(text[:9]) <= MOST else None

@@ -3,7 +3,7 @@
 A step is cut by pixels (or rows) where the map is large and by blocks of channels where it is
 small; one that costs less than meeting the other threads afterwards is not cut, and several of
 these in a row are one unit. What comes out are the chunks, units and phases of
-:mod:`frostbit.kernels.board`.
+:mod:`frostbit.kernels.machine.board`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frostbit.kernels import op_table as t
-from frostbit.kernels.board import CHUNK_COLUMNS
+from frostbit.kernels.machine.board import CHUNK_COLUMNS
 from frostbit.kernels.micro.xnor import TILE
 from frostbit.kernels.plan.costs import (
     CALLING,

@@ -325,11 +325,12 @@ def test_slices_change_nothing(
     assert engine.time_steps(0, steps, images) > 0
 
 
-def test_an_error_in_a_thread_comes_out_of_run(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_error_in_a_thread_costs_its_help_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     program = edge_net()
     images = random_images(program, 40)
+    want = make(program).run(images)
     engine = make(program, threads=3)
-    want = engine.run(images)
     compiled, main = engine_module.run_plan, threading.get_ident()
     failed = threading.Event()
 
@@ -337,14 +338,17 @@ def test_an_error_in_a_thread_comes_out_of_run(monkeypatch: pytest.MonkeyPatch) 
         if threading.get_ident() != main:
             failed.set()
             raise MemoryError("in a thread")
-        failed.wait(60)
         compiled(*arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(engine_module, "run_plan", broken)
-        with pytest.raises(MemoryError, match="in a thread"):
-            engine.run(images)
-    np.testing.assert_array_equal(engine.run(images), want)
+        np.testing.assert_array_equal(engine.run(images), want)
+        assert failed.wait(60)
+        before = threading.active_count()
+    end = time.monotonic() + 60
+    while threading.active_count() < before + 2 and time.monotonic() < end:
+        np.testing.assert_array_equal(engine.run(images), want)  # threads start again
+    assert threading.active_count() >= before + 2
 
 
 def test_where_no_thread_can_start_the_caller_does_it_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -396,7 +400,6 @@ def test_a_signal_handler_may_run_the_engine_that_it_interrupts() -> None:
         (lambda e: e.run(np.zeros((1, 13, 11, 3), np.float32)), "uint8"),
         (lambda e: e.run(np.zeros((1, 11, 13, 3), np.uint8)), "shape"),
         (lambda e: e.signs(np.zeros((1, 13, 11, 3), np.uint8)), "keep=True"),
-        (lambda e: Engine(e.program, threads=0), "threads"),
     ],
 )
 def test_bad_calls(call: Callable[[Engine], object], message: str) -> None:
