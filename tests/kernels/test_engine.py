@@ -332,7 +332,7 @@ def test_an_error_in_a_thread_costs_its_help_alone(monkeypatch: pytest.MonkeyPat
     want = make(program).run(images)
     engine = make(program, threads=3)
     compiled, main = engine_module.run_plan, threading.get_ident()
-    failed = threading.Event()
+    failed, before = threading.Event(), threading.active_count()
 
     def broken(*arguments: Any) -> None:
         if threading.get_ident() != main:
@@ -344,7 +344,6 @@ def test_an_error_in_a_thread_costs_its_help_alone(monkeypatch: pytest.MonkeyPat
         patch.setattr(engine_module, "run_plan", broken)
         np.testing.assert_array_equal(engine.run(images), want)
         assert failed.wait(60)
-        before = threading.active_count()
     end = time.monotonic() + 60
     while threading.active_count() < before + 2 and time.monotonic() < end:
         np.testing.assert_array_equal(engine.run(images), want)  # threads start again
