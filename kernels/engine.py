@@ -4,10 +4,11 @@
 >>> logits = engine.run(images)  # uint8 [N, H, W, C] -> float32 [N, classes]
 
 A plan (:mod:`frostbit.kernels.plan.plan`) is made once; compiled code walks its op table for every
-image over one preallocated arena. Results do not depend on batch size or thread count, and are
-bit-identical to :mod:`frostbit.kernels.ir.reference` where :mod:`frostbit.kernels.ir.exact` proves
+image over one preallocated arena, or several threads walk it together for one image. Results do not
+depend on batch size or thread count, and are bit-identical to :mod:`frostbit.kernels.ir.reference` where :mod:`frostbit.kernels.ir.exact` proves
 the Program exact. An exception in the middle of a call (Ctrl-C, a signal handler's) takes effect
-within a slice of the batch and spoils no later answer: :mod:`frostbit.kernels.machine.workers`.
+within a slice of the batch and spoils no later answer: it comes up between compiled calls, when
+nothing is being computed.
 """
 # mypy: disable-error-code="no-untyped-call"
 # reason: compiled functions have no annotations
@@ -67,6 +68,7 @@ class Engine:
         input_shape: ``(H, W, C)`` of one image.
         classes: one name per logit.
         kernel: name of the micro-kernel (``FROSTBIT_KERNEL`` overrides the choice).
+        threads: how many threads it may use.
         peak_bytes: working memory of all threads together, in bytes, weights excluded.
 
     Source: ``docs/engine.md`` describes the kernels and their records.
@@ -85,7 +87,10 @@ class Engine:
 
         Args:
             program: any Program.
-            threads: how many images are computed at once; one image uses one thread.
+            threads: most threads to use, 1 to 256, or "auto" for one a core (of those that
+                affinity and control groups leave to this process); the default is
+                ``FROSTBIT_ENGINE_THREADS``, else 1. Of a batch each computes images of its own;
+                one image is cut for as many as make it faster, and no more than there are cores.
             keep: give every value its own memory, which :meth:`signs` needs.
             kernel: micro-kernel; the default is ``FROSTBIT_KERNEL``, else the CPU's best.
             narrow: whether residual streams may take 16 bits
@@ -93,9 +98,10 @@ class Engine:
 
         Raises:
             FormatError: if the Program is malformed or an op has no rule here.
-            SettingError: (a ValueError) if the micro-kernel is unknown or not for this CPU, or
-                Numba's settings keep it from compiling.
-            ValueError: if ``threads`` is less than 1.
+            SettingError: (a ValueError) if the micro-kernel is unknown or not for this CPU,
+                ``FROSTBIT_ENGINE_THREADS`` is no such number, or Numba's settings keep it from
+                compiling.
+            ValueError: if ``threads`` is none of this.
         """
         self.threads = chosen_threads(threads)
         self.program = program
@@ -297,13 +303,13 @@ def load(model: Source, *, threads: Threads = None) -> Engine:
     Args:
         model: path of a ``model.bnn`` (text or path-like), its bytes, or a file opened for
             reading in binary mode.
-        threads: how many images are computed at once.
+        threads: most threads to use, or "auto": see :class:`Engine`.
 
     Raises:
         FormatError: if the file is damaged or not a model.
         OSError: if it cannot be read.
         SettingError: (a ValueError) if the environment keeps the engine from running.
         TypeError: if ``model`` is nothing of this.
-        ValueError: if ``threads`` is less than 1.
+        ValueError: if ``threads`` is not 1 to 256 or "auto".
     """
     return Engine(load_program(model), threads=threads)
