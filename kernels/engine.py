@@ -4,11 +4,12 @@
 >>> logits = engine.run(images)  # uint8 [N, H, W, C] -> float32 [N, classes]
 
 A plan (:mod:`frostbit.kernels.plan.plan`) is made once; compiled code walks its op table for every
-image over one preallocated arena, or several threads walk it together for one image. Results do not
-depend on batch size or thread count, and are bit-identical to :mod:`frostbit.kernels.ir.reference` where :mod:`frostbit.kernels.ir.exact` proves
-the Program exact. An exception in the middle of a call (Ctrl-C, a signal handler's) takes effect
-within a slice of the batch and spoils no later answer: it comes up between compiled calls, when
-nothing is being computed.
+image over one preallocated arena, or several threads walk it together for one image. Results do
+not depend on batch size or thread count, and are bit-identical to
+:mod:`frostbit.kernels.ir.reference` where :mod:`frostbit.kernels.ir.exact` proves the Program
+exact. An exception in the middle of a call (Ctrl-C, a signal handler's) takes effect within a slice
+of the batch and spoils no later answer: it comes up between compiled calls, when nothing is being
+computed.
 """
 # mypy: disable-error-code="no-untyped-call"
 # reason: compiled functions have no annotations
