@@ -93,6 +93,7 @@ class _Bench(Struct):
     parity: _Parity | None = None
     profile: _Profile | None = None
     program_sha256: Text = ""
+    dataset: Text = ""
 
 
 def read(path: Path) -> dict[str, Any]:

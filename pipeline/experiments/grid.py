@@ -150,6 +150,7 @@ def measure(recipe: Recipe, data_dir: str | None, skip_corrupt: bool = False) ->
             "method": recipe.method,
             "binarize": recipe.binarize,
             "recipe": recipe.name,
+            "classes": len(dataset.classes),
             "seed": recipe.seed,
             "validation_accuracy": round(accuracy(trainer.model, dataset.validation, cpu), 4),
             "test_accuracy": round(accuracy(trainer.model, dataset.test, cpu), 4),
@@ -291,14 +292,22 @@ def _write(experiment: Experiment, out: Path, runs: list[Fields]) -> dict[str, A
         "runs": runs,
     }
     write_bytes(out / f"{experiment.name}.json", (json.dumps(record, indent=1) + "\n").encode())
-    picture = grid_plot.draw(rows, experiment.title)
+    classes = {each["classes"] for each in runs if "classes" in each}
+    picture = grid_plot.draw(rows, experiment.title, classes.pop() if len(classes) == 1 else None)
     write_bytes(out / f"{experiment.name}.png", picture)
     return record
 
 
 def means(runs: list[Fields]) -> list[Fields]:
     """Runs that differ in their seed alone, as one row: mean, standard deviation, count."""
-    varying = ("seed", "validation_accuracy", "test_accuracy", "last_training_accuracy", "seconds")
+    varying = (
+        "seed",
+        "classes",
+        "validation_accuracy",
+        "test_accuracy",
+        "last_training_accuracy",
+        "seconds",
+    )
     groups: dict[str, list[Fields]] = {}
     for each in runs:
         key = json.dumps({k: v for k, v in each.items() if k not in varying}, sort_keys=True)

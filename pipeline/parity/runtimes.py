@@ -196,7 +196,7 @@ FACTORIES: dict[str, Callable[[Source], Timed]] = {
     "torch-fp32": _torch_twin,
     "reference": _reference,
 }
-ONE_THREAD = ("c", "reference")
+ONE_THREAD = ("c", "web", "reference")
 """Runtimes that have one thread, whatever is asked for."""
 PEERS = ("ort-fp32", "ort-int8", "torch-fp32", "lce:indirect")
 """What ``--peers`` adds: the same architecture at full precision and in int8, and LCE's best."""

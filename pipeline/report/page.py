@@ -75,6 +75,7 @@ class Page:
     layers: tuple[Layer, ...]
     file_bytes: int
     float_bytes: int
+    test_images: int = 0
     accuracy: float | None = None
     bench: dict[str, Any] | None = None
     engine: dict[str, Any] | None = None
@@ -109,7 +110,8 @@ def gather(folder: Path, place: Place, *, tried: bool) -> Page:
     size = model.stat().st_size
     summary = summarise_program(program, size)
     page = Page(
-        title=f"{run.recipe.name}: {run.recipe.model} on {run.recipe.dataset}",
+        title=f"Run {folder.resolve().name}: {run.recipe.model} on {run.recipe.dataset}",
+        test_images=run.facts["dataset"].get("splits", {}).get("test", 0),
         run=run,
         program=program,
         program_sha256=program_hash(program),
@@ -251,6 +253,16 @@ def plain(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) and abs(value) < 1000 else str(value)
 
 
+def interval(percent: float, images: int) -> str:
+    """The 95 % interval of an accuracy over ``images``, by Wilson; "" without images."""
+    from scipy.stats import binomtest
+
+    if images == 0:
+        return ""
+    found = binomtest(round(percent * images / 100), images).proportion_ci(0.95, "wilson")
+    return f"{100 * found.low:.1f} to {100 * found.high:.1f} %"
+
+
 def _finished(value: Any) -> Any:
     """What a template shows: text through :func:`shown`; figures are marked up already."""
     return shown(value) if isinstance(value, str) and not isinstance(value, Markup) else value
@@ -268,9 +280,11 @@ def _environment(escaped: bool) -> Environment:
     )
     made.filters["cell"] = markdown_cell
     made.filters["plain"] = plain
+    made.filters["interval"] = interval
     return made
 
 
 def render(template: str, **values: Any) -> str:
     """``template`` (a file of ``pipeline/templates``) filled in; HTML is escaped."""
-    return _environment(template.endswith(".html")).get_template(template).render(values)
+    made = _environment(template.endswith(".html")).get_template(template)
+    return made.render(values, peer_names=plots.PEERS)

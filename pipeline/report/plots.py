@@ -15,7 +15,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 OURS, OTHERS = "#0072B2", "#D55E00"  # Okabe and Ito's blue and vermillion
-FULL = "#E69F00"
+FULL = "#B27400"
+"""Their orange, darker: three times lighter or darker than white and than a dark page."""
+PEERS = ("ort-fp32", "ort-int8", "torch-fp32")
+"""Runtimes of the same architecture with random weights, which have no accuracy."""
+DEEPEST = 0.75
+"""Share of blue in the fullest cell of a confusion matrix: numbers stay readable in the page's ink,
+light or dark."""
+PREPARED = {"wide": "input widened", "groups": "groups set apart", "floats": "as floats"}
+"""What a step before an op does, by the end of its name in a profile."""
 WIDTH = 6.2
 """Inches of every figure: small, so that text keeps its size on a phone."""
 NAMED_CLASSES = 20
@@ -129,6 +137,14 @@ def _covered(box: Box, taken: Sequence[Box]) -> float:
     return found
 
 
+def step_name(name: str) -> str:
+    """A step of the profile in words: ``stem:wide`` -> ``stem, input widened``."""
+    if name == "(call)":
+        return "call from Python"
+    op, _, what = name.rpartition(":")
+    return f"{op}, {PREPARED[what]}" if op and what in PREPARED else name
+
+
 def profile(steps: Sequence[StepRow]) -> Figure:
     """Bars of microseconds, one a step, binary ones in another colour."""
     figure = _figure(0.7 + 0.19 * len(steps))
@@ -136,10 +152,12 @@ def profile(steps: Sequence[StepRow]) -> Figure:
     colours = [OURS if step["binary_macs"] else FULL for step in steps]
     bars = axes.barh(range(len(steps)), [step["microseconds"] for step in steps], color=colours)
     axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=7)
-    axes.set_yticks(range(len(steps)), [_plain(str(step["name"])) for step in steps], fontsize=8)
+    axes.set_yticks(
+        range(len(steps)), [_plain(step_name(str(step["name"]))) for step in steps], fontsize=8
+    )
     axes.invert_yaxis()
     axes.margins(x=0.12, y=0.01)
-    axes.set_xlabel("median time (µs); blue: binary convolutions, yellow: everything else")
+    axes.set_xlabel("median time (µs); blue: binary convolutions, orange: everything else")
     _bare(axes)
     return figure
 
@@ -151,7 +169,10 @@ def _bare(axes: Axes) -> None:
 
 
 def latencies(rows: Sequence[RuntimeRow]) -> Figure:
-    """Bars of median latency, fastest first, with the way to the 90th percentile as a line."""
+    """Bars of median latency, logarithmic, fastest first, each with its value.
+
+    A line goes from the median to the 90th percentile.
+    """
     ordered = sorted(rows, key=lambda row: float(row["latency_ms"]["median"]))
     medians = [float(row["latency_ms"]["median"]) for row in ordered]
     figure = _figure(0.8 + 0.3 * len(rows))
@@ -167,8 +188,10 @@ def latencies(rows: Sequence[RuntimeRow]) -> Figure:
         axes.annotate(text, at, (5, 0), textcoords="offset points", va="center", fontsize=8)
     axes.set_yticks(places, [_plain(_label(row)) for row in ordered], fontsize=9)
     axes.invert_yaxis()
-    axes.margins(x=0.12)
-    axes.set_xlabel("median latency (ms), line: to the 90th percentile")
+    axes.set_xscale("log")
+    axes.set_xlim(min(medians) / 2, 2.5 * max(m + e for m, e in zip(medians, ends[1], strict=True)))
+    _log(axes.xaxis)
+    axes.set_xlabel("median latency (ms, logarithmic), line: to the 90th percentile")
     _bare(axes)
     return figure
 
@@ -191,7 +214,7 @@ def runtimes(rows: Sequence[RuntimeRow]) -> Figure:
             row["size_bytes"] / 1024,
             _label(row),
             OURS if _ours(row) else OTHERS,
-            row["accuracy"] is not None,
+            row["name"] not in PEERS,
         )
         for row in rows
     ]
@@ -201,7 +224,9 @@ def runtimes(rows: Sequence[RuntimeRow]) -> Figure:
     _scatter(axes, points, log_y=True)
     _log(axes.xaxis)
     _log(axes.yaxis)
-    axes.set_xlabel("median latency (ms); hollow: a peer with random weights, no accuracy")
+    peers = any(row["name"] in PEERS for row in rows)
+    hollow = "; hollow: same architecture, random weights" if peers else ""
+    axes.set_xlabel(f"median latency (ms){hollow}")
     axes.set_ylabel("size (KiB)")
     axes.grid(which="both", alpha=0.2)
     return figure
@@ -218,7 +243,7 @@ def confusion(counts: NDArray[np.int64], classes: Sequence[str]) -> Figure:
     figure = _figure(5.4)
     axes = figure.subplots()
     shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
-    ramp = LinearSegmentedColormap.from_list("share", [(*to_rgb(OURS), a) for a in (0.0, 1.0)])
+    ramp = LinearSegmentedColormap.from_list("share", [(*to_rgb(OURS), a) for a in (0.0, DEEPEST)])
     # the root makes rare mistakes visible
     axes.imshow(np.sqrt(shares), cmap=ramp, vmin=0, vmax=1)
     axes.set_xlabel("predicted")
@@ -232,9 +257,7 @@ def confusion(counts: NDArray[np.int64], classes: Sequence[str]) -> Figure:
         axes.set_yticks(range(count), names, fontsize=8)
         for (i, j), value in np.ndenumerate(counts):
             if value:
-                text = axes.text(j, i, str(value), ha="center", va="center", fontsize=8)
-                if shares[i, j] > 0.3:
-                    text.set_color("white")
+                axes.text(j, i, str(value), ha="center", va="center", fontsize=8)
     return figure
 
 

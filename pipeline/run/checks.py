@@ -30,6 +30,7 @@ class _Dataset(Struct):
     classes: Annotated[list[Name], Meta(min_length=1, max_length=1 << 16)]
     mean: list[Number]
     std: list[Positive]
+    splits: dict[Name, Count] = {}
 
     def __post_init__(self) -> None:
         if math.prod(self.image_shape) > MAX_ELEMENTS:

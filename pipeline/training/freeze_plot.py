@@ -87,16 +87,19 @@ def _curves(axes: Axes, history: Sequence[Metrics]) -> None:
     axes.plot(epochs, losses, color=LOSS_COLOUR, alpha=0.3)
     right.plot(epochs, accuracies, color=ACCURACY_COLOUR, alpha=0.3)
     (loss,) = axes.plot(epochs, smooth(losses), color=LOSS_COLOUR, label="loss")
+    closed = None
     for epoch in closings(history):
-        axes.axvline(epoch, color="grey", alpha=0.4, linewidth=0.8)
-    axes.set_ylabel("training loss", color=LOSS_COLOUR)
+        closed = axes.axvline(epoch, color="grey", linewidth=0.8, label="a layer is binary")
+    axes.set_ylabel("training loss")
     axes.set_ylim(bottom=0)
     (accuracy,) = right.plot(
         epochs, smooth(accuracies), color=ACCURACY_COLOUR, linestyle="--", label="accuracy"
     )
-    right.set_ylabel("training accuracy (%)", color=ACCURACY_COLOUR)
+    right.set_ylabel("training accuracy (%)")
     right.set_ylim(0, 100)
-    axes.legend(handles=[loss, accuracy], loc="center right")
+    handles = [loss, accuracy, *([] if closed is None else [closed])]
+    above = (0.5, 1.0)
+    axes.legend(handles=handles, loc="lower center", bbox_to_anchor=above, ncols=3, frameon=False)
 
 
 def _map(

@@ -6,12 +6,14 @@ from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+import numpy as np
 import pytest
 from matplotlib.image import imread
 
 from frostbit.pipeline.errors import UserError
 from frostbit.pipeline.experiments import grid as experiments_grid
 from frostbit.pipeline.experiments import plot as grid_plot
+from tests import ROOT
 from tests.figures import step_times
 
 GRID = """
@@ -146,3 +148,25 @@ def test_step_times_are_measured_at_every_moment(
     made = step_times.trainers("conv")["stompp"]
     middle = made.schedule.layers // 2
     assert made.schedule.share(middle, step_times.moments(made)[-1]) == pytest.approx(0.5, abs=0.01)
+
+
+def test_no_marker_of_the_depth_picture_hides_another() -> None:
+    """The record's own rows: few entries in the legend, chance, and free markers."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    record = json.loads((ROOT / "pipeline/records/2026-11-23-paper-depth.json").read_text())
+    rows = record["means"]
+    figure = grid_plot.figure(rows, record["title"], 10)
+    FigureCanvasAgg(figure).draw()
+    (axes,) = figure.axes
+    legend = axes.get_legend()
+    assert legend is not None
+    texts = [each.get_text() for each in legend.get_texts()]
+    assert len(texts) == len({row["method"] for row in rows}) + 2
+    assert {"chance (10 %)", "open: binary weights only"} < set(texts)
+    lines = [each.lines[0] for each in axes.containers]
+    places = np.concatenate([axes.transData.transform(line.get_xydata()) for line in lines])
+    assert len(places) == len(rows)
+    apart = np.linalg.norm(places[:, None] - places[None], axis=2)
+    pixels = lines[0].get_markersize() * figure.dpi / 72
+    assert apart[~np.eye(len(rows), dtype=bool)].min() > pixels

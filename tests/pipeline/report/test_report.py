@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import shutil
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
 from playwright.sync_api import Browser
 
 from frostbit.kernels.ir.file import load_program, save_program
 from frostbit.pipeline.cli.main import main
-from frostbit.pipeline.report import compare
+from frostbit.pipeline.report import compare, plots
+from frostbit.pipeline.report.page import interval
 from frostbit.pipeline.run import folder as run_folder
 
 SMALLEST_TEXT = """Math.min(...[...document.querySelectorAll("svg")].flatMap(svg => {
@@ -24,6 +30,14 @@ SMALLEST_TEXT = """Math.min(...[...document.querySelectorAll("svg")].flatMap(svg
     return [...svg.querySelectorAll("text")].map(
         text => parseFloat(getComputedStyle(text).fontSize) * scale);
 }))"""
+DRAWN = """[...document.querySelectorAll("figure svg")].flatMap(svg =>
+    [...svg.querySelectorAll("text, path, use")].filter(each => !each.closest("defs")).map(each => {
+        const style = getComputedStyle(each);
+        const colour = each.tagName === "text" || style.fill !== "none" ? style.fill : style.stroke;
+        const faint = +style.opacity * +(style.fillOpacity) * +(style.strokeOpacity) < 1;
+        return [each.tagName, colour, faint];
+    }))"""
+"""Element and colour of all that is drawn, and whether something shines through it."""
 EVIL = "<script>alert(1)</script>|`x`$\\frac{$"
 """Breaks out of HTML, of a Markdown cell, and of matplotlib's formulas, if nothing escapes it."""
 
@@ -89,6 +103,89 @@ def test_the_page_in_a_browser(
     assert results.violations_count == 0, results.generate_report()
     paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (paper == "rgb(255, 255, 255)") == (scheme == "light")
+
+
+def luminance(colour: str) -> float:
+    """Of ``rgb(r, g, b)``, as WCAG 2 defines it."""
+    parts = [int(each) / 255 for each in re.findall(r"\d+", colour)[:3]]
+    linear = [x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in parts]
+    return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+
+
+def contrast(one: str, other: str) -> float:
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_figures_stand_out_from_the_page(
+    run: Path, browser: Browser, tmp_path: Path, scheme: str
+) -> None:
+    """WCAG AA, measured: 4.5 for text, 3 for bars, points and lines."""
+    assert invoke("report", run, "-o", tmp_path / "r.html").exit_code == 0
+    page, _ = opened(browser, tmp_path / "r.html", scheme, 1000)
+    paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    drawn = page.evaluate(DRAWN)
+    assert len(drawn) > 200
+    seen = {(tag == "text", colour) for tag, colour, faint in drawn if not faint}
+    for is_text, colour in seen:
+        if colour.startswith("rgb("):
+            assert contrast(colour, paper) >= (4.5 if is_text else 3), (is_text, colour)
+    deepest = [
+        round(plots.DEEPEST * a + (1 - plots.DEEPEST) * b)
+        for a, b in zip((0, 0x72, 0xB2), map(int, re.findall(r"\d+", paper)[:3]), strict=True)
+    ]
+    ink = page.evaluate("getComputedStyle(document.body).color")
+    assert contrast(f"rgb{tuple(deepest)}", ink) >= 4.5, "numbers in the fullest cell"
+
+
+def test_what_the_page_says_of_peers_and_random_images(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    found = json.loads((run / "bench.json").read_text())
+    assert invoke("report", copy).exit_code == 0
+    text = (copy / "report.html").read_text()
+    assert "hollow: same architecture, random weights" in text
+    assert "which have no accuracy: ort-fp32." in text
+    assert "360 test images, 0 of" in text
+    assert "random images" not in text
+    rows = [{**row, "accuracy": None} for row in found["runtimes"] if row["name"] != "ort-fp32"]
+    (copy / "bench.json").write_text(json.dumps({**found, "dataset": "", "runtimes": rows}))
+    assert invoke("report", copy).exit_code == 0
+    text = (copy / "report.html").read_text()
+    assert "hollow" not in text
+    assert "360 random images (pixels drawn by chance" in text
+    assert "Accuracy was not measured: the images are random." in text
+    assert "which have no accuracy" not in text
+
+
+@given(st.integers(1, 20000), st.floats(0, 1))
+def test_intervals_are_wilsons(images: int, share: float) -> None:
+    """Both ends solve (p - share)^2 = z^2 p (1 - p) / n."""
+    right = round(share * images)
+    low, high = (
+        float(x) / 100 for x in re.findall(r"[\d.]+", interval(100 * right / images, images))
+    )
+    for end in (low, high):
+        gap = abs(end - right / images)
+        assert abs(gap - 1.959964 * math.sqrt(max(0.0, end * (1 - end)) / images)) < 2e-2
+    assert low <= right / images + 6e-4
+    assert high >= right / images - 6e-4
+
+
+def test_steps_are_named_in_words() -> None:
+    names = ("(call)", "stem:wide", "body.1:groups", "a:b", "head")
+    assert [plots.step_name(name) for name in names] == [
+        "call from Python", "stem, input widened", "body.1, groups set apart", "a:b", "head"
+    ]  # fmt: skip
+
+
+def test_latencies_are_logarithmic_with_a_value_a_bar(run: Path) -> None:
+    rows = json.loads((run / "bench.json").read_text())["runtimes"]
+    (axes,) = plots.latencies(rows).axes
+    assert axes.get_xscale() == "log"
+    shown = {each.get_text() for each in axes.texts}
+    assert shown == {f"{row['latency_ms']['median']:.4g}" for row in rows}
 
 
 def test_without_a_benchmark_the_page_says_how_to_get_one(run: Path, tmp_path: Path) -> None:
@@ -161,7 +258,8 @@ def test_names_from_files_are_escaped(run: Path, browser: Browser, tmp_path: Pat
     markdown = (tmp_path / "r.md").read_text()
     assert "<script" not in markdown
     escaped = r"&lt;script&gt;alert(1)&lt;/script&gt;\|\`x\`$\\frac\{$"
-    assert markdown.startswith(f"## {escaped}: ")
+    assert markdown.startswith("## Run copy: ")
+    assert escaped in markdown
     assert "script" not in markdown.replace(escaped, "")
     _, noise = opened(browser, tmp_path / "r.html", "light", 800)
     assert noise == []
