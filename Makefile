@@ -47,6 +47,9 @@ test-arm: setup $(TREE)
 	tests/arm/root.sh $(ARM) $(BIN)/pip
 	$(BIN)/python -m tests.arm.cases $(ARM)/cases
 	$(EMULATED):$(CURDIR)/$(TREE) $(PYTHON_ARM) tests/arm/check.py $(ARM)/cases
+	$(EMULATED):$(CURDIR)/$(TREE) $(PYTHON_ARM) tests/arm/products.py smull
+	$(subst cortex-a72,cortex-a76,$(EMULATED)):$(CURDIR)/$(TREE) -E NUMBA_CPU_NAME=cortex-a76 \
+		$(PYTHON_ARM) tests/arm/products.py sdot
 	$(EMULATED):$(ARM)/cases/bundle/lib $(PYTHON_ARM) $(ARM)/cases/bundle/check.py \
 		--folder $(ARM)/cases/bundle --no-timing
 

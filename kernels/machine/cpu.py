@@ -24,6 +24,16 @@ KERNELS = ("xnor", "lookup", "portable")
 VARIABLE = "FROSTBIT_KERNEL"
 
 
+DOT_PRODUCT = (
+    "apple-m", "cortex-a510", "cortex-a520", "cortex-a55", "cortex-a7", "cortex-x", "neoverse-",
+)  # fmt: skip
+"""Beginnings of LLVM's names of ARM CPUs with ``sdot``, a feature that it does not list of a host.
+
+Of those that begin with ``cortex-a7``, :data:`NO_DOT_PRODUCT` do not.
+"""
+NO_DOT_PRODUCT = ("cortex-a7", "cortex-a72", "cortex-a73")
+
+
 @dataclass(frozen=True)
 class Form:
     """How the ``xnor`` micro-kernel counts: per word or per byte, in vectors of ``width`` bytes."""
@@ -70,7 +80,10 @@ def target_features() -> dict[str, bool]:
     """
     given = config.CPU_FEATURES
     if given is None:
-        return dict(llvm.get_host_cpu_features())
+        found = dict(llvm.get_host_cpu_features())
+        name = config.CPU_NAME or llvm.get_host_cpu_name()
+        has_dot = name.startswith(DOT_PRODUCT) and name not in NO_DOT_PRODUCT
+        return found | {"dotprod": bool(found.get("neon")) and has_dot}
     return {name[1:]: name[0] == "+" for name in given.split(",") if name}
 
 

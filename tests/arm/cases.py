@@ -10,6 +10,7 @@ import io
 import shutil
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +20,12 @@ from frostbit.export.synthetic.networks import synthetic
 from frostbit.kernels.engine import Engine
 from frostbit.kernels.ir import bits, reference
 from frostbit.kernels.ir.file import load_program, save_program
-from frostbit.kernels.ir.program import Program
+from frostbit.kernels.ir.program import INPUT, Conv, Dense, Program, Window
 from frostbit.kernels.machine import cpu
 from frostbit.pipeline.data.inputs import Place, inputs_for
 from frostbit.pipeline.device import bundle
 from tests import RECORDS, nets
-from tests.kernels.programs import exact_programs, random_images
+from tests.kernels.programs import Builder, exact_programs, random_images
 
 IMAGES = 3
 RANDOM = 12
@@ -42,6 +43,31 @@ def drawn_programs() -> list[Program]:
 
     collect()
     return found[:: len(found) // RANDOM][:RANDOM]
+
+
+def whole_weights() -> Program:
+    """A stem, a strided 1x1 and a depthwise convolution of bits, and a head: weights of 8 bits."""
+    b = Builder((12, 12, 3), seed=8)
+
+    def with_8_bits() -> None:
+        op = b.ops[-1]
+        assert isinstance(op, Conv | Dense)
+        small = b.rng.integers(-127, 128, op.weights.shape)
+        scale = (b.rng.integers(1, 4, len(small)) / 64).astype(np.float32)
+        weights = small * scale.reshape(-1, *[1] * (small.ndim - 1))
+        b.ops[-1] = replace(op, weights=weights.astype(np.float32), add=np.round(op.add))
+
+    stem = b.conv(INPUT, 70, Window((7, 7), (2, 2), (3, 3, 3, 3)))
+    with_8_bits()
+    x = b.sign(stem)
+    same = Window((3, 3), pads=(1, 1, 1, 1))
+    y = b.conv(x, 70, same, 70)
+    with_8_bits()
+    z = b.conv(x, 70, Window((1, 1)))
+    with_8_bits()
+    b.finish(b.to_float(b.sign(b.add(y, z))))
+    with_8_bits()
+    return b.program()
 
 
 def write_case(folder: Path, name: str, program: Program) -> None:
@@ -72,6 +98,7 @@ def main(folder: Path) -> None:
     for old in folder.iterdir():
         shutil.rmtree(old) if old.is_dir() else old.unlink()
     write_case(folder, "every-op", nets.every_op())
+    write_case(folder, "whole-weights", whole_weights())
     write_case(folder, "resnet18-32", synthetic("resnet18@32"))
     write_case(folder, "mobilenet-v2-32", synthetic("mobilenet_v2@32"))
     trained = load_program(TRAINED)
