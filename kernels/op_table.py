@@ -23,14 +23,16 @@ from __future__ import annotations
     REPEAT,
     JOIN,
     SOFTMAX,
-) = range(11)
+    DIFFERENCE,
+) = range(12)
 
 # What ELEMENTWISE does with its one or two maps.
 SUMMED, PRODUCT, CLIPPED, SCALED, PRELU, QUANTIZED, SIGMOID = range(7)
 
 # Micro-kernels of CONVOLVE: the first count bits, INT16 to LANES16 sum integers (weights of 16 or
-# of 8 bits; LANES16 is depthwise), from FLOAT on they sum floats (DENSE: weights of 8 bits).
-XNOR, PORTABLE, LOOKUP, GROUPED, INT16, INT8, LANES16, FLOAT, DEPTHWISE, DENSE = range(10)
+# of 8 bits; QUADS with fewer products; LANES16 is depthwise), from FLOAT on they sum floats (DENSE:
+# weights of 8 bits).
+XNOR, PORTABLE, LOOKUP, GROUPED, INT16, INT8, QUADS, LANES16, FLOAT, DEPTHWISE, DENSE = range(11)
 
 # What MUL says of the epilogues that have none.
 THRESHOLD, SWITCH = -1, -2
@@ -68,7 +70,7 @@ U8, F32_IMAGE, F32, BITS, I16 = range(5)
     WEIGHTS,  # constants: [BLOCKS][TAPS][32] uint32 or float32, int16 (LANES16) or int8 (DENSE);
     # LOOKUP: [BLOCKS][nibbles][32] uint8;
     # FLOAT and DEPTHWISE: [groups][TAPS][lanes of a group] float32
-    TABLES,  # constants: the tables of LOOKUP
+    TABLES,  # constants: the tables of LOOKUP; of QUADS int32 [10], where classes of taps begin
     NIBBLES,  # of LOOKUP, per output: 8 * TAPS rounded up to whole triples
     INDEX_BYTES,  # of LOOKUP: distance between the indices of two pairs
     IN_PAIRS,  # of LOOKUP: 1 if tap words lie side by side two by two
@@ -81,7 +83,8 @@ U8, F32_IMAGE, F32, BITS, I16 = range(5)
     LEAST,  # of results: the bits of a float32
     MOST,
     FUNCTION,  # of ELEMENTWISE; limits (of QUANTIZED in steps) in MUL and ADD, slopes in MUL
-    SECOND,  # of SWITCH: distance from a limit for a residual of +1 to that for -1
+    SECOND,  # of DIFFERENCE: distance to what is taken off;
+    # of SWITCH: distance from a limit for a residual of +1 to that for -1
     FLIPS,  # of SWITCH, constants: uint32 [BLOCKS], 1 where the sign is the other way round
     LANES,  # constants: int32 [BLOCKS][32], distance of each lane's group (GROUPED);
     # FLOAT and DEPTHWISE: int32 [groups], distance of the first input that a group reads

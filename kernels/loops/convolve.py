@@ -54,6 +54,7 @@ from frostbit.kernels.micro.lookup import (
     widen_counts,
 )
 from frostbit.kernels.micro.operands import Parts, Taps, Tile
+from frostbit.kernels.micro.quads import QUADS, quads_tile
 from frostbit.kernels.micro.vector import BLOCK, LANES, clear, field, load_i32
 from frostbit.kernels.micro.xnor import PIXEL_BYTES, TILE, grouped_tile, portable_tile, xnor_tile
 
@@ -243,6 +244,19 @@ def convolve_floats(row, arena, constants):
     for block in range(field(row, t.FIRST_BLOCK), field(row, t.END_BLOCK)):
         for within in range(0, BLOCK, GROUP_BYTES):
             float_groups(row, arena, constants, block, within)
+
+
+@inner
+def convolve_quads(row, arena, constants):
+    """Signs of a convolution of pixels, two quads of output pixels at a time."""
+    clear(arena + field(row, t.CLEAR), field(row, t.CLEAR_BYTES))
+    source, ends = arena + field(row, t.SOURCE), constants + field(row, t.TABLES)
+    for block in range(field(row, t.BLOCKS)):
+        limits = constants + field(row, t.START) + block * BLOCK
+        bits = arena + field(row, t.BITS_OUT) + block * field(row, t.BITS_BLOCK)
+        for first in range(0, field(row, t.PIXELS), QUADS * TILE):
+            entry = constants + field(row, t.PIXEL_TABLE) + first * PIXEL_BYTES
+            quads_tile(source, entry, taps_of(row, constants, block), ends, limits, bits)
 
 
 @inner

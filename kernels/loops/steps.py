@@ -11,13 +11,20 @@ stand for a part of its step.
 from __future__ import annotations
 
 from frostbit.kernels import op_table as t
-from frostbit.kernels.loops.convolve import convolve, convolve_by_lookup, convolve_floats, dense
+from frostbit.kernels.loops.convolve import (
+    convolve,
+    convolve_by_lookup,
+    convolve_floats,
+    convolve_quads,
+    dense,
+)
 from frostbit.kernels.loops.copies import floats, join, repeat, spread
 from frostbit.kernels.loops.elementwise import elementwise, softmax
 from frostbit.kernels.loops.parts import clear_rows
 from frostbit.kernels.loops.pools import pool
 from frostbit.kernels.machine.jit import inner
 from frostbit.kernels.micro.integers import convert8, unpack8, widen_u8_8
+from frostbit.kernels.micro.quads import difference32
 from frostbit.kernels.micro.vector import (
     BLOCK,
     LANES,
@@ -104,6 +111,20 @@ def widen(row, arena, constants, image):
 
 
 @inner
+def difference(row, arena):
+    """An int16 map less itself some bytes further, as far as both reach."""
+    source, out, size = (
+        arena + field(row, t.SOURCE),
+        arena + field(row, t.OUT),
+        field(row, t.OUT_ROW),
+    )
+    for i in range(0, size - BLOCK // 2, BLOCK // 2):
+        difference32(source + i, field(row, t.SECOND), out + i)
+    last = size - BLOCK // 2
+    difference32(source + last, field(row, t.SECOND), out + last)
+
+
+@inner
 def regroup(row, arena, constants):
     """Bits map to one whose groups of channels start at whole words, for GROUPED."""
     clear_rows(row, arena, field(row, t.HEIGHT))
@@ -135,6 +156,10 @@ def step(row, arena, constants, image):
         convolve_by_lookup(row, arena, constants)
     elif code == t.CONVOLVE and field(row, t.MICRO) in (t.FLOAT, t.DEPTHWISE):
         convolve_floats(row, arena, constants)
+    elif code == t.CONVOLVE and field(row, t.MICRO) == t.QUADS:
+        convolve_quads(row, arena, constants)
+    elif code == t.DIFFERENCE:
+        difference(row, arena)
     elif code == t.CONVOLVE and field(row, t.MICRO) == t.DENSE:
         dense(row, arena, constants)
     elif code == t.CONVOLVE:

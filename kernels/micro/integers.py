@@ -55,7 +55,7 @@ INT8_KINDS = {"none": (), "vpmaddubsw": ("bits",)}.get(BYTE_FORM.instruction, ("
 """Kinds of maps that meet weights of 8 bits as bytes on this CPU."""
 _SIGNED = BYTE_FORM.instruction in ("sdot", "smull")
 PAIR_TAPS = 64
-_WIDTH16 = 64 if cpu.target_features().get("avx512bw") else 32
+INT16_WIDTH = 64 if cpu.target_features().get("avx512bw") else 32
 _PMADDWD = {64: "llvm.x86.avx512.pmaddw.d.512", 32: "llvm.x86.avx2.pmadd.wd"}
 MultiplyAdd = Callable[[IRBuilder, Value, Value, Value], Value]
 """From a vector of totals, one of weights and one of activations to the new totals."""
@@ -119,7 +119,7 @@ def _add_pairs(builder: IRBuilder, total: Value, weight: Value, activation: Valu
     return builder.add(total, call_typed(builder, "llvm.x86.avx2.pmadd.ub.sw", total.type, *sides))
 
 
-def _over_taps(
+def over_taps(
     builder: IRBuilder,
     bases: list[Value],
     taps: Taps,
@@ -160,7 +160,7 @@ def emit_words(
     for first in range(0, TILE, pixels):
         slots = zeroed(builder, ir.VectorType(I32, width // 4), pixels * BLOCK // width)
         mine = bases[first : first + pixels]
-        _over_taps(builder, mine, taps, (I64(0), taps.count), slots, one)
+        over_taps(builder, mine, taps, (I64(0), taps.count), slots, one)
         for i, slot in enumerate(slots):
             store(builder, builder.load(slot), offset(builder, counts, BLOCK * first + width * i))
 
@@ -177,7 +177,7 @@ def emit_pairs(builder: IRBuilder, tile: Tile, taps: Taps, counts: Value) -> Non
             end = builder.add(start, I64(PAIR_TAPS))
             stop = builder.select(builder.icmp_signed("<", end, taps.count), end, taps.count)
             slots = zeroed(builder, halves, 2 * BLOCK // 32)
-            _over_taps(builder, bases[first : first + 2], taps, (start, stop), slots, _add_pairs)
+            over_taps(builder, bases[first : first + 2], taps, (start, stop), slots, _add_pairs)
             for i, slot in enumerate(slots):
                 place = offset(builder, out, 32 * i)
                 pairs = [builder.load(slot), constant(halves, 1)]
@@ -187,7 +187,7 @@ def emit_pairs(builder: IRBuilder, tile: Tile, taps: Taps, counts: Value) -> Non
 
 @emitted(types.void)
 def _int16(builder: IRBuilder, tile: Tile, taps: Taps, counts: Value) -> None:
-    emit_words(builder, tile, taps, counts, _WIDTH16, multiply_add)
+    emit_words(builder, tile, taps, counts, INT16_WIDTH, multiply_add)
 
 
 @emitted(types.void)

@@ -19,6 +19,7 @@ from frostbit.kernels.plan import int16_streams, nibble_layout, weight_layout
 from frostbit.kernels.plan.arena import Layout, place
 from frostbit.kernels.plan.columns import Lowering
 from frostbit.kernels.plan.fusion import Step
+from frostbit.kernels.plan.quads import Difference
 from frostbit.kernels.plan.rules import RULES
 from frostbit.kernels.plan.schedule import Regroup, Widen, lifetimes, schedule
 from frostbit.kernels.plan.shares import whole
@@ -62,6 +63,8 @@ def _layout(steps: list[Step], types: dict[str, ValueType], name: str) -> Layout
     if isinstance(op, Regroup):
         pixel = 4 * op.reader.groups * weight_layout.blocks_for(op.reader.channels_in)
         return Layout(types[maker.source].shape[:2], pixel, 4, op.reader.window.pads)
+    if isinstance(op, Difference):
+        return _layout(steps, types, maker.source)
     height, width, channels = types[name].shape
     weight_layout.check_size(height * width, f"pixels in '{name}'")
     blocks = weight_layout.blocks_for(channels)

@@ -57,6 +57,7 @@ from frostbit.kernels.plan.columns import (
 )
 from frostbit.kernels.plan.fusion import Step
 from frostbit.kernels.plan.integer_layout import WholeConv
+from frostbit.kernels.plan.quads import Difference, QuadConv, quad_order, quad_taps
 from frostbit.kernels.plan.schedule import Regroup, Spread, Widen
 
 
@@ -126,6 +127,52 @@ def _float_conv(low: Lowering, step: Step, window: Window, op: Conv | Dense, mic
     }
 
 
+def _quad_conv(low: Lowering, step: Step, op: QuadConv) -> Row:
+    """A convolution in integers, four pixels at a time, whose signs alone are wanted."""
+    layout = low.layouts[step.source]
+    maps = [low.offsets[name] - low.offsets[step.source] for name in step.reads]
+    taps = quad_taps(op, layout.row, layout.pixel, maps)
+    height, width, _ = low.types[op.name].shape
+    order = quad_order(height, width)
+    columns = (
+        weight_layout.pixel_distances(
+            (height, width), op.window.stride[0] * layout.row, op.window.stride[1] * layout.pixel
+        ),
+        np.zeros(height * width, np.int32),
+        distances(low, step.bits, height * width),
+    )
+    table = weight_layout.pixel_table([column[order] for column in (*columns, columns[1])])
+    return {
+        **_convolve(low, step, op.window, taps.rows.shape, 1),
+        **_threshold(low, op),
+        t.MICRO: t.QUADS,
+        t.PIXELS: height * width,
+        t.PIXEL_TABLE: low.constants.add(table),
+        t.OFFSETS: low.constants.add(taps.offsets),
+        t.WEIGHTS: low.constants.add(weight_layout.by_block(taps.rows)),
+        t.TABLES: low.constants.add(taps.ends),
+    }
+
+
+def difference(low: Lowering, step: Step, op: Difference) -> Row:
+    layout = low.layouts[step.source]
+    distance = op.shift[0] * layout.row + op.shift[1] * layout.pixel
+    return {
+        t.CODE: t.DIFFERENCE,
+        t.SOURCE: low.offsets[step.source],
+        t.OUT: low.offsets[op.name],
+        t.OUT_ROW: layout.bytes - distance,
+        t.SECOND: distance,
+    }
+
+
+def _threshold(low: Lowering, op: WholeConv) -> Row:
+    """Columns of the threshold epilogue."""
+    level, _ = weight_layout.sign_levels(op.epilogue(), 0.0, op.bound)
+    limits = weight_layout.threshold_limits(level, op.starts(), op.bound)
+    return {t.MUL: t.THRESHOLD, t.START: low.constants.add(limits)}
+
+
 def _whole_conv(low: Lowering, step: Step, op: WholeConv) -> Row:
     """A convolution in integers; its epilogue is a binary convolution's."""
     layout = low.layouts[step.source]
@@ -146,9 +193,7 @@ def _whole_conv(low: Lowering, step: Step, op: WholeConv) -> Row:
         t.MICRO: op.micro,
     }
     if step.out is None and step.clip is None:
-        level, _ = weight_layout.sign_levels(op.epilogue(), 0.0, op.bound)
-        limits = weight_layout.threshold_limits(level, op.starts(), op.bound)
-        return {**row, t.MUL: t.THRESHOLD, t.START: low.constants.add(limits)}
+        return {**row, **_threshold(low, op)}
     return {**row, **_affine(low, step, op.epilogue(), op.starts())}
 
 
@@ -163,6 +208,8 @@ def _affine(low: Lowering, step: Step, epilogue: Affine, starts: NDArray[np.int3
 
 
 def conv(low: Lowering, step: Step, op: Conv) -> Row:
+    if isinstance(op, QuadConv):
+        return _quad_conv(low, step, op)
     if isinstance(op, WholeConv):
         return _whole_conv(low, step, op)
     is_depthwise = op.groups > 1 and op.weights.shape[0] == op.groups and op.weights.shape[3] == 1
@@ -367,6 +414,8 @@ def global_sum(low: Lowering, step: Step, op: GlobalSum) -> Row:
 RULES: dict[type[Op], Callable[..., Row]] = {
     Conv: conv,
     WholeConv: conv,
+    QuadConv: conv,
+    Difference: difference,
     BinaryConv: binary_conv,
     Sign: elementwise,
     Clip: elementwise,

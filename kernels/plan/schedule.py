@@ -37,6 +37,7 @@ from frostbit.kernels.ir.program import (
 from frostbit.kernels.plan.fusion import Step, fuse_adds, fuse_signs, readers, spans
 from frostbit.kernels.plan.integer_layout import WholeConv, as_whole
 from frostbit.kernels.plan.padded_sums import split_padded_sums
+from frostbit.kernels.plan.quads import use_quads
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,7 +195,7 @@ def schedule(program: Program, types: dict[str, ValueType]) -> list[Step]:
     steps = [step for op in program.ops for step in _first_steps(op, types)]
     steps = _spread_input(split_padded_sums(steps, types, result))
     summed = fuse_adds(_fuse_to_float(steps, result), _takes_adds)
-    return fuse_signs(_fuse_clips(summed, result), result, _takes_signs)
+    return use_quads(fuse_signs(_fuse_clips(summed, result), result, _takes_signs), types)
 
 
 def lifetimes(steps: list[Step], result: str) -> dict[str, tuple[int, int]]:

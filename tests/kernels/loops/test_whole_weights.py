@@ -10,14 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from frostbit.export.synthetic.networks import synthetic
 from frostbit.kernels import op_table as t
 from frostbit.kernels.engine import Engine
 from frostbit.kernels.ir import bits, exact, reference
 from frostbit.kernels.ir.program import INPUT, Conv, Dense, Program, Window
+from frostbit.kernels.ir.verify import infer_types
 from frostbit.kernels.machine import cpu
-from frostbit.kernels.micro.integers import INT8_KINDS
+from frostbit.kernels.micro.integers import HAS_INT16, INT8_KINDS
 from frostbit.kernels.plan.integer_layout import as_whole
 from frostbit.kernels.plan.plan import make_plan
+from frostbit.kernels.plan.quads import QuadConv
+from frostbit.kernels.plan.schedule import schedule
 from tests.kernels.programs import Builder, random_images, windows
 
 LARGE, POINT = 127, Window((1, 1))
@@ -112,6 +116,59 @@ def test_largest_sums_of_pixels(value: int) -> None:
     with_weights(b, filled((33, 7, 7, 3), value), np.ones(33, np.float32))
     images = np.stack([np.full((9, 9, 3), level, np.uint8) for level in (0, 127, 128, 255)])
     check(b.finish(b.sign(y)), images)
+
+
+@pytest.mark.skipif("u8" in INT8_KINDS or not HAS_INT16, reason="for AVX2 without VNNI")
+@settings(deadline=None, max_examples=30)
+@given(
+    kernel=st.tuples(st.integers(5, 8), st.integers(5, 8)),
+    stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    size=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    pads=st.tuples(*[st.integers(0, 3)] * 4),
+    channels=st.integers(2, 5),
+    out=st.sampled_from([1, 32, 33, 65]),
+    largest=st.booleans(),
+    seed=st.integers(0, 2**16),
+)
+def test_quads(
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    size: tuple[int, int],
+    pads: tuple[int, int, int, int],
+    channels: int,
+    out: int,
+    largest: bool,
+    seed: int,
+) -> None:
+    """Four outputs at a time with fewer products give the bits of the plain sums."""
+    height, width = (
+        max(1, (2 * size[i] - 1) * stride[i] + kernel[i] - pads[i] - pads[i + 2]) for i in range(2)
+    )
+    b = Builder((height, width, channels), seed=seed)
+    y = b.conv(INPUT, out, Window(kernel, stride, pads))
+    op = b.ops[-1]
+    assert isinstance(op, Conv)
+    ends = [-LARGE, LARGE] if largest else range(-LARGE, LARGE + 1)
+    small = b.rng.choice(ends, op.weights.shape)
+    small.reshape(out, -1)[:, 0] = LARGE - 1
+    with_weights(b, small, np.full(out, 2.0**-3, np.float32))
+    program = b.finish(b.sign(y))
+    even = all(side % 2 == 0 for side in b.types[y].shape[:2])
+    assert micro_of(program, y) == (t.QUADS if even and _pays_in_quads(program) else t.INT16)
+    images = random_images(program, 2)
+    images[0] = 255 * b.rng.integers(0, 2, images[0].shape)
+    check(program, images)
+
+
+def _pays_in_quads(program: Program) -> bool:
+    steps = schedule(program, infer_types(program))
+    return any(isinstance(step.op, QuadConv) for step in steps)
+
+
+def test_the_standard_stem_is_computed_in_quads() -> None:
+    program = synthetic("resnet18@224")
+    expected = t.INT8 if "u8" in INT8_KINDS else t.QUADS if HAS_INT16 else t.FLOAT
+    assert micro_of(program, "conv1") == expected
 
 
 def test_sums_beyond_32_bits_are_not_summed_in_integers() -> None:
