@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -26,6 +28,15 @@ class Interrupted(Exception):
             f"stopped after step {step}, nothing is lost; go on with "
             f"pipeline train --resume '{folder}'"
         )
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> UserError:
+    """That there is no ``what`` of that name, with the one that looks like it, or else with all."""
+    names = list(known)
+    shown = repr(name[:80]) if name.isprintable() else ascii(name[:80])
+    near = difflib.get_close_matches(name.lower(), names, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(names)}"
+    return UserError(f"unknown {what} {shown}; {hint}")
 
 
 class BadExport(UserError):

@@ -184,10 +184,9 @@ def synthetic(name: str, seed: int = 0) -> Program:
         UnknownNetwork: for any other name.
     """
     if name not in NAMES:
-        near = difflib.get_close_matches(name.lower(), NAMES, n=1, cutoff=0)[0]
-        raise UnknownNetwork(
-            f"unknown network '{name}'; did you mean '{near}'? (known: {', '.join(NAMES)})"
-        )
+        near = difflib.get_close_matches(name.lower(), NAMES, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise UnknownNetwork(f"unknown network '{name}'{hint} (known: {', '.join(NAMES)})")
     family, size = name.split("@")
     classes = CLASSES[int(size)]
     net = Net(np.random.PCG64(seed))

@@ -48,7 +48,7 @@ def train_run(
     options = Options(resume=resume is not None, compile_backend=backend, **how)
     result = train(decided, folder, options, console)
     if result is not None:
-        console.print(*_training_lines(result), sep="\n")
+        console.print(*_training_lines(result, decided.method), sep="\n")
     return folder
 
 
@@ -96,9 +96,15 @@ def _settings(texts: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def _training_lines(result: RunResult) -> list[str]:
+def _training_lines(result: RunResult, method: str) -> list[str]:
     """What ``pipeline train`` says at the end."""
     where = f"wrote {result.folder.path} after {result.seconds:.0f} s of training"
+    if result.unfrozen and method == "float":
+        return [
+            f"method {method}: a network of real numbers, to compare with or to distil from",
+            f"validation {result.validation_accuracy:.2f} %, test {result.test_before:.2f} %",
+            where,
+        ]
     if result.unfrozen:
         left = sum(result.unfrozen.values())
         return [

@@ -23,7 +23,6 @@ Loading what fits in memory needs neither torch nor, but for ``digits``, scikit-
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,7 +46,7 @@ from frostbit.pipeline.data.splits import (
     pick,
     shuffled,
 )
-from frostbit.pipeline.errors import UserError
+from frostbit.pipeline.errors import UserError, unknown
 
 __all__ = [
     "DATA_VARIABLE",
@@ -124,8 +123,7 @@ def load(
     if name in ON_DISK:
         return folders.load(name, place, photographs or Photographs(), bars)
     if name not in _LOADERS:
-        near = difflib.get_close_matches(name, NAMES, n=1, cutoff=0)
-        raise UserError(f"unknown data set '{name}'; did you mean '{near[0]}'?")
+        raise unknown("data set", name, NAMES)
     return _LOADERS[name](place, download)
 
 

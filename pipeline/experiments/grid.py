@@ -33,7 +33,7 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 
 from frostbit.pipeline import json_file
-from frostbit.pipeline.errors import UserError
+from frostbit.pipeline.errors import UserError, unknown
 from frostbit.pipeline.json_file import Count, JsonError, Percent
 from frostbit.pipeline.run import recipe as recipes
 from frostbit.pipeline.run.folder import write_bytes, writing
@@ -86,8 +86,7 @@ def load(name: str) -> Experiment:
             resources.files("frostbit.pipeline").joinpath("experiments", f"{name}.toml").read_text()
         )
     else:
-        near = recipes.nearest(name, names())
-        raise UserError(f"unknown experiment '{name}'; did you mean '{near}'?")
+        raise unknown("experiment", name, names())
     try:
         content = tomllib.loads(text)
         grids = [{k: _listed(v) for k, v in grid.items()} for grid in content["runs"]]

@@ -11,13 +11,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from torch import nn
 
-from frostbit.pipeline.errors import UserError
+from frostbit.pipeline.errors import UserError, unknown
 from frostbit.pipeline.method.freezer import Freezer
 from frostbit.pipeline.method.stompp import METHODS, Schedule
 from frostbit.pipeline.network.binary import maskable
@@ -73,8 +72,7 @@ class StoMPP:
         activations: bool = True,
     ) -> None:
         if method not in METHODS:
-            (near,) = difflib.get_close_matches(method, METHODS, n=1, cutoff=0)
-            raise UserError(f"unknown method '{method}'; did you mean '{near}'?")
+            raise unknown("method", method, METHODS)
         if not 0 <= refresh <= 1:
             raise UserError(f"refresh is {refresh}; it must be in [0, 1]")
         if not 0 <= seed <= MOST_SEED:

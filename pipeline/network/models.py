@@ -15,7 +15,6 @@ channels on a map of half the size.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from frostbit.pipeline.errors import UserError
+from frostbit.pipeline.errors import UserError, unknown
 from frostbit.pipeline.network import zoo
 from frostbit.pipeline.network.binary import (
     BinaryActivation,
@@ -221,8 +220,7 @@ def parse(name: str) -> tuple[str, int]:
     match = re.fullmatch(r"([a-z]+)-([1-9]\d{0,2})", name)
     if match is None or match[1] not in FAMILIES:
         known = [*(f"{family}-8" for family in FAMILIES), *zoo.NAMES]
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0)
-        raise UserError(f"unknown model '{name}'; did you mean '{near[0]}'?")
+        raise unknown("model", name, known)
     depth = int(match[2])
     if match[1] != "bireal" and depth % 2:
         raise UserError(f"model '{name}' has blocks of two layers: use an even number of layers")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import os
 import re
@@ -15,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from frostbit.pipeline.errors import UserError
+from frostbit.pipeline.errors import UserError, unknown
 
 OPTIMIZERS = ("adam", "sgd")
 LR_SCHEDULES = ("constant", "cosine", "flat-cosine")
@@ -84,8 +83,11 @@ class Recipe:
         image_size: what pictures on disk are cropped to: one number, or height and width as in
             ``"48x96"``; 0: 224.
         image_channels: of pictures on disk: 3 for RGB, 1 for grey.
-        shift: training images move by up to this many pixels each way.
+        shift: training images in memory move by up to this many pixels each way.
         flip: whether training images are mirrored left to right at random.
+        crop: of pictures on disk: least share of a picture that a random crop keeps, in (0, 1].
+        colour: of pictures on disk: random change of brightness, contrast and saturation, and a
+            quarter of it of the hue, in [0, 1].
         seed: of weights, masks, order and augmentation.
     """
 
@@ -124,15 +126,15 @@ class Recipe:
     image_channels: int = 3
     shift: int = 0
     flip: bool = False
+    crop: float = 0.08
+    colour: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
         for field, choices in CHOICES.items():
             value = getattr(self, field)
             if value not in choices:
-                raise UserError(
-                    f"unknown {field} {_shown(value)}; did you mean '{nearest(value, choices)}'?"
-                )
+                raise unknown(field, value, choices)
         for field in ("width", "stem_stride", "epochs", "batch", "accumulate"):
             _require(self, field, getattr(self, field) >= 1, "at least 1")
         for field in (
@@ -155,6 +157,8 @@ class Recipe:
             _require(self, field, 0 <= getattr(self, field) < 1, "in [0, 1)")
         for field in ("refresh", "distil"):
             _require(self, field, 0 <= getattr(self, field) <= 1, "in [0, 1]")
+        _require(self, "crop", 0 < self.crop <= 1, "in (0, 1]")
+        _require(self, "colour", 0 <= self.colour <= 1, "in [0, 1]")
         _require(self, "overlap", 1 <= self.overlap < float("inf"), "at least 1")
         _require(self, "image_channels", self.image_channels in (1, 3), "1 (grey) or 3 (RGB)")
         sides = self.image_sides
@@ -178,11 +182,6 @@ def _require(recipe: Recipe, field: str, holds: bool, what: str) -> None:
         raise UserError(f"{field} must be {what}, not {str(getattr(recipe, field))[:80]}")
 
 
-def nearest(name: str, names: tuple[str, ...]) -> str:
-    """The one of ``names`` that looks most like ``name``."""
-    return difflib.get_close_matches(name, names, n=1, cutoff=0)[0]
-
-
 def recipe_names() -> tuple[str, ...]:
     """Names of the recipes that ship with the package."""
     files = resources.files("frostbit.pipeline").joinpath("recipes").iterdir()
@@ -197,7 +196,7 @@ def load(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
     """
     names = recipe_names()
     if name not in names:
-        raise UserError(f"unknown recipe '{name}'; did you mean '{nearest(name, names)}'?")
+        raise unknown("recipe", name, names)
     text = (
         resources.files("frostbit.pipeline").joinpath("recipes", f"{name}.toml").read_text("utf-8")
     )
@@ -288,8 +287,7 @@ def override(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
     checked = {}
     for field, value in changes.items():
         if field not in types:
-            near = nearest(field, tuple(types))
-            raise UserError(f"unknown recipe field {_shown(field)}; did you mean '{near}'?")
+            raise unknown("recipe field", field, types)
         sized = field == "image_size" and isinstance(value, str) and not value.isdecimal()
         checked[field] = value if sized else _convert(field, value, types[field])
     return dataclasses.replace(recipe, **checked)

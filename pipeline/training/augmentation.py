@@ -9,6 +9,7 @@ from torchvision.transforms import v2
 
 from frostbit.pipeline.data.folders import FolderSplit
 from frostbit.pipeline.errors import UserError
+from frostbit.pipeline.training.batches import Changes
 
 ASPECTS = (3 / 4, 4 / 3)
 """Width over height of a crop, over that of the images: torchvision's usual range."""
@@ -20,12 +21,19 @@ class Augmented(torch.utils.data.Dataset[Tensor | UserError]):
     A picture that cannot be decoded comes as its error, for the main process to raise.
     """
 
-    def __init__(self, split: FolderSplit, seed: int, flip: bool) -> None:
+    def __init__(self, split: FolderSplit, seed: int, changes: Changes) -> None:
         self.split, self.seed = split, seed
         height, width, _ = split.image_shape
         ratio = tuple(aspect * width / height for aspect in ASPECTS)
-        crop = v2.RandomResizedCrop((height, width), ratio=ratio, antialias=True)
-        self.transform = v2.Compose([crop, v2.RandomHorizontalFlip()] if flip else [crop])
+        steps: list[torch.nn.Module] = [
+            v2.RandomResizedCrop((height, width), (changes.crop, 1.0), ratio, antialias=True)
+        ]
+        if changes.flip:
+            steps.append(v2.RandomHorizontalFlip())
+        if changes.colour:
+            strength = changes.colour
+            steps.append(v2.ColorJitter(strength, strength, strength, strength / 4))
+        self.transform = v2.Compose(steps)
 
     def __getitem__(self, key: tuple[int, int]) -> Tensor | UserError:
         epoch, index = key

@@ -6,6 +6,7 @@ So a resumed run, any number of decoding processes and any number of ranks see t
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,27 @@ if TYPE_CHECKING:
     from frostbit.pipeline.training.parallel import Ranks
 
 
+@dataclass(frozen=True)
+class Changes:
+    """How training images are changed at random.
+
+    Attributes:
+        shift: images in memory move by up to this many pixels each way; black (0) moves in.
+        flip: whether they are mirrored left to right by chance.
+        crop: of pictures on disk: least share of the area that a crop keeps.
+        colour: of pictures on disk: most relative change of brightness, contrast and saturation;
+            the hue turns by a quarter of it.
+    """
+
+    shift: int = 0
+    flip: bool = False
+    crop: float = 0.08
+    colour: float = 0.0
+
+
+UNCHANGED = Changes()
+
+
 class Batches:
     """Shuffled batches of a split; the images of a last, incomplete batch wait for next epoch.
 
@@ -26,8 +48,7 @@ class Batches:
         split: training images.
         batch: images per step over all ranks; at most the number of images is used.
         seed: of order and augmentation.
-        shift: images in memory move by -shift..shift pixels each way; black (0) moves in.
-        flip: whether images are mirrored left to right by chance.
+        changes: random changes of training images.
         ranks: which share of every batch this process gets; None for all of it.
         workers: processes that decode pictures on disk.
 
@@ -40,8 +61,7 @@ class Batches:
         split: AnySplit,
         batch: int,
         seed: int,
-        shift: int = 0,
-        flip: bool = False,
+        changes: Changes = UNCHANGED,
         ranks: Ranks | None = None,
         workers: int = 0,
     ) -> None:
@@ -56,15 +76,13 @@ class Batches:
         self.share = self.batch // count
         self._source: _Memory | _Disk
         if isinstance(split, Split):
-            self._source = _Memory(split, shift, flip)
+            self._source = _Memory(split, changes)
         else:
             from frostbit.pipeline.data.folders import FolderSplit
 
             if not isinstance(split, FolderSplit):
                 raise TypeError(f"no batches of a {type(split).__name__}")
-            if shift:
-                raise UserError("pictures on disk are cropped at random anyway; use shift=0")
-            self._source = _Disk(split, seed, flip, workers)
+            self._source = _Disk(split, seed, changes, workers)
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[tuple[Images, Labels]]:
         """This rank's batches of one epoch from step ``first`` on.
@@ -89,8 +107,9 @@ class Batches:
 class _Memory:
     """Shifted and mirrored views of images in memory."""
 
-    def __init__(self, split: Split, shift: int, flip: bool) -> None:
-        self.shift, self.flip = shift, flip
+    def __init__(self, split: Split, changes: Changes) -> None:
+        shift = changes.shift
+        self.shift, self.flip = shift, changes.flip
         pads = ((0, 0), (shift, shift), (shift, shift), (0, 0))
         padded = np.pad(split.images, pads) if shift else split.images
         # [N, dy, dx, H, W, C]: every shifted position of every image, without a copy
@@ -130,7 +149,7 @@ class _Order:
 class _Disk:
     """Pictures decoded and augmented by a torch DataLoader."""
 
-    def __init__(self, split: FolderSplit, seed: int, flip: bool, workers: int) -> None:
+    def __init__(self, split: FolderSplit, seed: int, changes: Changes, workers: int) -> None:
         import torch
         from torch.utils.data import DataLoader
 
@@ -138,7 +157,7 @@ class _Disk:
 
         self.order = _Order()
         self.loader: DataLoader[Any] = DataLoader(
-            Augmented(split, seed, flip),
+            Augmented(split, seed, changes),
             batch_sampler=self.order,
             num_workers=workers,
             persistent_workers=workers > 0,

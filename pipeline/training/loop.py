@@ -26,7 +26,7 @@ from frostbit.pipeline.network.binary import BinaryActivation, maskable
 from frostbit.pipeline.network.models import build_from
 from frostbit.pipeline.run.metrics import Metrics
 from frostbit.pipeline.run.recipe import Recipe, to_toml
-from frostbit.pipeline.training.batches import Batches
+from frostbit.pipeline.training.batches import Batches, Changes
 from frostbit.pipeline.training.divergence import DIVERGED, divergence, worst_layer
 from frostbit.pipeline.training.loss import Teacher, loss_of
 from frostbit.pipeline.training.optimizers import lr_factor, make_optimizer
@@ -76,8 +76,7 @@ class Trainer:
             split,
             recipe.batch,
             recipe.seed,
-            recipe.shift,
-            recipe.flip,
+            Changes(recipe.shift, recipe.flip, recipe.crop, recipe.colour),
             setting.ranks,
             setting.workers,
         )

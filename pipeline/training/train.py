@@ -210,9 +210,11 @@ def _begin(folder: RunFolder, recipe: Recipe, dataset: Dataset, options: Options
 def photographs(recipe: Recipe, skip_corrupt: bool) -> Photographs:
     """How a recipe reads pictures on disk; UserError if it sizes images that come as they are."""
     if recipe.dataset in datasets.ON_DISK:
+        if recipe.shift:
+            raise UserError("pictures on disk are cropped at random: use crop, and shift=0")
         size = recipe.image_sides if recipe.image_size else USUAL_SIZE
         return Photographs(size, recipe.image_channels, skip_corrupt)
-    for field in ("image_size", "image_channels"):
+    for field in ("image_size", "image_channels", "crop", "colour"):
         if getattr(recipe, field) != getattr(Recipe, field):
             raise UserError(
                 f"{field} is for pictures on disk, {recipe.dataset} has images of its own; leave "

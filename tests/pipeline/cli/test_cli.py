@@ -203,7 +203,7 @@ def test_a_network_that_is_not_frozen_is_refused(tmp_path: Path) -> None:
     arguments = ["--recipe", "digits", "--method", "float", "--epochs", 1, "-o", out]
     trained = invoke("train", *arguments)
     assert trained.exit_code == 0, trained.output
-    assert "not exactly binary" in trained.output
+    assert "method float: a network of real numbers" in trained.output
     refused(invoke("pack", out), "not fully frozen", "body.0.conv", "9216 entries")
     assert not (out / "model.bnn").exists()
 

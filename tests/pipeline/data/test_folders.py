@@ -16,9 +16,10 @@ from frostbit.pipeline.data.folders import FolderSplit
 from frostbit.pipeline.data.picture_cache import decoded_once
 from frostbit.pipeline.errors import UserError
 from frostbit.pipeline.run import recipe
-from frostbit.pipeline.training.batches import Batches
+from frostbit.pipeline.run.recipe import Recipe
+from frostbit.pipeline.training.batches import Batches, Changes
 from frostbit.pipeline.training.parallel import Ranks
-from frostbit.pipeline.training.train import Options, train
+from frostbit.pipeline.training.train import Options, photographs, train
 
 CLASSES = ("apple", "pear")
 SMALL = Photographs((16, 16))
@@ -99,7 +100,7 @@ def test_evaluation_resizes_the_shorter_side_and_crops_the_centre(tmp_path: Path
 
 def batches(root: Path, **options: object) -> list[np.ndarray]:
     found = datasets.load("folder", root, photographs=SMALL)
-    made = Batches(found.train, 8, 5, flip=True, **options)  # type: ignore[arg-type]
+    made = Batches(found.train, 8, 5, Changes(flip=True), **options)  # type: ignore[arg-type]
     epochs = [made.epoch(epoch) for epoch in (0, 1)]
     return [images for epoch in epochs for images, _ in epoch]
 
@@ -271,3 +272,33 @@ def test_a_class_whose_pictures_are_all_corrupt_is_refused(tmp_path: Path) -> No
         path.write_bytes(b"no picture")
     with pytest.raises(UserError, match=r"class 'pear' .* has no picture that can be trained on"):
         datasets.load("folder", tmp_path, photographs=Photographs((16, 16), skip_corrupt=True))
+
+
+def test_crop_and_colour_change_the_training_pictures_alone(tmp_path: Path) -> None:
+    found = datasets.load("folder", fill(tmp_path), photographs=SMALL)
+
+    def first(changes: Changes) -> np.ndarray:
+        images: np.ndarray = next(Batches(found.train, 4, 5, changes).epoch(0))[0]
+        return images.astype(int)
+
+    whole, tinted = first(Changes(crop=1.0)), first(Changes(crop=1.0, colour=0.5))
+    assert np.abs(whole - first(Changes())).max() > 0
+    assert np.abs(whole - tinted).max() > 10
+    assert np.array_equal(tinted, first(Changes(crop=1.0, colour=0.5)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"dataset": "folder", "shift": 2}, "use crop"),
+        ({"dataset": "digits", "crop": 0.5}, "crop is for pictures on disk"),
+        ({"dataset": "digits", "colour": 0.5}, "colour is for pictures on disk"),
+        ({"dataset": "folder", "crop": 0.0}, "crop must be"),
+        ({"dataset": "folder", "colour": 1.5}, "colour must be"),
+    ],
+)
+def test_changes_that_do_not_fit_the_data_are_refused(
+    changes: dict[str, object], words: str
+) -> None:
+    with pytest.raises(UserError, match=words):
+        photographs(recipe.override(Recipe(), changes), skip_corrupt=False)

@@ -44,7 +44,7 @@ def test_resnet50_differs_from_resnet18_in_the_model_only(data: str) -> None:
     small, large = (recipe.load(f"paper-{data}-resnet{n}") for n in (18, 50))
     assert recipe.differences(small, large) == ["name", "model"]
     assert small.method == "stompp"
-    assert small.lr_binary == small.lr_other == (0.05 if data == "cifar100" else 0.1)
+    assert small.lr_binary == small.lr_other == 0.1
     assert (small.batch, small.optimizer, small.lr_schedule) == (256, "sgd", "constant")
     assert small.ramp == "cubic"
     assert np.isclose(small.refresh, 0.01)

@@ -25,7 +25,7 @@ from frostbit.pipeline.run.folder import read_run, read_tensors
 from frostbit.pipeline.run.recipe import Recipe
 from frostbit.pipeline.training import freeze_plot
 from frostbit.pipeline.training import train as training
-from frostbit.pipeline.training.batches import Batches
+from frostbit.pipeline.training.batches import Batches, Changes
 from frostbit.pipeline.training.divergence import watched, worst_layer
 from frostbit.pipeline.training.loop import Setting, Trainer
 from frostbit.pipeline.training.optimizers import lr_factor
@@ -352,7 +352,7 @@ def test_batches(count: int, batch: int, shift: int, seed: int, epoch: int) -> N
     images = np.zeros((count, 5, 4, 2), np.uint8)
     images[:, 2, 2, 0] = np.arange(1, count + 1)  # a marked pixel that no shift moves out
     split = datasets.Split(images, np.arange(count))
-    batches = Batches(split, batch, seed, shift)
+    batches = Batches(split, batch, seed, Changes(shift))
     seen: list[int] = []
     for found, labels in batches.epoch(epoch):
         assert found.shape == (batches.batch, 5, 4, 2)
