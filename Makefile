@@ -66,6 +66,7 @@ reliability: setup
 
 fuzz: setup
 	$(BIN)/python -W ignore -m tests.reliability --dry --models 200000 --others 20000 --runs 5000 \
+		--tflite 30000 --onnx 30000 --only tflite --only onnx \
 		--only models --only networks --only recipes --only pictures --only runs
 
 mutations: setup

@@ -40,7 +40,9 @@ it. "Right" means loaded and equal to the original, or another valid model on wh
 agrees with the NumPy reference: bit for bit where it is exact by proof, within the tolerance of
 `verify` where only the head or nothing but real values is left. .tflite: flipped bits, cuts,
 insertions, and numbers of its tables; "right" means that every layer equals the source's in Larq
-Compute Engine, "refused" is by the reader or by it. "Not exact" are edited models in
+Compute Engine, "refused" is by the reader or by it. ONNX and QONNX: the same, and changes of
+operators, what they read, attributes, sizes and constants, beside ONNX Runtime or the qonnx
+package; a sign of 0 is refused too. "Not exact" are edited models in
 which float32 may round a value to the other side of a sign: there shape and finiteness count, and
 models with more than 65,536 values in one map are planned and not run. Run folders: run.json,
 recipe, metrics and weights are changed, checksums made right, and the run is packed. Every file
@@ -80,7 +82,7 @@ one, and a killed worker of `torchrun` is restarted and goes on from the checkpo
 
 THREADS = (1, 2, 4)
 PARTS = (
-    "models", "tflite", "networks", "recipes", "pictures", "runs", "kills", "together",
+    "models", "tflite", "onnx", "networks", "recipes", "pictures", "runs", "kills", "together",
     "interrupts", "fork", "long",
 )  # fmt: skip
 PAGE, RECORD = ROOT / "docs" / "reliability.md", ROOT / "docs" / "reliability.json"
@@ -92,6 +94,7 @@ class Sizes:
 
     models: int
     tflite: int
+    onnx: int
     others: int
     runs: int
     networks: int
@@ -116,6 +119,11 @@ def parts(sizes: Sizes, place: Path) -> dict[str, tuple[str, str, Callable[[], s
             "mutated .tflite files, read and run beside Larq Compute Engine",
             f"{sizes.tflite:,}",
             lambda: _fuzzed(fuzz.fuzz_tflite(sizes.tflite, seed)),
+        ),
+        "onnx": (
+            "mutated ONNX and QONNX files, read and run beside ONNX Runtime or qonnx",
+            f"{sizes.onnx:,}",
+            lambda: _fuzzed(fuzz.fuzz_onnx(sizes.onnx, seed)),
         ),
         "networks": (
             "random networks of what converts",
@@ -162,6 +170,7 @@ def parts(sizes: Sizes, place: Path) -> dict[str, tuple[str, str, Callable[[], s
 @click.option("--kills", default=30, show_default=True)
 @click.option("--models", default=20_000, show_default=True, help="Mutated model.bnn.")
 @click.option("--tflite", default=3_000, show_default=True, help="Mutated .tflite files.")
+@click.option("--onnx", default=3_000, show_default=True, help="Mutated ONNX and QONNX files.")
 @click.option("--others", default=2_000, show_default=True, help="Mutated recipes, and pictures.")
 @click.option("--runs", default=500, show_default=True, help="Mutated run folders.")
 @click.option("--networks", default=2_000, show_default=True, help="Random torch networks.")

@@ -3,7 +3,8 @@
 ``model.bnn``: bit flips, truncations, insertions, and edits of header fields and arrays whose
 checksum is made right again. What loads after such an edit is another valid model, and then the
 engine must agree with the reference on it. .tflite: the same without checksums, and numbers of its
-tables; what is read must equal what Larq Compute Engine makes of it. Recipes and pictures: our
+tables; what is read must equal what Larq Compute Engine makes of it. ONNX and QONNX: the same, and
+changes of the graph, beside ONNX Runtime and the qonnx package. Recipes and pictures: our
 error or a value. Run folders: our error, or a model that packs. Hypothesis draws the mutations.
 """
 
@@ -29,10 +30,15 @@ from PIL import Image
 from frostbit.export.errors import LceError, SourceDiffers
 from frostbit.export.inputs import random_images
 from frostbit.export.lce.runtime import Worker
+from frostbit.export.onnx import packed as onnx_packed
+from frostbit.export.onnx import qonnx as onnx_qonnx
 from frostbit.export.parity import allowed
-from frostbit.export.reading.compare import compare
+from frostbit.export.reading.compare import compare, wanted
 from frostbit.export.reading.imported import Imported
 from frostbit.export.reading.match import to_program
+from frostbit.export.reading.onnx.read import Read
+from frostbit.export.reading.onnx.read import read_graph as read_onnx
+from frostbit.export.reading.onnx.runtime import OnnxSource
 from frostbit.export.reading.tflite.read import read_graph
 from frostbit.export.reading.tflite.runtime import LceSource
 from frostbit.kernels.engine import Engine
@@ -169,6 +175,40 @@ def fuzz_tflite(count: int, seed: int = 0, compared: int = 1) -> Fuzzed:
         return _run(count, seed, one, (FormatError, LceError))
     finally:
         workers[0].close()
+
+
+def fuzz_onnx(count: int, seed: int = 0, compared: int = 1) -> Fuzzed:
+    """Mutate small ONNX and QONNX files; of those read every ``compared``-th runs in its runtime.
+
+    Refused by the reader, by the runtime, or since a sign is of 0, which one bit cannot say; or
+    computed alike by both.
+    """
+    originals = [onnx_packed.convert(nets.every_op(i)) for i in range(2)]
+    originals.append(onnx_qonnx.convert(nets.every_op()))
+    originals += [each.read_bytes() for each in sorted(FOREIGN.glob("*.onnx"))]
+
+    def in_its_runtime(read: Read) -> bool:
+        imported = to_program(read.graph)
+        found = OnnxSource(read, wanted(imported))
+        try:
+            compare(imported, found, random_images(imported.program, 0, 1))
+        except SourceDiffers as error:
+            if "one bit cannot say that" in str(error):
+                raise FormatError(str(error)) from error
+            return False
+        return True
+
+    def one(rng: Random, found: Fuzzed) -> bool:
+        data = rng.choice(mutate.ONNX)(rng.choice(originals), rng)
+        read = read_onnx(data)
+        if found.accepted % compared:
+            to_program(read.graph)
+            return True
+        return in_its_runtime(read)
+
+    for data in originals:  # what the runtimes load is loaded before anything is limited
+        assert in_its_runtime(read_onnx(data))
+    return _run(count, seed, one, (FormatError,))
 
 
 def agrees(program: Program, found: Fuzzed) -> bool:

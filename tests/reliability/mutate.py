@@ -1,4 +1,4 @@
-"""Mutations of files: blind ones, and edits of a ``model.bnn`` with a right checksum.
+"""Mutations of files: blind ones, edits of a ``model.bnn`` with a right checksum, of ONNX graphs.
 
 ``rng`` is what Hypothesis gives for ``st.randoms()``: every choice is one of its draws, so that a
 failure is shrunk to a small mutation and can be repeated.
@@ -12,6 +12,8 @@ import struct
 from collections.abc import Callable
 from random import Random
 from typing import Any
+
+import onnx
 
 Mutation = Callable[[bytes, Random], bytes]
 
@@ -111,6 +113,79 @@ def _other(old: Any, rng: Random) -> Any:
     return rng.choice([*OTHERS, old])
 
 
+NUMBERS = (-(2**62), -1, 0, 1, 2, 3, 7, 2**16, 2**31, 2**62)
+OPERATORS = ("Relu", "Sign", "Shape", "Expand", "Softmax", "Transpose", "Sub", "Mul", "Flatten")
+
+
+def graph(data: bytes, rng: Random) -> bytes:
+    """Up to three changes of an ONNX graph that parses: operators, what they read, attributes,
+    sizes, small constants.
+    """
+    model = onnx.ModelProto.FromString(data)
+    for _ in range(rng.randint(1, 3)):
+        if model.graph.node:
+            rng.choice(GRAPH)(model.graph, rng)
+    return bytes(model.SerializeToString())
+
+
+def _attribute(graph: onnx.GraphProto, rng: Random) -> None:
+    node = rng.choice(graph.node)
+    if not node.attribute:
+        return
+    found = rng.choice(node.attribute)
+    if rng.randrange(4) == 0:
+        node.attribute.remove(found)
+    elif found.ints:
+        found.ints[rng.randrange(len(found.ints))] = rng.choice(NUMBERS)
+    elif rng.randrange(2):
+        found.i = rng.choice(NUMBERS)
+    else:
+        found.f = rng.choice((0.0, -1.0, 0.5, float("nan"), float("inf")))
+
+
+def _reads(graph: onnx.GraphProto, rng: Random) -> None:
+    node = rng.choice(graph.node)
+    names = [array.name for array in graph.initializer] + [graph.input[0].name, ""]
+    names += [name for other in graph.node for name in other.output]
+    if node.input:
+        node.input[rng.randrange(len(node.input))] = rng.choice(names)
+
+
+def _operator(graph: onnx.GraphProto, rng: Random) -> None:
+    kinds = [node.op_type for node in graph.node]
+    node = rng.choice(graph.node)
+    how = rng.randrange(4)
+    if how == 0:
+        graph.node.remove(node)
+    elif how == 1:
+        graph.node.add().CopyFrom(node)
+    else:
+        node.op_type = rng.choice((*kinds, *OPERATORS))
+
+
+def _sizes(graph: onnx.GraphProto, rng: Random) -> None:
+    if rng.randrange(2) and graph.initializer:
+        dims = rng.choice(graph.initializer).dims
+        if dims:
+            dims[rng.randrange(len(dims))] = rng.choice(NUMBERS)
+        return
+    axes = graph.input[0].type.tensor_type.shape.dim
+    if axes:
+        rng.choice(axes).dim_value = rng.choice(NUMBERS)
+
+
+def _constant(graph: onnx.GraphProto, rng: Random) -> None:
+    """A byte; of small arrays more often, since those are what steers."""
+    arrays = [array for array in graph.initializer if array.raw_data]
+    small = [array for array in arrays if len(array.raw_data) <= 64]
+    if not arrays:
+        return
+    array = rng.choice(small if small and rng.randrange(3) else arrays)
+    array.raw_data = flip(array.raw_data, rng)
+
+
+GRAPH = (_attribute, _reads, _operator, _sizes, _constant)
 BLIND: tuple[Mutation, ...] = (flip, cut, insert)
 TABLES: tuple[Mutation, ...] = (*BLIND, numbers, numbers, numbers)
+ONNX: tuple[Mutation, ...] = (*BLIND, graph, graph, graph, graph)
 MODEL: tuple[Mutation, ...] = (*BLIND, edit, edit, edit)

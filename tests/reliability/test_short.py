@@ -32,6 +32,16 @@ def test_mutated_tflite_files() -> None:
     assert found.accepted > 60
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::UserWarning")
+def test_mutated_onnx_files() -> None:
+    found = fuzz.fuzz_onnx(150, seed=1)
+    assert found.tried >= 150
+    assert found.wrong == 0
+    assert found.rejected > 80
+    assert found.accepted > 10
+    assert found.slowest < guard.SECONDS
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_mutated_recipes_pictures_and_runs(tmp_path: Path) -> None:
     results = [

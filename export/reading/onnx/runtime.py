@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 
 import numpy as np
@@ -158,6 +158,16 @@ def _start_onnxruntime(model: onnx.ModelProto, name: str) -> tuple[str, Run]:
     return f"ONNX Runtime {onnxruntime.__version__}", run
 
 
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """What the qonnx package raises as FormatError; it passes on what anything below it raises."""
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise FormatError(f"the qonnx package cannot run the file: {reason}") from error
+
+
 def _start_qonnx(model: onnx.ModelProto, name: str) -> tuple[str, Run]:
     try:
         from qonnx.core.modelwrapper import ModelWrapper
@@ -171,10 +181,11 @@ def _start_qonnx(model: onnx.ModelProto, name: str) -> tuple[str, Run]:
     for entry in model.opset_import:
         if entry.domain in DOMAINS:
             entry.domain = DOMAIN
-    wrapped = ModelWrapper(model).transform(InferShapes())
+    with _refusing():
+        wrapped = ModelWrapper(model).transform(InferShapes())
 
     def run(images: Array) -> Outputs:
-        with redirect_stdout(StringIO()):
+        with _refusing(), redirect_stdout(StringIO()):
             found: Outputs = execute_onnx(wrapped, {name: images}, True)
         return found
 
