@@ -248,13 +248,16 @@ def convolve_floats(row, arena, constants):
 
 @inner
 def convolve_quads(row, arena, constants):
-    """Signs of a convolution of pixels, two quads of output pixels at a time."""
-    clear(arena + field(row, t.CLEAR), field(row, t.CLEAR_BYTES))
+    """Signs of a convolution of pixels, two quads of output pixels at a time.
+
+    A part of an odd number of quads computes one more, whose signs another part writes too.
+    """
+    clear_pixels(row, arena, constants)
     source, ends = arena + field(row, t.SOURCE), constants + field(row, t.TABLES)
-    for block in range(field(row, t.BLOCKS)):
+    for block in range(field(row, t.FIRST_BLOCK), field(row, t.END_BLOCK)):
         limits = constants + field(row, t.START) + block * BLOCK
         bits = arena + field(row, t.BITS_OUT) + block * field(row, t.BITS_BLOCK)
-        for first in range(0, field(row, t.PIXELS), QUADS * TILE):
+        for first in range(field(row, t.BEGIN), field(row, t.END), QUADS * TILE):
             entry = constants + field(row, t.PIXEL_TABLE) + first * PIXEL_BYTES
             quads_tile(source, entry, taps_of(row, constants, block), ends, limits, bits)
 

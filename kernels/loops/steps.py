@@ -112,16 +112,15 @@ def widen(row, arena, constants, image):
 
 @inner
 def difference(row, arena):
-    """An int16 map less itself some bytes further, as far as both reach."""
-    source, out, size = (
-        arena + field(row, t.SOURCE),
-        arena + field(row, t.OUT),
-        field(row, t.OUT_ROW),
-    )
-    for i in range(0, size - BLOCK // 2, BLOCK // 2):
-        difference32(source + i, field(row, t.SECOND), out + i)
-    last = size - BLOCK // 2
-    difference32(source + last, field(row, t.SECOND), out + last)
+    """Rows of an int16 map less itself some bytes further; the end of a row is written twice."""
+    size, half = field(row, t.OUT_ROW), BLOCK // 2
+    for y in range(field(row, t.BEGIN), field(row, t.END)):
+        source = arena + field(row, t.SOURCE) + y * size
+        out = arena + field(row, t.OUT) + y * size
+        for i in range(0, size - half, half):
+            difference32(source + i, field(row, t.SECOND), out + i)
+        last = size - half
+        difference32(source + last, field(row, t.SECOND), out + last)
 
 
 @inner

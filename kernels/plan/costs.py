@@ -24,6 +24,10 @@ _TILE_TAP = {
     t.PORTABLE: 250.0,
     t.GROUPED: 250.0,
     t.DENSE: 1.0,
+    t.INT16: 3.0,
+    t.INT8: 3.0,
+    t.QUADS: 0.8,
+    t.LANES16: 2.0,
 }
 """A tile, a block of channels and a tap (a word, a value or a pair of values)."""
 _OTHER_TAP = 4.0

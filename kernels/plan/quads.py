@@ -110,10 +110,9 @@ def _fits(step: Step, types: dict[str, ValueType]) -> bool:
 
 
 def _is_large(op: WholeConv, types: dict[str, ValueType]) -> bool:
-    """Whether a map of differences fills the vectors that it is computed in."""
-    (height, width, channels), pads = types[op.inputs[0]].shape, op.window.pads
-    rows = height + pads[0] + pads[2] - op.window.stride[0]
-    return rows * (width + pads[1] + pads[3]) * channels >= 2 * LANES
+    """Whether a row of differences fills the vectors that it is computed in."""
+    (_, width, channels), pads = types[op.inputs[0]].shape, op.window.pads
+    return (width + pads[1] + pads[3]) * channels >= LANES
 
 
 def use_quads(steps: Sequence[Step], types: dict[str, ValueType]) -> list[Step]:

@@ -147,6 +147,7 @@ def _quad_conv(low: Lowering, step: Step, op: QuadConv) -> Row:
         **_threshold(low, op),
         t.MICRO: t.QUADS,
         t.PIXELS: height * width,
+        t.OUT_WIDTH: width,
         t.PIXEL_TABLE: low.constants.add(table),
         t.OFFSETS: low.constants.add(taps.offsets),
         t.WEIGHTS: low.constants.add(weight_layout.by_block(taps.rows)),
@@ -161,7 +162,10 @@ def difference(low: Lowering, step: Step, op: Difference) -> Row:
         t.CODE: t.DIFFERENCE,
         t.SOURCE: low.offsets[step.source],
         t.OUT: low.offsets[op.name],
-        t.OUT_ROW: layout.bytes - distance,
+        t.OUT_ROW: layout.row,
+        t.OUT_HEIGHT: layout.bytes // layout.row - op.shift[0],
+        t.OUT_WIDTH: layout.row // BLOCK,
+        t.BLOCKS: 1,
         t.SECOND: distance,
     }
 

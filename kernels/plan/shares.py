@@ -64,7 +64,7 @@ def extent(row: Row) -> int:
     code = row[t.CODE]
     if code in (t.CONVOLVE, t.ELEMENTWISE, t.SPREAD, t.REPEAT):
         return row[t.PIXELS]
-    if code in (t.WIDEN, t.SUM, t.MAX_F32, t.MAX_BITS):
+    if code in (t.WIDEN, t.SUM, t.MAX_F32, t.MAX_BITS, t.DIFFERENCE):
         return row[t.OUT_HEIGHT]
     if code in (t.REGROUP, t.JOIN):
         return row[t.HEIGHT]
@@ -77,7 +77,12 @@ def _can_be_cut(row: Row) -> bool:
 
 
 def _grains(row: Row) -> tuple[int, int]:
-    """The smallest parts along pixels (or rows) and along blocks: of how many of each."""
+    """The smallest parts along pixels (or rows) and along blocks: of how many of each.
+
+    Of quads, which do not lie in the order of their addresses, whole rows and all blocks.
+    """
+    if row[t.CODE] == t.CONVOLVE and row[t.MICRO] == t.QUADS:
+        return 2 * row[t.OUT_WIDTH], row[t.BLOCKS]
     blocks = row[t.CODE] in (t.CONVOLVE, t.SUM, t.MAX_F32)
     return (TILE if row[t.CODE] == t.CONVOLVE else 1), (2 if blocks else max(1, row[t.BLOCKS]))
 

@@ -25,10 +25,11 @@ from frostbit.kernels.plan.schedule import schedule
 from tests.kernels.programs import Builder, random_images, windows
 
 LARGE, POINT = 127, Window((1, 1))
+THREADS = st.sampled_from([1, 2, 3, 7])
 
 
-def check(program: Program, images: NDArray[np.uint8] | None = None) -> None:
-    """Every bit and every logit is the reference's; the Program is exact."""
+def check(program: Program, images: NDArray[np.uint8] | None = None, threads: int = 1) -> None:
+    """Every bit and every logit is the reference's, on several threads too; it is exact."""
     verdict = exact.analyse(program)
     assert verdict.body_exact
     assert verdict.head_exact
@@ -70,10 +71,11 @@ def micro_of(program: Program, name: str) -> int:
     kind=st.sampled_from(["u8", "bits", "depthwise"]),
     out=st.sampled_from([1, 32, 33, 65]),
     shown=st.booleans(),
+    threads=THREADS,
     seed=st.integers(0, 2**16),
 )
 def test_any_geometry(
-    data: st.DataObject, channels: int, kind: str, out: int, shown: bool, seed: int
+    data: st.DataObject, channels: int, kind: str, out: int, shown: bool, threads: int, seed: int
 ) -> None:
     """Signs alone (a threshold on sums), and with ``shown`` floats too."""
     channels = min(channels, 5) if kind == "u8" else channels
@@ -88,7 +90,8 @@ def test_any_geometry(
     scale = b.rng.integers(1, 4, len(small)) * np.float32(2.0 ** -data.draw(st.integers(0, 6)))
     with_weights(b, small, scale.astype(np.float32))
     signs = b.to_float(b.sign(y))
-    check(b.finish(b.to_float(b.sign(b.add(signs, y))) if shown else signs))
+    last = b.to_float(b.sign(b.add(signs, y))) if shown else signs
+    check(b.finish(last), threads=threads)
 
 
 @pytest.mark.parametrize("channels", [256, 257, 1030, 2049])
@@ -123,11 +126,12 @@ def test_largest_sums_of_pixels(value: int) -> None:
 @given(
     kernel=st.tuples(st.integers(5, 8), st.integers(5, 8)),
     stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
-    size=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    size=st.tuples(st.integers(1, 7), st.integers(1, 7)),
     pads=st.tuples(*[st.integers(0, 3)] * 4),
-    channels=st.integers(2, 5),
+    channels=st.integers(2, 7),
     out=st.sampled_from([1, 32, 33, 65]),
     largest=st.booleans(),
+    threads=THREADS,
     seed=st.integers(0, 2**16),
 )
 def test_quads(
@@ -138,6 +142,7 @@ def test_quads(
     channels: int,
     out: int,
     largest: bool,
+    threads: int,
     seed: int,
 ) -> None:
     """Four outputs at a time with fewer products give the bits of the plain sums."""
@@ -157,7 +162,7 @@ def test_quads(
     assert micro_of(program, y) == (t.QUADS if even and _pays_in_quads(program) else t.INT16)
     images = random_images(program, 2)
     images[0] = 255 * b.rng.integers(0, 2, images[0].shape)
-    check(program, images)
+    check(program, images, threads)
 
 
 def _pays_in_quads(program: Program) -> bool:
