@@ -26,7 +26,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from frostbit.kernels.ir import bits
+from frostbit.kernels.ir import bits, html
 from frostbit.kernels.ir.file import Source, dumps, load_program, loads
 from frostbit.kernels.ir.program import Program
 from frostbit.kernels.ir.reference import check_images
@@ -123,6 +123,17 @@ class Engine:
         self._begin()
         _ENGINES.add(self)
         self._compile()
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        rows = [
+            ("input", f"{' x '.join(map(str, self.input_shape))}, {self.program.input_kind}"),
+            ("classes", html.some(self.classes)),
+            ("micro-kernel", self.kernel),
+            ("threads", self.threads),
+            ("working memory", f"{self.peak_bytes:,} bytes"),
+        ]
+        return html.table("Engine", rows)
 
     def _begin(self) -> None:
         """Lock, board and threads, which belong to one process: a forked child makes its own."""

@@ -18,13 +18,14 @@ mode name: TensorFlow's SAME and PyTorch's ``padding=1`` differ at stride 2.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from frostbit.kernels.ir import bits
+from frostbit.kernels.ir import bits, html
 
 Kind = Literal["u8", "f32", "bits"]
 F32 = NDArray[np.float32]
@@ -394,3 +395,17 @@ class Program:
     settled_hash: str = ""
     input_kind: Literal["u8", "f32"] = "u8"
     preprocessing: Preprocessing | None = None
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        kinds = Counter(type(op).__name__ for op in self.ops)
+        binary = sum(op.channels_out * op.taps for op in self.ops if isinstance(op, BinaryConv))
+        pixels = "pixels, uint8" if self.input_kind == "u8" else "floats"
+        rows = [
+            ("input", f"{' x '.join(map(str, self.input_shape))} {pixels}"),
+            ("ops", ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())),
+            ("binary weights", f"{binary:,}"),
+            ("classes", html.some(self.classes)),
+            ("data set", self.dataset or "not named"),
+        ]
+        return html.table("Program", rows)

@@ -16,6 +16,7 @@ from frostbit.export.parity import ParityReport, compare
 from frostbit.export.runtimes import Images, Runtime
 from frostbit.export.sizes import bits_per_weight
 from frostbit.export.summary import summarise_program
+from frostbit.kernels.ir import html
 from frostbit.kernels.ir.program import BinaryConv, Program
 from frostbit.kernels.ir.verify import infer_types
 from frostbit.pipeline.errors import UserError
@@ -89,6 +90,12 @@ class Exported:
     bytes: int
     bits: float | None
     check: str
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        spent = [] if self.bits is None else [("bits a binary weight", f"{self.bits:.3f}")]
+        rows = [("size", f"{self.bytes:,} bytes"), *spent, ("check", self.check)]
+        return html.table(str(self.path), rows)
 
 
 def _onnx(form: str) -> Callable[[Program, Choices], bytes]:

@@ -14,6 +14,7 @@ from rich.table import Table
 from frostbit.export.inputs import random_images
 from frostbit.export.parity import Comparison, ParityReport, compare
 from frostbit.export.runtimes import Images, Logits, Milliseconds, Runtime
+from frostbit.kernels.ir import html
 from frostbit.kernels.ir.bits import Words
 from frostbit.kernels.ir.file import program_hash
 from frostbit.kernels.ir.program import Program
@@ -62,6 +63,23 @@ class Verified:
     def passed(self) -> bool:
         """Whether everything that could run agrees with the reference."""
         return self.report.passed
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        head = ("runtime", "sign bits", "differing", "logits differ by", "top-1 agreement")
+        rows = [
+            (
+                each.name,
+                f"{each.sign_bits_compared:,}",
+                f"{each.sign_bits_differing:,}",
+                f"{each.logits_max_abs_diff:.2g}",
+                f"{100 * each.top1_agreement:.2f} %",
+            )
+            for each in self.report.comparisons
+        ]
+        missing = [(each.name, each.remedy) for each in self.missing]
+        title = f"parity {self.report.verdict}, {self.images:,} {self.dataset or 'given'} images"
+        return html.table(title, [*rows, *missing], head)
 
     def accuracy(self, each: Comparison) -> float | None:
         """Percent of images classified as their label; None without labels."""

@@ -24,6 +24,7 @@ from frostbit.pipeline.cli.main import main
 from frostbit.pipeline.report import compare, plots
 from frostbit.pipeline.report.page import interval
 from frostbit.pipeline.run import folder as run_folder
+from tests.export.web.nets import require_clang
 
 SMALLEST_TEXT = """Math.min(...[...document.querySelectorAll("svg")].flatMap(svg => {
     const scale = svg.getBoundingClientRect().width / svg.viewBox.baseVal.width;
@@ -79,6 +80,7 @@ def opened(browser: Browser, path: Path, scheme: Any, width: int) -> tuple[Any, 
 def test_the_page_in_a_browser(
     run: Path, browser: Browser, tmp_path: Path, scheme: str, width: int
 ) -> None:
+    require_clang()
     out = tmp_path / "report.html"
     done = invoke("report", run, "-o", out)
     assert done.exit_code == 0, done.output
