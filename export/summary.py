@@ -11,14 +11,14 @@ Conventions:
   larger of the precisions of its two factors, so a 1-bit MAC has 1-bit weights and a 1-bit input.
 * Precision is information, not storage: a float32 map that can only hold +1 and -1 has 1 bit.
 
-Of one Program, its .bnn, packed .onnx and .tflite files agree on the 1-bit parameters and 1-bit
-MACs of every layer. They do not agree on 32-bit parameters, because formats say the same in
-other words: ONNX stores the pixels' zero points as floats where they differ between channels
-(the .bnn keeps them as bytes and does not count them) and a dilated average pool as a
+Of one Program, its .bnn, packed .onnx and .tflite files agree on the 1-bit and 8-bit parameters
+and the 1-bit MACs of every layer. They do not agree on 32-bit parameters, because formats say the
+same in other words: ONNX stores the pixels' zero points as floats where they differ between
+channels (the .bnn keeps them as bytes and does not count them) and a dilated average pool as a
 convolution; TFLite adds multipliers of one where the margin of a threshold is computed in
 floats, and constants of the output's size that correct the border of a zero-padded convolution.
 Binary weights on float inputs are the exception to the first rule: LCE has no operator for them,
-so in a .tflite they are 32-bit parameters. Their MACs have 32 bits everywhere.
+so in a .tflite they are 8-bit parameters. Their MACs have 32 bits everywhere.
 The pixels have 8 bits in a .bnn, 32 in a .tflite, and in ONNX 8 until they are shifted.
 Source: ``larq/models.py`` of larq/larq.
 """
@@ -29,6 +29,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from frostbit.kernels.ir.integer_weights import as_int8
 from frostbit.kernels.ir.macs import macs
 from frostbit.kernels.ir.program import (
     BinaryConv,
@@ -199,8 +200,12 @@ def _parameters(op: Op) -> tuple[dict[int, int], int]:
         size = op.channels_out * -(-op.taps // 8) + 4 * numbers
         return {1: op.channels_out * op.taps, 32: numbers}, size
     if isinstance(op, (Conv, Dense)):
-        numbers = op.weights.size + op.add.size
-        return {32: numbers}, 4 * numbers + (op.pad_value.nbytes if isinstance(op, Conv) else 0)
+        pad = op.pad_value.nbytes if isinstance(op, Conv) else 0
+        if as_int8(op.weights) is None:
+            counts = {32: op.weights.size + op.add.size}
+        else:  # a scale and an addend per channel
+            counts = {8: op.weights.size, 32: 2 * op.add.size}
+        return counts, sum(bits * count for bits, count in counts.items()) // 8 + pad
     if isinstance(op, Scale):
         return {32: op.mul.size + op.add.size}, op.mul.nbytes + op.add.nbytes
     if isinstance(op, PRelu):
@@ -216,8 +221,9 @@ def summarise_program(program: Program, file_bytes: int) -> Summary:
         shape = types[op.name].shape
         parameters, size = _parameters(op)
         width = max(KIND_BITS[types[source].kind] for source in op.inputs)
+        wide = max(width, 8) if 8 in parameters else 32
         counts = {
-            bits: count for bits, count in zip((1, 32), macs(op, types), strict=True) if count
+            bits: count for bits, count in zip((1, wide), macs(op, types), strict=True) if count
         }
         layers.append(Layer(op.name, type(op).__name__, width, shape, parameters, size, counts))
     return Summary("Frostbit model", file_bytes, tuple(layers))

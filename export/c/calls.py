@@ -1,7 +1,8 @@
 """One rule per op: from a step to its call in ``frostbit_run`` and the constants that it reads.
 
-Full-precision weights that are 16-bit multiples of a power of two are stored so, which halves
-them and lets pixels and bits be summed as integers; exact either way.
+Full-precision weights are stored in 8 bits where they fit, with a scale per output channel, or in
+16 as multiples of a power of two. Pixels and bits are then summed as integers where 32 bits hold
+the sums; exact either way.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from frostbit.export.c import text as c_text
 from frostbit.export.c.functions import PATCHES
 from frostbit.export.c.steps import BIT_WORD, Places, words_for
 from frostbit.kernels.ir import bits
-from frostbit.kernels.ir.integer_weights import LARGEST, as_int16
+from frostbit.kernels.ir.integer_weights import LARGEST, as_int8, as_int16, fits_int32
 from frostbit.kernels.ir.program import (
     Add,
     AvgPool,
@@ -143,6 +144,10 @@ def _values(
     file: CFile, prefix: str, weights: NDArray[np.float32], kind: str
 ) -> tuple[str, str, str]:
     """Add full-precision weights ``[O, taps]``: their number type, array name and scale."""
+    few = as_int8(weights)
+    if few is not None and (kind not in LARGEST or fits_int32(few[0], LARGEST[kind])):
+        stored = file.array(f"{prefix}_weights", few[0])
+        return "i8", stored, file.array(f"{prefix}_scale", few[1])
     small = as_int16(weights, LARGEST.get(kind, 1))
     if small is None:
         return "f32", file.array(f"{prefix}_weights", weights), c_text.number(1.0)

@@ -56,7 +56,7 @@ static void fb_gather_$source(const $type *in, const fb_window *v$parameter, int
 _CONV = Template("""\
 /* Convolution with full-precision weights: scale * sum(weight * value) + add. */
 static void fb_conv_${source}_$w(const $type *in, const fb_window *v$parameter,
-                            const $w_type *weights, float scale, const float *add,
+                            const $w_type *weights, $scale_type, const float *add,
                             const float *residual, float *out, uint32_t *signs)
 {
     const int32_t taps = fb_taps(v), outputs = v->out_channels / v->groups;
@@ -67,7 +67,7 @@ static void fb_conv_${source}_$w(const $type *in, const fb_window *v$parameter,
                 if (k % outputs == 0)
                     fb_gather_$source(in, v$argument, y, x, k / outputs);
                 fb_row[k] = (float)fb_dot_${patch}_$w(fb_values_$patch, weights + k * taps, taps)
-                            * scale + add[k];
+                            * $scale + add[k];
             }
             fb_emit(fb_row, v->out_channels, pixel, residual, out, signs);
         }
@@ -77,16 +77,16 @@ static void fb_conv_${source}_$w(const $type *in, const fb_window *v$parameter,
 
 _DENSE = Template("""\
 /* Dense layer with full-precision weights. */
-static void fb_dense_$w(const float *in, int32_t inputs, const $w_type *weights, float scale,
-                     const float *add, int32_t outputs, float *out)
+static void fb_dense_$w(const float *in, int32_t inputs, const $w_type *weights,
+                     $scale_type, const float *add, int32_t outputs, float *out)
 {
     int32_t k;
     for (k = 0; k < outputs; k++)
-        out[k] = fb_dot_f32_$w(in, weights + k * inputs, inputs) * scale + add[k];
+        out[k] = fb_dot_f32_$w(in, weights + k * inputs, inputs) * $scale + add[k];
 }
 """)
 
-TYPES = {"f32": "float", "i16": "int16_t"}
+TYPES = {"f32": "float", "i16": "int16_t", "i8": "int8_t"}
 PATCHES = {"u8": "i16", "bits": "i16", "f32": "f32"}
 """Number type of the patch of a full-precision convolution, by the kind of its input."""
 
@@ -114,21 +114,29 @@ _GATHER_NEEDS = {"u8": ("window",), "bits": ("window", "bit"), "f32": ("window",
 def _with_values() -> dict[str, Kernel]:
     """The kernels that exist once per type of input and weights."""
     made: dict[str, Kernel] = {}
-    for x, x_type in TYPES.items():
+    for x in ("f32", "i16"):
         for w, w_type in TYPES.items():
-            total = "int32_t" if (x, w) == ("i16", "i16") else "float"
-            text = _DOT.substitute(x=x, w=w, x_type=x_type, w_type=w_type, total=total)
+            total = "int32_t" if x == "i16" and w != "f32" else "float"
+            text = _DOT.substitute(x=x, w=w, x_type=TYPES[x], w_type=w_type, total=total)
             made[f"dot_{x}_{w}"] = Kernel(text)
     for source, parts in _SOURCES.items():
         parts = {**parts, "source": source, "patch": PATCHES[source]}
         made[f"gather_{source}"] = Kernel(_GATHER.substitute(parts), _GATHER_NEEDS[source])
-        for w, w_type in TYPES.items():
-            text = _CONV.substitute(parts, w=w, w_type=w_type)
+        for w in TYPES:
+            text = _CONV.substitute(parts, **_weights(w))
             parts_of = ("taps", f"gather_{source}", f"dot_{PATCHES[source]}_{w}", "emit")
             made[f"conv_{source}_{w}"] = Kernel(text, parts_of)
-    for w, w_type in TYPES.items():
-        made[f"dense_{w}"] = Kernel(_DENSE.substitute(w=w, w_type=w_type), (f"dot_f32_{w}",))
+    for w in TYPES:
+        made[f"dense_{w}"] = Kernel(_DENSE.substitute(_weights(w)), (f"dot_f32_{w}",))
     return made
+
+
+def _weights(w: str) -> dict[str, str]:
+    """What depends on the weights' type: 8 bits have a scale per output channel."""
+    scale_type, scale = (
+        ("const float *scale", "scale[k]") if w == "i8" else ("float scale", "scale")
+    )
+    return {"w": w, "w_type": TYPES[w], "scale_type": scale_type, "scale": scale}
 
 
 KERNELS: dict[str, Kernel] = {

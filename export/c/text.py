@@ -18,8 +18,11 @@ LONGEST_STRING = 4095  # what every C99 compiler accepts
 LONGEST_IN_COMMENT = 60
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.,:;+=()\[\]<>/ -]")
 _PLAIN = re.compile(rb"[A-Za-z0-9_.,:;+=()\[\]<>/ -]")
-_PER_LINE = {"u4": 8, "f4": 6, "i4": 12, "i2": 14, "u1": 20}
-_C_TYPES = {"u4": "uint32_t", "f4": "float", "i4": "int32_t", "i2": "int16_t", "u1": "uint8_t"}
+_PER_LINE = {"u4": 8, "f4": 6, "i4": 12, "i2": 14, "i1": 18, "u1": 20}
+_C_TYPES = {
+    "u4": "uint32_t", "f4": "float", "i4": "int32_t", "i2": "int16_t", "i1": "int8_t",
+    "u1": "uint8_t",
+}  # fmt: skip
 
 
 def comment(text: str) -> str:

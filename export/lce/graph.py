@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from frostbit.export.lce.tflite_writer import ABSENT, SAME, VALID, GraphWriter
 from frostbit.kernels.ir.bits import Words
+from frostbit.kernels.ir.integer_weights import as_int8
 from frostbit.kernels.ir.program import NO_BOUND, Affine, BinaryConv, Threshold, Window
 
 Pads = tuple[int, int, int, int]
@@ -202,7 +203,7 @@ class LceGraph:
         """FULLY_CONNECTED with weights ``[O, C]``: output ``[1, O]``."""
         inputs = [
             x,
-            self.writer.constant(f"{name}/weights", weights.astype(np.float32)),
+            self._weights(name, weights, 0),
             self.writer.constant(f"{name}/bias", bias.astype(np.float32)),
         ]
         return self._emit("FULLY_CONNECTED", inputs, name, (1, len(weights)), np.float32)
@@ -234,6 +235,19 @@ class LceGraph:
         operator = "DEPTHWISE_CONV_2D"
         return self._weighted(operator, name, x, stored, bias, window, same, depth_multiplier=times)
 
+    def _weights(self, name: str, weights: Floats, channel_axis: int) -> int:
+        """Full-precision weights as they are stored, in int8 and a DEQUANTIZE where they fit.
+
+        The interpreter runs it once, when it makes room for the first image.
+        """
+        values = weights.astype(np.float32)
+        found = as_int8(np.moveaxis(values, channel_axis, 0))
+        if found is None:
+            return self.writer.constant(f"{name}/weights", values)
+        small = np.moveaxis(found[0], 0, channel_axis)
+        stored = self.writer.quantized(f"{name}/weights", small, found[1], channel_axis)
+        return self._emit("DEQUANTIZE", [stored], f"{name}/unpacked", weights.shape, np.float32)
+
     def _weighted(
         self,
         operator: str,
@@ -248,7 +262,7 @@ class LceGraph:
         """A convolution with full-precision ``weights`` as they are stored."""
         inputs = [
             x,
-            self.writer.constant(f"{name}/weights", weights.astype(np.float32)),
+            self._weights(name, weights, 3 if operator == "DEPTHWISE_CONV_2D" else 0),
             self.writer.constant(f"{name}/bias", bias.astype(np.float32)),
         ]
         return self._emit(

@@ -99,6 +99,9 @@ class _Reader:
             if operator.name == "LceBconv2d" and index == operator.inputs[1]:
                 bits, count = 1, product(tensor.shape[:3]) * self._filter_channels(operator)
             counts[bits] = counts.get(bits, 0) + count
+            if tensor.scales > 1 and index not in operator.inputs:  # behind a DEQUANTIZE
+                counts[32] = counts.get(32, 0) + tensor.scales
+                size += 4 * tensor.scales
             size += 0 if tensor.buffer in self._buffers else tensor.bytes
             self._buffers.add(tensor.buffer)
         return counts, size
@@ -156,6 +159,8 @@ class _Reader:
                 self._packed[first] = (self._tensors[sources[0]].shape or (1,))[-1]
             case "LceBconv2d" if self._tensors[first].type == INT32:
                 self._packed[first] = (self._shape(operator, 1) or (1,))[0]
+            case "LceDequantize":
+                self._bits[first] = 1
             case name if name in _CONVERTS and sources:
                 self._bits[first] = min(self._precision(sources[0]), self._precision(first))
             case name if name in _MOVES and sources and sources[0] in self._packed:

@@ -20,8 +20,9 @@ from frostbit.export.lce.tflite_writer import BUILTIN_OPERATORS, CUSTOM, FILE_ID
 MAX_ITEMS = 1 << 16
 """Tensors, operators or buffers; large networks have some thousands. Offsets may repeat, so that
 a small file can state many."""
-MAX_ARGUMENTS = 1 << 8
-"""Tensors that one operator reads or writes; a concatenation in a DenseNet reads some dozens."""
+MAX_ARGUMENTS = 1 << 12
+"""Tensors that one operator reads or writes: a concatenation in a DenseNet reads some dozens, one
+that joins the groups of our grouped convolutions as many as there are groups."""
 MAX_ALL_ARGUMENTS = 1 << 19
 """The same of all operators together."""
 MAX_RANK = 16
@@ -68,7 +69,7 @@ class Tensor:
         bytes: size of its constant data; 0 for a tensor that is computed.
         offset: where in the file that data lies; 0 if it is not in it.
         signature: the shape with -1 for an axis of any length; empty if all are fixed.
-        is_quantized: whether its numbers stand for others (a scale and a zero point).
+        quantization: scales and zero points, if its numbers stand for others; else None.
         is_sparse: whether its data holds some of its numbers only.
     """
 
@@ -79,8 +80,17 @@ class Tensor:
     bytes: int
     offset: int
     signature: tuple[int, ...]
-    is_quantized: bool
+    quantization: Table | None
     is_sparse: bool
+
+    @property
+    def is_quantized(self) -> bool:
+        return self.quantization is not None
+
+    @property
+    def scales(self) -> int:
+        """How many it has: none, one, or one a channel."""
+        return 0 if self.quantization is None else self.quantization.length(2)
 
 
 @dataclass(frozen=True)
@@ -209,9 +219,9 @@ def _buffer_data(buffer: Table) -> tuple[int, int]:
     return (place, size) if size else (0, buffer.number(2, "<Q"))
 
 
-def _is_quantized(table: Table) -> bool:
+def _quantization(table: Table) -> Table | None:
     parameters = table.table(4)
-    return parameters is not None and parameters.length(2) > 0
+    return parameters if parameters is not None and parameters.length(2) > 0 else None
 
 
 def _tensor(table: Table, buffers: list[tuple[int, int]]) -> Tensor:
@@ -229,7 +239,7 @@ def _tensor(table: Table, buffers: list[tuple[int, int]]) -> Tensor:
         if size != -(-bits // 8):
             raise _damaged(f"tensor {name!r} holds {size} bytes, its shape {list(shape)} does not")
     return Tensor(
-        name, shape, kind, buffer, size, offset, table.integers(7, MAX_RANK), _is_quantized(table),
+        name, shape, kind, buffer, size, offset, table.integers(7, MAX_RANK), _quantization(table),
         is_sparse,
     )  # fmt: skip
 

@@ -27,7 +27,9 @@ ABSENT = -1
 SAME, VALID = 0, 1
 """Values of the ``padding`` field."""
 
-TENSOR_TYPES: dict[np.dtype[np.generic], int] = {np.dtype(np.float32): 0, np.dtype(np.int32): 2}
+TENSOR_TYPES: dict[np.dtype[np.generic], int] = {
+    np.dtype(np.float32): 0, np.dtype(np.int32): 2, np.dtype(np.int8): 9,
+}  # fmt: skip
 CUSTOM = 32
 BUILTIN_OPERATORS = {
     "ADD": 0,
@@ -35,6 +37,7 @@ BUILTIN_OPERATORS = {
     "CONCATENATION": 2,
     "CONV_2D": 3,
     "DEPTHWISE_CONV_2D": 4,
+    "DEQUANTIZE": 6,
     "FULLY_CONNECTED": 9,
     "LOGISTIC": 14,
     "MAX_POOL_2D": 17,
@@ -97,18 +100,24 @@ OPTIONS: dict[str, tuple[int, dict[str, tuple[int, str]]]] = {
     "DIV": (29, {}),
     "MAXIMUM": (39, {}),
     "MINIMUM": (39, {}),
+    "DEQUANTIZE": (46, {}),
     **dict.fromkeys(("LOGISTIC", "PRELU", "RELU", "RELU_N1_TO_1", "RELU6", "ROUND"), (0, {})),
 }
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor: static shape, numpy dtype, buffer index (0 for values computed), name."""
+    """One tensor: static shape, numpy dtype, buffer index (0 for values computed), name.
+
+    ``scale`` holds what one step of an int8 tensor is worth, along the axis ``channel_axis``.
+    """
 
     shape: tuple[int, ...]
     dtype: np.dtype[np.generic]
     buffer: int
     name: str
+    scale: tuple[float, ...] = ()
+    channel_axis: int = 0
 
 
 @dataclass(frozen=True)
@@ -142,20 +151,37 @@ class GraphWriter:
 
     def constant(self, name: str, values: NDArray[np.generic]) -> int:
         """Add a constant float32 or int32 tensor; equal bytes share one buffer."""
+        return self._add(name, values.shape, values.dtype, self._buffer(values))
+
+    def quantized(
+        self, name: str, values: NDArray[np.int8], scale: NDArray[np.float32], channel_axis: int
+    ) -> int:
+        """Add a constant int8 tensor with a scale for each entry of an axis."""
+        steps = tuple(scale.tolist())
+        buffer = self._buffer(values)
+        return self._add(name, values.shape, values.dtype, buffer, steps, channel_axis)
+
+    def _buffer(self, values: NDArray[np.generic]) -> int:
         dtype = values.dtype
         data = np.ascontiguousarray(values.astype(dtype.newbyteorder("<"), copy=False)).tobytes()
-        buffer = self._buffers.setdefault(data, len(self._buffers))
-        return self._add(name, values.shape, dtype, buffer)
+        return self._buffers.setdefault(data, len(self._buffers))
 
     def _add(
-        self, name: str, shape: Sequence[int], dtype: np.dtype[np.generic], buffer: int
+        self,
+        name: str,
+        shape: Sequence[int],
+        dtype: np.dtype[np.generic],
+        buffer: int,
+        scale: tuple[float, ...] = (),
+        channel_axis: int = 0,
     ) -> int:
         if dtype not in TENSOR_TYPES:
             raise ValueError(f"tensor '{name}': no TFLite type for {dtype}")
         while name in self._names:  # tools find tensors by name
             name += "_"
         self._names.add(name)
-        self._tensors.append(Tensor(tuple(int(d) for d in shape), dtype, buffer, name))
+        sizes = tuple(int(d) for d in shape)
+        self._tensors.append(Tensor(sizes, dtype, buffer, name, scale, channel_axis))
         return len(self._tensors) - 1
 
     def operator(
@@ -253,6 +279,7 @@ def _tensor(builder: flatbuffers.Builder, tensor: Tensor) -> int:
     name = builder.CreateString(tensor.name)
     shape = _ints(builder, tensor.shape)
     kind = TENSOR_TYPES[tensor.dtype]
+    quantized = [_offset(4, _quantization(builder, tensor))] if tensor.scale else []
     return _table(
         builder,
         10,
@@ -260,8 +287,17 @@ def _tensor(builder: flatbuffers.Builder, tensor: Tensor) -> int:
         (1, "Int8", kind),
         (2, "Uint32", tensor.buffer),
         _offset(3, name),
+        *quantized,
         (8, "Bool", True),  # has_rank: an empty shape means a scalar
     )
+
+
+def _quantization(builder: flatbuffers.Builder, tensor: Tensor) -> int:
+    """Scales, zero points of 0 and the axis that they belong to."""
+    scale = builder.CreateNumpyVector(np.array(tensor.scale, "<f4"))
+    zero = builder.CreateNumpyVector(np.zeros(len(tensor.scale), "<i8"))
+    axis = (6, "Int32", tensor.channel_axis)
+    return _table(builder, 7, _offset(2, scale), _offset(3, zero), axis)
 
 
 def _operator(builder: flatbuffers.Builder, operator: Operator) -> int:

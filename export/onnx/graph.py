@@ -21,6 +21,7 @@ from onnx import TensorProto, helper, numpy_helper, shape_inference
 from frostbit.export.errors import ExportError
 from frostbit.export.version import VERSION
 from frostbit.kernels.ir.file import format_version, program_hash
+from frostbit.kernels.ir.integer_weights import as_int8
 from frostbit.kernels.ir.program import INPUT, Op, Program, ValueType, Window
 from frostbit.kernels.ir.verify import infer_types
 
@@ -91,6 +92,7 @@ class Graph:
         held: values that their op gives as codes.
         readers: ops that read codes.
         planar: whether the input is float32 NCHW.
+        plain: whether all weights are float32, for tools that fold no constants.
     """
 
     types: dict[str, ValueType]
@@ -102,6 +104,7 @@ class Graph:
     held: frozenset[str] = frozenset()
     readers: frozenset[str] = frozenset()
     planar: bool = False
+    plain: bool = False
 
     def constant(self, name: str, value: Array) -> str:
         """Initializer ``name``; the first value given to a name stays."""
@@ -138,6 +141,23 @@ class Graph:
 
 
 Rule = Callable[..., str]
+
+
+def full_precision(g: Graph, name: str, weights: NDArray[np.float32]) -> str:
+    """Tensor ``name/weights`` of ``weights`` ``[O, ...]``, stored in int8 where they fit.
+
+    ``Cast -> Mul`` by a scale per output channel makes float32 of them, exactly. ONNX Runtime folds
+    that while it loads; it would run a ``DequantizeLinear`` of weights again for every image.
+    """
+    name = f"{name}/weights"
+    found = None if g.plain else as_int8(weights)
+    if found is None:
+        return g.constant(name, weights)
+    small, scale = found
+    stored = g.constant(f"{name}_stored", small)
+    by = g.constant(f"{name}_scale", scale.reshape(-1, *[1] * (weights.ndim - 1)))
+    whole = g.node("Cast", [stored], f"{name}_whole", to=TensorProto.FLOAT)
+    return g.node("Mul", [whole, by], name)
 
 
 def window_attributes(window: Window, *, padded: bool = False) -> dict[str, Attribute]:

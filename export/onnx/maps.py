@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from frostbit.export.onnx.graph import Graph, Rule, pad, window_attributes
+from frostbit.export.onnx.graph import Graph, Rule, full_precision, pad, window_attributes
 from frostbit.kernels.ir.program import (
     NO_BOUND,
     Add,
@@ -163,7 +163,7 @@ def _global_sum(g: Graph, op: GlobalSum, x: str) -> str:
 
 def _dense(g: Graph, op: Dense, x: str) -> str:
     flat = g.node("Flatten", [x], f"{op.name}/flat", axis=1)
-    weights = g.constant(f"{op.name}/weights", op.weights)
+    weights = full_precision(g, op.name, op.weights)
     added = g.constant(f"{op.name}/add", op.add)
     dense = g.node("Gemm", [flat, weights, added], f"{op.name}/dense", transB=1)
     return g.node("Unsqueeze", [dense, _spatial_axes(g)], op.name)

@@ -14,8 +14,9 @@ float32 ``[N, classes]``; inside, maps are float32 NCHW and a sign is a map of +
   is tighter where the sums are clipped.
 * Binary weights on real inputs (f32) need no such clip: there is nothing to protect that rounding
   could flip, or, where :mod:`frostbit.kernels.ir.exact` proves the sums, nothing that rounds.
+* Full-precision weights of 8 bits are int8 initializers and a scale per output channel.
 * Padding with +1 is a ``Pad`` of the +-1 map; pixels are padded with their zero point.
-* The float form, for tools that cannot fold constants, has plain +-1.0 initializers; a threshold
+* The float form, for tools that cannot fold constants, has float32 initializers alone; a threshold
   is then the bias ``0.5 - T`` and ``Sign``, which never meets 0.
 
 Bytes are deterministic: nothing but the Program and the options goes in.
@@ -38,6 +39,7 @@ from frostbit.export.onnx.graph import (
     Rule,
     fill,
     finish,
+    full_precision,
     pad,
     relabelled,
     serialize,
@@ -100,7 +102,7 @@ def signs_oihw(op: BinaryConv) -> NDArray[np.int8]:
 
 
 def conv(g: Graph, op: Conv, x: str) -> str:
-    weights = g.constant(f"{op.name}/weights", op.weights.transpose(0, 3, 1, 2))
+    weights = full_precision(g, op.name, op.weights.transpose(0, 3, 1, 2))
     inputs = [weights, g.constant(f"{op.name}/add", op.add)]
     framed = bool(op.pad_value.any())
     if framed:
@@ -182,7 +184,8 @@ def build(program: Program, options: Options = DEFAULTS, *, packed: bool = True)
     """
     infer_types(program)
     labelled = relabelled(program)
-    g = Graph(infer_types(labelled), planar=takes_planar(program, options))
+    planar = takes_planar(program, options)
+    g = Graph(infer_types(labelled), planar=planar, plain=not packed)
     fill(g, labelled, RULES if packed else FLOAT_RULES)
     return finish(g, program, PACKED if packed else FLOAT, options)
 

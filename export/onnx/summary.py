@@ -136,7 +136,17 @@ class _Reader:
             return 1 if {a, b} == {1, -1} else None
         if kind == "Pad" and inputs:
             return self._padded_bits(node)
+        if kind == "Mul" and self._is_scaled(node):
+            return self._precision(inputs[0])
         return None
+
+    def _is_scaled(self, node: onnx.NodeProto) -> bool:
+        """Whether ``node`` multiplies stored whole numbers by a factor per output channel."""
+        if len(node.input) != 2 or not all(map(self._is_constant, node.input)):
+            return False
+        whole, scale = (self._graph.shapes.get(name) for name in node.input)
+        is_whole = self._graph.types.get(self._holder(node.input[0])) == TensorProto.INT8
+        return is_whole and bool(whole and scale) and product(scale or ()) == (whole or (0,))[0]
 
     def _typed_bits(self, node: onnx.NodeProto) -> int:
         return TYPE_BITS.get(self._graph.types.get(node.output[0], 0), 32)

@@ -1,7 +1,8 @@
 """Building blocks of the standard networks, with random parameters.
 
 Parameters are small integers times a power of two, so :mod:`frostbit.kernels.ir.exact` proves body
-and head exact, and scaled so that about half of the bits of every layer are +1. They come from the
+and head exact, and scaled so that about half of the bits of every layer are +1. Full-precision
+weights have 8 bits and a scale per output channel, as a settled network's. They come from the
 raw stream of PCG64, which NumPy keeps the same in all versions: a name and a seed always give the
 same Program.
 """
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frostbit.kernels.ir.bits import WORD_BITS, words_for
+from frostbit.kernels.ir.integer_weights import INT8_LARGEST
 from frostbit.kernels.ir.program import (
     INPUT,
     Affine,
@@ -70,9 +72,16 @@ class Net:
         most = max(1, round(size / STEP))
         return (self.integers(-most, most, *shape) * STEP).astype(np.float32)
 
+    def weights(self, size: float, out: int, *shape: int) -> NDArray[np.float32]:
+        """Whole numbers of 8 bits ``[out, *shape]`` times a scale per row, over about +-size."""
+        step = round(size / STEP / INT8_LARGEST)
+        scale = self.integers(max(1, step * 3 // 4), max(1, step * 5 // 4), out) * STEP
+        small = self.integers(-INT8_LARGEST, INT8_LARGEST, out, *shape)
+        return (small * scale.reshape(-1, *[1] * len(shape))).astype(np.float32)
+
     def stem(self, kernel: int, stride: int, out: int, shift: float) -> str:
         """Convolution of pixels minus their mean, ``shift`` deviations below 0; its signs."""
-        weights = self.integers(-8, 8, out, kernel, kernel, len(PIXEL_MEAN))
+        weights = self.integers(-INT8_LARGEST, INT8_LARGEST, out, kernel, kernel, len(PIXEL_MEAN))
         pixel = np.array(PIXEL_MEAN, np.uint8)
         spread = PIXEL_SPREAD * np.sqrt((weights**2).sum(axis=(1, 2, 3)))
         added = -(weights * pixel).sum(axis=(1, 2, 3)) - np.round(shift * spread)
@@ -104,5 +113,6 @@ class Net:
     def head(self, source: str, channels: int, classes: int) -> None:
         """Sum over the map and dense layer."""
         self.append(GlobalSum("sum", (source,)))
-        weights, added = self.around(8 * STEP, classes, channels), self.around(0.25, classes)
+        weights = self.weights(INT8_LARGEST * STEP, classes, channels)
+        added = self.around(0.25, classes)
         self.append(Dense("fc", ("sum",), weights, added))

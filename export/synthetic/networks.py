@@ -69,7 +69,7 @@ def _block(net: Net, name: str, source: str, steps: list[_Step], reshaped: int |
     if reshaped is None:
         shortcut = net.append(ToFloat(f"{name}.shortcut", (source,)))
     else:
-        weights = net.around(1.7 * inside**-0.5, out, 1, 1, inside)
+        weights = net.weights(1.7 * inside**-0.5, out, 1, 1, inside)
         shortcut = net.append(
             Conv(
                 f"{name}.downsample", (source,), window(1, reshaped), weights,
@@ -117,7 +117,7 @@ def _inverted(net: Net, name: str, real: str, bits: str, sizes: tuple[int, int, 
     x = bits
     if expansion > 1:
         x = net.binary(f"{name}.expand", bits, window(1, 1), (channels, inside), last=False)
-    weights = net.around(0.3, inside, 3, 3, 1)
+    weights = net.weights(0.3, inside, 3, 3, 1)
     depthwise = Conv(
         f"{name}.depthwise", (x,), window(3, stride), weights, net.around(0.25, inside),
         np.zeros(inside, np.uint8), inside,

@@ -27,6 +27,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from frostbit.kernels.ir import bits, limits
+from frostbit.kernels.ir.integer_weights import as_int8, from_int8
 from frostbit.kernels.ir.limits import MAX_FILE_BYTES, check_name, check_names, read_header
 from frostbit.kernels.ir.output import write_file
 from frostbit.kernels.ir.program import (
@@ -36,6 +37,8 @@ from frostbit.kernels.ir.program import (
     Affine,
     BinaryConv,
     Clip,
+    Conv,
+    Dense,
     FormatError,
     Op,
     Preprocessing,
@@ -45,9 +48,10 @@ from frostbit.kernels.ir.program import (
 )
 from frostbit.kernels.ir.verify import verify
 
-FORMAT_VERSIONS = (1, 2)
+FORMAT_VERSIONS = (1, 2, 3)
 """A file has the second if a reader of the first could take it for another model: where it takes
-floats, or an op that the first knows has a limit of its own."""
+floats, or an op that the first knows has a limit of its own. It has the third if full-precision
+weights are stored as int8 and a scale per output channel, which is wherever they fit."""
 _AT_ONCE = 1 << 26
 """Bits that are widened to bytes at a time while weights are read."""
 _KEY = "frostbit"
@@ -94,6 +98,10 @@ def _describe(owner: Any, prefix: str, tensors: dict[str, Tensor]) -> dict[str, 
             tensors[f"{prefix}/words"] = _rows_of_bits(owner)
         elif isinstance(value, np.ndarray):
             tensors[f"{prefix}/{field.name}"] = np.ascontiguousarray(value)
+            if field.name == "weights" and (found := as_int8(value)):
+                # As bytes: older readers know no int8, and would not come to the version.
+                tensors[f"{prefix}/weights"] = found[0].view(np.uint8)
+                tensors[f"{prefix}/scale"] = found[1]
         elif isinstance(value, Window):
             fields[field.name] = [*value.kernel, *value.stride, *value.pads, *value.dilation]
         elif isinstance(value, (Threshold, Affine)):
@@ -106,6 +114,12 @@ def _describe(owner: Any, prefix: str, tensors: dict[str, Tensor]) -> dict[str, 
 
 def format_version(program: Program) -> int:
     """The oldest of ``FORMAT_VERSIONS`` whose readers understand ``program`` or refuse it."""
+    full = (op.weights for op in program.ops if isinstance(op, (Conv, Dense)))
+    return 3 if any(as_int8(weights) for weights in full) else _version_of_floats(program)
+
+
+def _version_of_floats(program: Program) -> int:
+    """The version of a file whose full-precision weights are all stored as float32."""
     has_limits = any(
         (isinstance(op, Clip) and (op.low, op.high) != (-1.0, 1.0))
         or (
@@ -160,9 +174,9 @@ def _document(data: bytes) -> dict[str, object]:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise FormatError("the file is not a Frostbit model or its header is damaged") from error
     if type(version) is not int or version not in FORMAT_VERSIONS:
-        readable = " and ".join(map(str, FORMAT_VERSIONS))
         raise FormatError(
-            f"the file has format version {str(version)[:20]!a}, this Frostbit reads {readable}: "
+            f"the file has format version {str(version)[:20]!a}, this Frostbit reads "
+            f"{FORMAT_VERSIONS[0]} to {FORMAT_VERSIONS[-1]}: "
             "install a newer one, or pack the run again with this one"
         )
     quoted = f'\\"sha256\\":\\"{digest}'.encode(errors="replace")
@@ -262,6 +276,8 @@ def _field(field: Any, prefix: str, entry: dict[str, Any], tensors: dict[str, Te
     tensor = tensors.pop(f"{prefix}/{name}", None)
     if tensor is None:
         raise FormatError(f"{what} is missing")
+    if name == "weights" and tensor.dtype == np.uint8:
+        return from_int8(tensor.view(np.int8), tensors.pop(f"{prefix}/scale", None), what)
     return tensor
 
 
@@ -303,6 +319,7 @@ def loads(data: bytes) -> Program:
         tensors = dict(load_tensors(data))
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise FormatError("the tensors are damaged") from error
+    has_int8 = any(name.endswith("/scale") for name in tensors)
     entries = document.get("ops")
     if not isinstance(entries, list):
         raise FormatError("'ops' must be a list")
@@ -316,7 +333,7 @@ def loads(data: bytes) -> Program:
         input_kind=_input_kind(document),
         preprocessing=_preprocessing(document.get("preprocessing"), max(0, min(shape[2], MAX_DIM))),
     )
-    if document["format"] != format_version(program):
+    if document["format"] != (3 if has_int8 else _version_of_floats(program)):
         raise FormatError(f"format version {document['format']} does not fit what the file holds")
     if tensors:
         raise FormatError(f"the file holds tensors that no op uses: {sorted(tensors)[:3]}")

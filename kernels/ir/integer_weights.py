@@ -11,11 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frostbit.kernels.ir.exact import grid_exponent
+from frostbit.kernels.ir.program import FormatError
 
 INT8_LARGEST = 127
 """Of a weight of 8 bits: symmetric, -128 is not used."""
 LARGEST = {"u8": 255, "bits": 1}
 """Largest value of a map that is summed in integers, by its kind."""
+_AT_ONCE = 1 << 20
+"""Weights that are looked at in wider numbers at a time."""
 
 
 def as_int16(weights: NDArray[np.float32], largest: int) -> tuple[NDArray[np.int16], int] | None:
@@ -25,11 +28,18 @@ def as_int16(weights: NDArray[np.float32], largest: int) -> tuple[NDArray[np.int
     """
     exponent = grid_exponent(weights)
     steps = weights.astype(np.float64) * 2.0**exponent
-    size = np.abs(steps).reshape(len(steps), -1)
-    most_in_a_sum = float(size.sum(axis=1).max()) * largest
-    if exponent > 100 or size.max() > np.iinfo(np.int16).max or most_in_a_sum >= 2**31:
+    if exponent > 100 or np.abs(steps).max() > np.iinfo(np.int16).max:
         return None
-    return steps.astype(np.int16), exponent
+    return (steps.astype(np.int16), exponent) if fits_int32(steps, largest) else None
+
+
+def fits_int32(whole: NDArray[np.generic], largest: int) -> bool:
+    """Whether int32 holds every sum of ``whole`` weights ``[O, ...]`` times values to ``largest``.
+
+    Partial sums included, in any order.
+    """
+    size = np.abs(whole.astype(np.float64)).reshape(len(whole), -1)
+    return float(size.sum(axis=1).max()) * largest < 2**31
 
 
 def as_int8(
@@ -44,7 +54,22 @@ def as_int8(
         ``small`` int8 of the shape of ``weights``, in -127..127, and ``scale`` float32 ``[O]``,
         above 0; None if some channel needs more bits.
     """
-    rows = weights.reshape(len(weights), -1).astype(np.float64)
+    rows = weights.reshape(len(weights), -1)
+    small, scale = np.empty(rows.shape, np.int8), np.empty(len(rows), np.float32)
+    step = max(1, _AT_ONCE // max(1, rows.shape[1]))
+    for start in range(0, len(rows), step):
+        part = slice(start, start + step)
+        found = _divided(rows[part].astype(np.float64))
+        if found is None:
+            return None
+        small[part], scale[part] = found
+    return small.reshape(weights.shape), scale
+
+
+def _divided(
+    rows: NDArray[np.float64],
+) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
+    """Some rows as whole numbers of 8 bits and a divisor each; None if they are none."""
     if not np.isfinite(rows).all():
         return None
     largest = np.abs(rows).max(axis=1, initial=0.0)
@@ -58,5 +83,26 @@ def as_int8(
     small = whole // divisor[:, None]
     if np.abs(small).max(initial=0) > INT8_LARGEST:
         return None
-    scale = np.where(largest > 0, np.ldexp(divisor.astype(np.float64), -exponent), 1.0)
-    return small.astype(np.int8).reshape(weights.shape), scale.astype(np.float32)
+    return small, np.where(largest > 0, np.ldexp(divisor.astype(np.float64), -exponent), 1.0)
+
+
+def from_int8(
+    small: NDArray[np.int8], scale: NDArray[np.generic] | None, what: str
+) -> NDArray[np.float32]:
+    """The weights of which :func:`as_int8` made ``small`` and ``scale``, as read from a file.
+
+    Raises:
+        FormatError: beginning with ``what``: it makes that of no weights. A scale is missing, of
+            another type or shape, not above 0, infinite or not the greatest, -128 is used, or a
+            product would round.
+    """
+    if small.ndim < 2 or not small.size:
+        raise FormatError(f"{what} in int8 must be [O, ...]")
+    if scale is None or scale.dtype != np.float32 or scale.shape != small.shape[:1]:
+        raise FormatError(f"{what} in int8 need a float32 scale per output channel")
+    with np.errstate(all="ignore"):
+        weights = small.astype(np.float32) * scale.reshape(-1, *[1] * (small.ndim - 1))
+    found = as_int8(weights)
+    if found is None or not (np.array_equal(found[0], small) and np.array_equal(found[1], scale)):
+        raise FormatError(f"{what} in int8 are not as they are written")
+    return weights

@@ -9,8 +9,11 @@ Steps, in order (``exactness.md``):
    stem.
 3. Multipliers, addends and full-precision weights are rounded to a grid ``2**-s``, with the largest
    s for which :mod:`frostbit.kernels.ir.exact` proves that float32 rounds nothing before any sign.
-   The head gets its own s if its sums can be exact too, else it keeps its float32 weights. A
-   binary-weight network has no signs to protect: it stays as folded, in float32.
+   The head gets its own s if its sums can be exact too, else no grid. A binary-weight network has
+   no signs to protect: nothing of it is put on a grid.
+4. With 8 or 16 bits (:data:`BITS`) each full-precision weight is so many bits on that grid, times
+   a scale per output channel (:mod:`frostbit.pipeline.lowering.few_bits`). ``auto`` takes 8 where
+   that costs at most :data:`MOST_LOST` points of accuracy against 16.
 
 Everything runs on the CPU in float32 (no TF32, no Winograd there).
 """
@@ -19,6 +22,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -43,7 +47,12 @@ HEAD_FINEST = 20
 """As of the body: the logits of normalised values reach 16 too."""
 HEAD_COARSEST = 6
 """Coarsest grid of the head, steps of 1/64: weights on 512 inputs are about 0.04, and coarser steps
-would erase most of them. It then keeps float32 weights, and logits agree within a tolerance."""
+would erase most of them. It then stays off the grid, and logits agree within a tolerance."""
+AUTO = "auto"
+BITS = (AUTO, "8", "16", "32")
+"""What a full-precision weight may have; 32: what the grid leaves of float32."""
+MOST_LOST = 0.1
+"""Points of accuracy that 8 bits may cost before ``auto`` takes 16."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +118,13 @@ class _Lowered:
         """Round the head alone."""
         return self._round({n: m for n, m in self.modules.items() if m is self.head}, exponent)
 
-    def _round(self, modules: dict[str, st.Rounded], exponent: int) -> Exactness:
+    def round_freely(self, layers: Collection[st.FullPrecision]) -> None:
+        """Round full-precision ``layers`` to their bits, and to no grid."""
+        for module in layers:
+            module.round_to(None)
+        self._renumber({n: m for n, m in self.modules.items() if m in layers})
+
+    def _round(self, modules: Mapping[str, st.Rounded], exponent: int) -> Exactness:
         for name, module in modules.items():
             try:
                 module.round_to(exponent)
@@ -118,12 +133,15 @@ class _Lowered:
                     f"numerical: '{name}': {error}, which sums elsewhere need; train with larger "
                     "BatchNorm scales (less weight decay) or fewer layers"
                 ) from error
+        self._renumber(modules)
+        return analyse(self.program)
+
+    def _renumber(self, modules: Mapping[str, st.Rounded]) -> None:
         ops = (
             with_numbers(op, modules[op.name]) if op.name in modules else op
             for op in self.program.ops
         )
         self.program = replace(self.program, ops=tuple(ops))
-        return analyse(self.program)
 
 
 def _round_body(lowered: _Lowered) -> tuple[int, Exactness]:
@@ -157,36 +175,79 @@ def _round_head(lowered: _Lowered) -> int | None:
     for exponent in range(HEAD_FINEST, HEAD_COARSEST - 1, -1):
         if lowered.round_head(exponent).head_exact:
             return exponent
-    lowered.head.round_to(None)
+    lowered.round_freely([lowered.head])
     return None
 
 
-def settle(model: nn.Module, images: Tensor) -> Settled:
+def settle(
+    model: nn.Module,
+    images: Tensor,
+    bits: str = AUTO,
+    score: Callable[[nn.Module], float] | None = None,
+) -> Settled:
     """Turn a trained, fully frozen ``model`` into the exact network.
 
     Args:
         model: binarized module; moved to the CPU, its BatchNorm statistics are replaced.
         images: pixels ``[N, C, H, W]`` 0..255 (training images, not augmented).
+        bits: of a full-precision weight, one of :data:`BITS`.
+        score: percent that a settled module gets right, by which ``auto`` decides; without it
+            ``auto`` is 8.
 
     Raises:
         UserError: if a module cannot be settled or the sums cannot be made exact.
     """
+    if bits not in BITS:
+        raise UserError(f"full-precision weights have {', '.join(BITS)} bits, not {bits!a}")
     model = model.cpu()
     reestimate_batchnorm(model, images)
     shape = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
+    if bits != AUTO:
+        return _settled(model, shape, int(bits))
+    small = _settled(model, shape, 8)
+    if score is None:
+        return small
+    large = _settled(model, shape, 16)
+    scores = {8: score(small.module), 16: score(large.module)}
+    chosen = small if scores[8] >= scores[16] - MOST_LOST else large
+    by_bits = {str(bits): round(percent, 4) for bits, percent in scores.items()}
+    return replace(chosen, report={**chosen.report, "accuracy_by_bits": by_bits})
+
+
+def bits_line(report: Mapping[str, Any]) -> str:
+    """What ``auto`` chose and why, one line; "" where nothing was chosen."""
+    scores = report.get("accuracy_by_bits")
+    if scores is None:
+        return ""
+    return (
+        f"full-precision weights: {report['full_precision_bits']} bits; with 8 bits "
+        f"{scores['8']:.2f} % right, with 16 bits {scores['16']:.2f} % (8 where they cost at most "
+        f"{MOST_LOST} points; --set full_precision_bits=16 keeps 16)"
+    )
+
+
+def _settled(model: nn.Module, shape: tuple[int, int, int], bits: int) -> Settled:
+    """The exact network with full-precision weights of ``bits`` bits."""
     gm = structure(model, shape)
     lowered = _Lowered(gm, shape)
+    full = [m for m in lowered.modules.values() if isinstance(m, st.FullPrecision)]
+    for module in full:
+        module.bits = bits
     verdict = analyse(lowered.program)
     if not verdict.has_signs:
-        return Settled(gm, state_hash(gm), _report(verdict, None, None))
+        lowered.round_freely(full)
+        return Settled(gm, state_hash(gm), _report(verdict, bits, None, None))
     exponent, verdict = _round_body(lowered)
-    report = _report(verdict, exponent, _round_head(lowered))
+    report = _report(verdict, bits, exponent, _round_head(lowered))
     return Settled(gm, state_hash(gm), report)
 
 
-def _report(verdict: Exactness, exponent: int | None, head_exponent: int | None) -> dict[str, Any]:
-    """Figures for run.json; without grid exponents nothing was rounded (binary weights only)."""
+def _report(
+    verdict: Exactness, bits: int, exponent: int | None, head_exponent: int | None
+) -> dict[str, Any]:
+    """Figures for run.json; without exponents nothing is on a grid (binary weights only)."""
     return {
+        "full_precision_bits": bits,
         "body_exact": verdict.body_exact and verdict.has_signs,
         "head_exact": head_exponent is not None,
         "grid_exponent": exponent,

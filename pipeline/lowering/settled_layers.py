@@ -15,6 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from frostbit.pipeline.lowering.few_bits import rounded
+
+FULL_BITS = 32
+"""Bits of a weight that is rounded to the grid alone."""
+
 
 class GridError(ValueError):
     """A multiplier would round to 0 on the grid although it is not 0."""
@@ -54,7 +59,42 @@ def to_sign(x: Tensor) -> Tensor:
     return torch.where(x >= 0, 1.0, -1.0).to(x.dtype)
 
 
-class SettledConv(nn.Module):
+class FullPrecision(nn.Module):
+    """A layer with full-precision weights ``[O, ...]`` and an addend ``[O]``.
+
+    Attributes:
+        weight, add: float32, as rounded last.
+        raw: both unrounded, float64.
+        bits: of a weight: 8, 16 or ``FULL_BITS``.
+    """
+
+    weight: Tensor
+    add: Tensor
+    raw: tuple[Tensor, Tensor]
+    bits: int
+
+    def __init__(self, weight: Tensor, add: Tensor) -> None:
+        super().__init__()
+        self.raw, self.bits = (weight.double(), add.double()), FULL_BITS
+        self.register_buffer("weight", weight.float())
+        self.register_buffer("add", add.float())
+
+    def round_to(self, exponent: int | None) -> None:
+        """Round to ``bits`` and to ``2**-exponent``; None: to no grid."""
+        weight, add = self.raw
+        if self.bits < FULL_BITS:
+            self.weight = rounded(weight, self.bits, exponent)
+            add = add + self._usual_sum(weight - self.weight.double())
+        else:
+            self.weight = weight.float() if exponent is None else on_grid(weight, exponent)
+        self.add = add.float() if exponent is None else on_grid(add, exponent)
+
+    def _usual_sum(self, weights: Tensor) -> Tensor:
+        """What ``weights`` (float64) add to ``[O]`` outputs on average, as far as it is known."""
+        return torch.zeros(len(weights), dtype=torch.float64)
+
+
+class SettledConv(FullPrecision):
     """Full-precision convolution with BatchNorm and normalisation folded in.
 
     Attributes:
@@ -63,11 +103,8 @@ class SettledConv(nn.Module):
         stride, dilation: pairs; pads: (top, left, bottom, right); groups: channel groups.
     """
 
-    weight: Tensor
-    add: Tensor
     zero_point: Tensor
     pads: tuple[int, int, int, int]
-    raw: tuple[Tensor, Tensor]
 
     def __init__(
         self,
@@ -79,16 +116,18 @@ class SettledConv(nn.Module):
         dilation: tuple[int, int],
         groups: int = 1,
     ) -> None:
-        super().__init__()
-        self.raw = (weight.double(), add.double())
+        super().__init__(weight, add)
         self.stride, self.pads, self.dilation, self.groups = stride, pads, dilation, groups
-        self.register_buffer("weight", weight.float())
-        self.register_buffer("add", add.float())
         self.register_buffer("zero_point", zero_point.to(torch.uint8))
 
-    def round_to(self, exponent: int) -> None:
-        self.weight = on_grid(self.raw[0], exponent)
-        self.add = on_grid(self.raw[1], exponent)
+    def _rows(self, values: Tensor) -> Tensor:
+        """Of ``values`` per input channel those that each output channel reads, ``[O, I]``."""
+        count, per_group = self.weight.shape[:2]
+        return values.view(self.groups, per_group)[torch.arange(count) // (count // self.groups)]
+
+    def _usual_sum(self, weights: Tensor) -> Tensor:
+        """Pixels lie around their zero point."""
+        return (weights.sum(dim=(2, 3)) * self._rows(self.zero_point.double())).sum(dim=1)
 
     def takes(self, scale: Folded) -> bool:
         """Whether a scale of what it reads can go into its weights (padding has no addend)."""
@@ -97,9 +136,7 @@ class SettledConv(nn.Module):
     def scaled(self, scale: Folded) -> SettledConv:
         """The same of ``scale(x)``."""
         weight, add = self.raw
-        per_group = weight.shape[1]
-        rows = torch.arange(len(weight)) // (len(weight) // self.groups)
-        mul, plus = (v.view(self.groups, per_group)[rows] for v in scale)
+        mul, plus = (self._rows(values) for values in scale)
         made = SettledConv(
             weight * mul[:, :, None, None],
             add + (weight.sum(dim=(2, 3)) * plus).sum(dim=1),
@@ -116,29 +153,12 @@ class SettledConv(nn.Module):
         return F.conv2d(padded, self.weight, self.add, self.stride, 0, self.dilation, self.groups)
 
 
-class SettledDense(nn.Module):
+class SettledDense(FullPrecision):
     """Full-precision dense layer on ``[N, I]`` or a map that it flattens in C, H, W order.
 
     Attributes:
         weight: float32 ``[O, I]``; add: float32 ``[O]``.
     """
-
-    weight: Tensor
-    add: Tensor
-
-    def __init__(self, weight: Tensor, add: Tensor) -> None:
-        super().__init__()
-        self.raw = (weight.double(), add.double())
-        self.register_buffer("weight", weight.float())
-        self.register_buffer("add", add.float())
-
-    def round_to(self, exponent: int | None) -> None:
-        """Round to ``2**-exponent``; None restores the unrounded float32 values."""
-        if exponent is None:
-            self.weight, self.add = self.raw[0].float(), self.raw[1].float()
-        else:
-            self.weight = on_grid(self.raw[0], exponent)
-            self.add = on_grid(self.raw[1], exponent)
 
     def takes(self, scale: Folded) -> bool:
         """Whether a scale of what it reads can go into its weights: always."""

@@ -30,6 +30,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "optimizer": OPTIMIZERS,
     "lr_schedule": LR_SCHEDULES,
     "precision": PRECISIONS,
+    "full_precision_bits": ("auto", "8", "16", "32"),
 }
 MOST: dict[str, int] = {
     "width": 1 << 16,
@@ -78,6 +79,8 @@ class Recipe:
         label_smoothing: share of the target spread over all classes, in [0, 1).
         distil: weight in [0, 1] of matching a teacher's answers in the loss (with ``--teacher``).
         temperature: of the softmax of student and teacher while distilling.
+        full_precision_bits: of the weights that stay in full precision, once trained: ``8``,
+            ``16``, ``32``, or ``auto`` (:mod:`frostbit.pipeline.lowering.settle`).
         precision: ``fp32``, or ``bf16``: autocast with float32 masters, masks and BatchNorm.
         sync_batchnorm: with several ranks: batch statistics over all of them.
         image_size: what pictures on disk are cropped to: one number, or height and width as in
@@ -120,6 +123,7 @@ class Recipe:
     label_smoothing: float = 0.0
     distil: float = 0.5
     temperature: float = 1.0
+    full_precision_bits: str = "auto"
     precision: str = "fp32"
     sync_batchnorm: bool = False
     image_size: int | str = 0
@@ -298,6 +302,8 @@ def _convert(field: str, value: Any, kind: type) -> Any:
         return value.lower() == "true"
     if type(value) is kind:
         return value
+    if type(value) is int and field in CHOICES:
+        return str(value)[:80]
     try:
         if kind in (int, float) and isinstance(value, str):
             return kind(value)

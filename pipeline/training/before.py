@@ -71,7 +71,7 @@ def require_packable(recipe: Recipe, dataset: Dataset, processes: int = 1) -> tu
         return ()
     with _refused("packing it"):
         _freeze(model, activations=recipe.binarize == "both")
-        settled = settle(model, pixels)
+        settled = settle(model, pixels, recipe.full_precision_bits)
         program = program_of(settled.module, facts)
         require_equal(program, settled.module, images)
         return _exported(program, images[: max(FEWEST_RUN, MOST_RUN * count // MOST_IMAGES)])

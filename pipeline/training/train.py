@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from frostbit.pipeline.data.folders import USUAL_SIZE
 from frostbit.pipeline.errors import Diverged, UserError
 from frostbit.pipeline.lowering.agreement import COMPARED, require_equal
 from frostbit.pipeline.lowering.pack import network, program_of
-from frostbit.pipeline.lowering.settle import SETTLE_IMAGES, settle
+from frostbit.pipeline.lowering.settle import SETTLE_IMAGES, bits_line, settle
 from frostbit.pipeline.network.binary import unfrozen_layers
 from frostbit.pipeline.run import checkpoint
 from frostbit.pipeline.run import folder as run_folder
@@ -312,7 +313,12 @@ def _ended(
     settling: dict[str, Any] = {}
     final, bars = model, _bars(console)
     if not unfrozen:
-        settled = settle(model, settling_pixels(dataset))
+        label = bars("evaluate 8 and 16 bits (validation)")
+        score = partial(accuracy, split=dataset.validation, device=cpu, bar=label)
+        bits = trainer.recipe.full_precision_bits
+        settled = settle(model, settling_pixels(dataset), bits, score)
+        if console is not None and (line := bits_line(settled.report)):
+            console.print(f"{line}, of the validation images")
         final = settled.module
         images = dataset.test.take(range(min(COMPARED, len(dataset.test))))
         program = program_of(final, datasets.as_json(dataset))

@@ -68,6 +68,19 @@ class Builder:
         steps = self.rng.integers(-largest, largest + 1, shape)
         return np.asarray(steps * STEP, np.float32)
 
+    def weights(self, shape: tuple[int, ...], bits: int) -> NDArray[np.float32]:
+        """float32 ``[O, ...]``: whole numbers of ``bits`` bits, and times a scale per row if 8.
+
+        With more than 8 every row has a number that 8 do not hold.
+        """
+        most = 2 ** (bits - 1) - 1
+        steps = self.rng.integers(-most, most + 1, shape)
+        if bits == 8:
+            steps *= self.rng.integers(1, 4, (shape[0], *[1] * (len(shape) - 1)))
+        elif bits > 8:
+            steps.reshape(shape[0], -1)[:, :2] = [most, 1] if steps[0].size > 1 else most
+        return np.asarray(steps * STEP, np.float32)
+
     def _append(self, op: Op, kind: Any, shape: tuple[int, int, int]) -> str:
         self.ops.append(op)
         self.types[op.name] = ValueType(kind, shape)
@@ -76,14 +89,14 @@ class Builder:
     def _name(self, op: str) -> str:
         return f"{op}{len(self.ops)}"
 
-    def conv(self, source: str, out: int, window: Window, groups: int = 1) -> str:
-        """Full-precision convolution with random weights."""
+    def conv(self, source: str, out: int, window: Window, groups: int = 1, bits: int = 4) -> str:
+        """Full-precision convolution with random weights of ``bits`` bits."""
         value = self.types[source]
         channels = value.shape[2]
         pad = np.zeros(channels, np.uint8)
         if value.kind == "u8":
             pad = self.rng.integers(0, 256, channels).astype(np.uint8)
-        weights = self.grid((out, *window.kernel, channels // groups), 8)
+        weights = self.weights((out, *window.kernel, channels // groups), bits)
         op = Conv(self._name("conv"), (source,), window, weights, self.grid((out,)), pad, groups)
         return self._append(op, "f32", (*window.output(*value.shape[:2]), out))
 
@@ -218,15 +231,15 @@ class Builder:
         op = GlobalSum(self._name("sum"), (source,))
         return self._append(op, "f32", (1, 1, self.types[source].shape[2]))
 
-    def dense(self, source: str, out: int) -> str:
-        """Full-precision dense layer with random weights."""
-        weights = self.grid((out, self.types[source].shape[2]), 8)
+    def dense(self, source: str, out: int, bits: int = 4) -> str:
+        """Full-precision dense layer with random weights of ``bits`` bits."""
+        weights = self.weights((out, self.types[source].shape[2]), bits)
         op = Dense(self._name("dense"), (source,), weights, self.grid((out,)))
         return self._append(op, "f32", (1, 1, out))
 
-    def finish(self, source: str, classes: int = 5) -> Program:
+    def finish(self, source: str, classes: int = 5, bits: int = 4) -> Program:
         """Program that ends with sum over the map and dense layer of ``source``."""
-        self.dense(self.global_sum(source), classes)
+        self.dense(self.global_sum(source), classes, bits)
         return self.program()
 
     def program(self) -> Program:
@@ -258,6 +271,10 @@ def random_images(program: Program, count: int, seed: int = 0) -> NDArray[Any]:
 
 
 CHANNELS = st.one_of(st.sampled_from([1, 3, 31, 32, 33, 63, 64, 65]), st.integers(1, 200))
+
+
+BITS = st.sampled_from([4, 8, 8, 10])
+"""Of full-precision weights: of 8 with a scale per channel, of more as float32 or int16."""
 
 
 def _fitted(
@@ -304,7 +321,7 @@ def _conv(draw: st.DrawFn, b: Builder, x: str) -> str:
     height, width, channels = b.types[x].shape
     groups = _groups(draw, channels)
     out = draw(st.integers(1, 2)) * groups if groups > 1 else draw(st.integers(1, 40))
-    return b.conv(x, out, draw(windows((height, width))), groups)
+    return b.conv(x, out, draw(windows((height, width))), groups, draw(BITS))
 
 
 def _block(draw: st.DrawFn, b: Builder, x: str, other: str) -> str:
@@ -452,13 +469,13 @@ def programs(draw: st.DrawFn, foreign: bool = False) -> Program:
     x = INPUT
     if foreign and draw(st.booleans()):
         x = b.scale(x)
-    x = b.conv(x, draw(CHANNELS), draw(windows(shape[:2])))
+    x = b.conv(x, draw(CHANNELS), draw(windows(shape[:2])), bits=draw(BITS))
     for _ in range(draw(st.integers(0, 6))):
         step = _next_from_floats if b.types[x].kind == "f32" else _next_from_bits
         if foreign and draw(st.booleans()):
             step = _next_foreign
         x = step(draw, b, x)
-    program = b.finish(x, draw(st.integers(1, 40)))
+    program = b.finish(x, draw(st.integers(1, 40)), draw(BITS))
     if foreign and draw(st.booleans()):
         b.softmax(program.ops[-1].name)
     return b.program()

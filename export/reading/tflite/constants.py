@@ -29,9 +29,13 @@ def _reserve(call: Call) -> tuple[int, ...]:
 
 def _dequantize(call: Call) -> None:
     _reserve(call)
+    index = call.operator.inputs[0]
+    if call.source.tensor(index).is_quantized:
+        _give(call, call.source.dequantized(index, call.layer))
+        return
     value = call.constant(0)
     if value.dtype != np.float16:
-        raise call.refused(f"of {value.dtype} constants cannot be read, only of float16")
+        raise call.refused(f"of {value.dtype} constants cannot be read, only of float16 and int8")
     _give(call, value.astype(np.float32))
 
 

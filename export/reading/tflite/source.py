@@ -13,6 +13,7 @@ from frostbit.export.lce.tflite_reader import (
     BOOL,
     FLOAT16,
     FLOAT32,
+    INT8,
     INT32,
     INT64,
     Model,
@@ -77,6 +78,28 @@ class Source:
         count = math.prod(tensor.shape)
         numbers = np.frombuffer(self._data, _DTYPES[tensor.type], count, tensor.offset)
         return numbers.reshape(tensor.shape)
+
+    def dequantized(self, index: int, layer: str) -> Constant:
+        """Numbers that constants of int8 stand for, with one scale or one a channel."""
+        tensor = self._tensors[index]
+        about = tensor.quantization
+        plain = tensor.type == INT8 and tensor.offset and not tensor.is_sparse
+        if not plain or about is None or about.number(4, "<B"):
+            raise refused(layer, QUANTIZED)
+        (at, count), (zeros_at, zeros) = about.vector(2, 4), about.vector(3, 8)
+        axis = about.number(6, "<i")
+        shape = [1] * len(tensor.shape)
+        if count > 1 and 0 <= axis < len(shape):
+            shape[axis] = tensor.shape[axis]
+        if math.prod(shape) != count or zeros not in (0, count):
+            raise refused(layer, f"has {count} scales and {zeros} zero points of {tensor.shape}")
+        scale = np.frombuffer(self._data, "<f4", count, at).reshape(shape)
+        small = np.frombuffer(self._data, "i1", math.prod(tensor.shape), tensor.offset)
+        whole = small.reshape(tensor.shape).astype(np.int64)
+        if zeros:
+            whole -= np.frombuffer(self._data, "<i8", zeros, zeros_at).reshape(shape)
+        with np.errstate(all="ignore"):  # what is not finite is refused where it is used
+            return np.asarray(whole.astype(np.float32) * scale, np.float32)
 
     def reserve(self, index: int, read: tuple[int, ...], layer: str) -> tuple[int, ...]:
         """Shape of a constant before it is computed; FormatError if that is out of proportion."""

@@ -16,6 +16,7 @@ from frostbit.export.c import convert as to_c
 from frostbit.export.c.runtime import CRuntime
 from frostbit.export.errors import ExportError
 from frostbit.export.parity import ParityReport, compare
+from frostbit.export.runtimes import EngineRuntime
 from frostbit.kernels.ir import reference
 from frostbit.kernels.ir.program import INPUT, OP_TYPES, BinaryConv, Program, Window
 from tests.export.c.c_targets import (
@@ -212,8 +213,8 @@ def test_weights_that_need_more_than_16_bits_stay_floats(source: str) -> None:
     x = b.conv(INPUT, 2, SAME)
     weights = np.tile([2.0**-18, 1.0, -0.5], 12).reshape(2, 3, 3, 2)
     if source == "u8":
-        x = b.conv(INPUT, 2, Window((1, 1)))
-        weights = np.array([40001.0, 8.0]).reshape(2, 1, 1, 1) * 2.0**-16
+        x = b.conv(INPUT, 2, Window((1, 2)))
+        weights = np.array([40001.0, 8.0, 8.0, 40001.0]).reshape(2, 1, 2, 1) * 2.0**-16
     elif source == "dense":
         x = b.dense(b.global_sum(b.sign(x)), 2)
         weights = np.array([[1.0, 2.0**-18], [0.5, -0.5]])
@@ -223,6 +224,34 @@ def test_weights_that_need_more_than_16_bits_stay_floats(source: str) -> None:
     kernel = "dense_f32" if source == "dense" else f"conv_{source}_f32"
     assert f"    fb_{kernel}(".encode() in to_c.convert(program)
     assert_exact(program)
+
+
+@pytest.mark.parametrize("source", ["u8", "bits", "f32", "dense"])
+def test_weights_of_8_bits_take_a_byte(source: str) -> None:
+    b = Builder((3, 4, 1))
+    x = b.conv(INPUT, 3, SAME, bits=8)
+    if source in ("bits", "f32"):
+        x = b.conv(b.sign(x) if source == "bits" else b.to_float(b.sign(x)), 2, SAME, bits=8)
+    program = b.finish(b.sign(x), 2, bits=8)
+    text = to_c.convert(program).decode()
+    kernel = "dense_i8" if source == "dense" else f"conv_{source}_i8"
+    assert f"    fb_{kernel}(" in text
+    assert "int16_t fb0_" not in text
+    assert_exact(program)
+
+
+def test_sums_of_8_bits_that_overflow_32_are_not_taken_in_32() -> None:
+    """260 x 260 taps of 127 on pixels of 255 come to 2.19 * 10**9."""
+    b = Builder((260, 260, 1))
+    x = b.conv(INPUT, 1, Window((260, 260)))
+    weights = np.full((1, 260, 260, 1), 127.0)
+    weights[0, 0, 0, 0] = 126.0  # else they were 1, times a scale of 127
+    program = reweighted(b.finish(x, 1), x, weights)
+    assert b"fb_conv_u8_f32(" in to_c.convert(program)
+    images = np.full((1, 260, 260, 1), 255, np.uint8)
+    expected = reference.run(program, images)
+    for runtime in (CRuntime(program), EngineRuntime(program)):
+        assert np.allclose(runtime.logits(images), expected, rtol=1e-5, atol=0)
 
 
 def test_thresholds_beyond_16_bits() -> None:

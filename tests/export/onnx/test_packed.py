@@ -103,7 +103,7 @@ def test_an_imported_network_takes_floats_channels_last(form: str) -> None:
     info = onnx.load_from_string(data).graph.input[0]
     assert (dims(info), info.type.tensor_type.elem_type) == (["N", 6, 7, 2], onnx.TensorProto.FLOAT)
     found = metadata(data)
-    assert found["frostbit_format"] == "2"
+    assert found["frostbit_format"] == "3"
     mul = json.loads(found["preprocessing"])["mul"]
     assert tuple(mul) == program.preprocessing.mul
     with pytest.raises(ExportError, match=r"float32 \[N, H, W, C\] as it is"):
@@ -213,7 +213,7 @@ def test_metadata_says_what_the_file_is(program: Program) -> None:
         "classes": "a\nb\nc\nd\ne",
         "dataset": "toy",
         "frostbit_form": "packed",
-        "frostbit_format": "1",
+        "frostbit_format": "3",
         "frostbit_version": VERSION,
         "model_license": "",
         "program_sha256": program_hash(program),

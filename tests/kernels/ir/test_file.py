@@ -99,7 +99,7 @@ def test_every_truncation_is_refused(data: bytes) -> None:
 @pytest.mark.parametrize(
     ("change", "into", "message"),
     [
-        (r"\"format\":1", r"\"format\":2", "format version"),
+        (r"\"format\":3", r"\"format\":2", "format version"),
         (r"\"op\":\"Sign\"", r"\"op\":\"Sing\"", "'sign': unknown op 'Sing': it may need a newer"),
         (r"\"groups\":1", r"\"groups\":2", "groups"),
         (r"\"groups\":1", r"\"groups\":true", "integers"),

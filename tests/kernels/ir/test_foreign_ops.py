@@ -47,17 +47,18 @@ def test_file_gives_back_the_same_program(program: Program) -> None:
 
 
 def test_version_rises_only_where_an_older_reader_would_be_misled() -> None:
-    def version(kind: str, low: float) -> int:
+    def version(kind: str, low: float, bits: int = 12) -> int:
         b = Builder((4, 4, 2), kind="f32" if kind == "f32" else "u8")
-        x = b.clip(b.conv(INPUT, 3, Window((1, 1))), low, 1.0)
-        return format_version(b.finish(b.prelu(x)))
+        x = b.clip(b.conv(INPUT, 3, Window((1, 1)), bits=12), low, 1.0)
+        return format_version(b.finish(b.prelu(x), bits=bits))
 
     assert [version("u8", -1.0), version("u8", 0.0), version("f32", -1.0)] == [1, 2, 2]
+    assert [version("u8", -1.0, 8), version("f32", 0.0, 8)] == [3, 3]
 
 
 def test_version_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     b = Builder((4, 4, 2))
-    program = b.finish(b.clip(b.conv(INPUT, 3, Window((1, 1))), 0.0, 1.0))
+    program = b.finish(b.clip(b.conv(INPUT, 3, Window((1, 1)), bits=12), 0.0, 1.0), bits=12)
     monkeypatch.setattr("frostbit.kernels.ir.file.format_version", lambda program: 1)
     data = dumps(program)
     monkeypatch.undo()

@@ -66,9 +66,9 @@ def test_the_body_gets_the_finest_grid_that_is_proved(kind: str, power: int) -> 
     best = finest(model, "body_exact", None)
     if best is None or best < 4:
         with pytest.raises(UserError, match="too large for exact float32"):
-            settle(model, images())
+            settle(model, images(), "32")
         return
-    report = settle(model, images()).report
+    report = settle(model, images(), "32").report
     assert report["grid_exponent"] == min(best, 20), "20: a change would change every model"
     assert report["body_exact"]
 
@@ -76,7 +76,7 @@ def test_the_body_gets_the_finest_grid_that_is_proved(kind: str, power: int) -> 
 @pytest.mark.parametrize("power", [-2, 3, 8, 13, 15, 16, 17, 20])
 def test_the_head_gets_its_finest_grid_or_keeps_its_float32_weights(power: int) -> None:
     model = network("bireal-2", head=2.0**power)
-    settled = settle(model, images())
+    settled = settle(model, images(), "32")
     body = settled.report["grid_exponent"]
     best = finest(model, "head_exact", body)
     head = head_of(settled.module)
@@ -109,7 +109,7 @@ def test_the_sizes_above_reach_both_ends_of_both_searches() -> None:
 def finest_settled(body: float, head: float) -> tuple[int | None, int | None]:
     """The exponents that settling chose, None where there was none."""
     try:
-        report = settle(network("bireal-2", body, head), images()).report
+        report = settle(network("bireal-2", body, head), images(), "32").report
     except UserError:
         return None, None
     return report["grid_exponent"], report["head_exponent"]

@@ -125,7 +125,7 @@ def test_rounding_moves_the_network_little() -> None:
     """Without any sign behind it the folded stem stays within half a grid step per tap."""
     model, images = made("plain")
     stem = nn.Sequential(model.get_submodule("stem"), model.get_submodule("stem_norm"))
-    settled = settle(model, pixels(images))
+    settled = settle(model, pixels(images), "32")
     exponent = settled.report["grid_exponent"]
     with torch.no_grad():
         before = stem.eval()(pixels(images)).numpy()
