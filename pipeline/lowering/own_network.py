@@ -31,6 +31,7 @@ def pack(
     dataset: str = "",
     activations: bool = True,
     freeze: bool = False,
+    full_precision_bits: int = 8,
     progress: Progress = iter,
 ) -> Program:
     """The Program of a trained network, equal to it bit for bit on every image compared.
@@ -48,6 +49,8 @@ def pack(
         dataset: name of the data set on which ``pipeline verify`` and ``bench`` will compare.
         activations: False for a network whose weights alone were frozen.
         freeze: freeze what is left. Without it a network that is not exactly binary is refused.
+        full_precision_bits: of the weights of full-precision layers: 8, 16 or 32. Images alone say
+            nothing of accuracy: measure it, and take 16 if 8 cost too much.
         progress: wraps the iterable of compared batches, e.g. a progress bar.
 
     Returns:
@@ -63,13 +66,15 @@ def pack(
     """
     names = _names(classes)
     _refuse_unready(net)
+    if full_precision_bits not in (8, 16, 32):
+        raise UserError(f"full_precision_bits is 8, 16 or 32, not {full_precision_bits!a}")
     net = copy.deepcopy(net).cpu().to(memory_format=torch.contiguous_format)
     if freeze:
         _freeze(net, activations)
     refuse_unfrozen(net, activations, "advance StoMPP to its last step, or pass freeze=True")
     _refuse_half_frozen(net)
     pixels = _pixels(calibration)
-    settled = settle(net, pixels)
+    settled = settle(net, pixels, str(full_precision_bits))
     _, channels, height, width = pixels.shape
     if names is None:
         names = tuple(map(str, range(_logits(settled.module, pixels))))

@@ -172,14 +172,14 @@ def _browser(program: Program, data: bytes) -> Runtime:
 
 
 def _not_compressed(program: Program) -> str:
-    """What LCE keeps in 32 bits, if anything."""
+    """What LCE keeps in 8 bits, if anything."""
     types = infer_types(program)
     count = sum(
         op.channels_out * op.taps
         for op in program.ops
         if isinstance(op, BinaryConv) and types[op.inputs[0]].kind == "f32"
     )
-    return f"; LCE keeps {count:,} binary weights on real inputs in fp32" if count else ""
+    return f"; LCE keeps {count:,} binary weights on real inputs in 8 bits" if count else ""
 
 
 FORMATS = {

@@ -99,7 +99,7 @@ def parts(name: str) -> dict[str, int]:
     program = synthetic(name)
     data = dumps(program)
     by_kind = {"binary weights": 0, "thresholds, multipliers, addends": 0}
-    by_kind |= {"convolutions in fp32": 0, "dense layer in fp32": 0}
+    by_kind |= {"8-bit convolutions": 0, "8-bit dense layer": 0}
     layers = summarise_program(program, len(data)).layers
     for op, layer in zip(program.ops, layers, strict=True):
         if isinstance(op, BinaryConv):
@@ -107,9 +107,9 @@ def parts(name: str) -> dict[str, int]:
             by_kind["binary weights"] += layer.bytes - numbers
             by_kind["thresholds, multipliers, addends"] += numbers
         elif isinstance(op, Conv):
-            by_kind["convolutions in fp32"] += layer.bytes
+            by_kind["8-bit convolutions"] += layer.bytes
         elif isinstance(op, Dense):
-            by_kind["dense layer in fp32"] += layer.bytes
+            by_kind["8-bit dense layer"] += layer.bytes
     return {**by_kind, "names, shapes, header": len(data) - sum(by_kind.values())}
 
 

@@ -251,7 +251,7 @@ def test_sums_of_8_bits_that_overflow_32_are_not_taken_in_32() -> None:
     images = np.full((1, 260, 260, 1), 255, np.uint8)
     expected = reference.run(program, images)
     for runtime in (CRuntime(program), EngineRuntime(program)):
-        assert np.allclose(runtime.logits(images), expected, rtol=1e-5, atol=0)
+        assert np.allclose(runtime.logits(images), expected, rtol=1e-4, atol=0)
 
 
 def test_thresholds_beyond_16_bits() -> None:

@@ -32,6 +32,7 @@ SIZES = {
     schema.TensorType.FLOAT32: 4,
     schema.TensorType.INT32: 4,
     schema.TensorType.UINT8: 1,
+    schema.TensorType.INT8: 1,
 }
 LCE = {b"LceQuantize", b"LceDequantize", b"LceBconv2d", b"LceBMaxPool2d"}
 NAMES = {code: name for name, code in vars(schema.BuiltinOperator).items() if name.isupper()}

@@ -201,7 +201,7 @@ def test_what_lce_does_not_compress_is_said_and_shown(tmp_path: Path) -> None:
     result = invoke("export", model, "--format", "onnx,lce", "--no-check")
     assert result.exit_code == 0, result.output
     text = " ".join(result.output.split())
-    assert "LCE keeps 2,359,296 binary weights on real inputs in fp32" in text
+    assert "LCE keeps 2,359,296 binary weights on real inputs in 8 bits" in text
     rows = {
         line.split()[1]: line.split() for line in result.output.splitlines() if "│ model" in line
     }
