@@ -28,8 +28,8 @@ What TFLite cannot say as it stands is rewritten exactly, because a Program defi
   channels; otherwise they pass floats of +-1, since no operator shifts bits.
 * Binary weights on real inputs become CONV_2D with weights ``+-mul``: LCE has no such operator, so
   these weights take a byte.
-* Full-precision weights of 8 bits are int8 with a scale per output channel, behind a DEQUANTIZE that
-  the interpreter runs once.
+* Full-precision weights of 8 bits are int8 with a scale per output channel, behind a DEQUANTIZE
+  that the interpreter runs once.
 
 Exactness: LCE evaluates the float epilogue as ``(2p) * (-mul) + (add + K * mul)``, p the popcount.
 On the grid 2^-s with ``K|mul| + |add| <= 2^(24-s)``, the condition under which the Program's own op

@@ -188,6 +188,7 @@ def test_bits_stay_packed_between_thresholds() -> None:
     x = b.binary_conv(x, 64, Window((3, 3), (2, 2), (1, 1, 1, 1)), affine=False, pad_value=1)
     int32, real = schema.TensorType.INT32, schema.TensorType.FLOAT32
     assert operators(to_lce.convert(b.finish(x))) == [
+        ("DEQUANTIZE", real),
         ("CONV_2D", real),
         ("LceQuantize", int32),
         ("LceBconv2d", int32),
@@ -197,6 +198,7 @@ def test_bits_stay_packed_between_thresholds() -> None:
         ("LceBconv2d", int32),
         ("LceDequantize", real),
         ("SUM", real),
+        ("DEQUANTIZE", real),
         ("FULLY_CONNECTED", real),
         ("RESHAPE", real),
         ("RESHAPE", real),
