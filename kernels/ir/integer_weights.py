@@ -100,8 +100,9 @@ def from_int8(
         raise FormatError(f"{what} in int8 must be [O, ...]")
     if scale is None or scale.dtype != np.float32 or scale.shape != small.shape[:1]:
         raise FormatError(f"{what} in int8 need a float32 scale per output channel")
+    factors = scale.astype(np.float32).reshape(-1, *[1] * (small.ndim - 1))
     with np.errstate(all="ignore"):
-        weights = small.astype(np.float32) * scale.reshape(-1, *[1] * (small.ndim - 1))
+        weights: NDArray[np.float32] = small.astype(np.float32) * factors
     found = as_int8(weights)
     if found is None or not (np.array_equal(found[0], small) and np.array_equal(found[1], scale)):
         raise FormatError(f"{what} in int8 are not as they are written")
