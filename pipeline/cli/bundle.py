@@ -6,17 +6,16 @@ from pathlib import Path
 
 import click
 
-from frostbit.pipeline.cli.options import EXISTING_FILE, FILE, FOLDER, data_options, force_option
+from frostbit.pipeline.cli.options import EXISTING_FILE, FILE, FOLDER, data_options, out_options
 from frostbit.pipeline.console import progress, terminal
 
 
 @click.command(name="bundle")
 @click.argument("model", type=EXISTING_FILE)
-@click.option("-o", "--out", type=FILE, help="Zip file [default: MODEL with the ending .zip].")
+@out_options(FILE, "Zip file [default: MODEL with the ending .zip].")
 @click.option("--run", type=FOLDER, help="Run folder of the model [default: the model's].")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Of the images without data set.")
 @data_options
-@force_option
 def bundle_command(
     model: Path,
     out: Path | None,
@@ -34,11 +33,10 @@ def bundle_command(
     from frostbit.pipeline.bench.file import labels
     from frostbit.pipeline.data.inputs import Place, inputs_for
     from frostbit.pipeline.device import bundle
-    from frostbit.pipeline.parity.export import refuse_existing
     from frostbit.pipeline.run import folder as run_folder
 
     path = out or model.with_suffix(".zip")
-    refuse_existing(path, force)
+    run_folder.refuse_existing(path, force)
     program = load_program(model)
     place = Place(data_dir, skip_corrupt, run or model.parent)
     inputs = inputs_for(program, place, seed, bundle.IMAGES, progress())

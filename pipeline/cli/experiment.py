@@ -6,13 +6,18 @@ from pathlib import Path
 
 import click
 
-from frostbit.pipeline.cli.options import FOLDER, data_options, trust_option
+from frostbit.pipeline.cli.options import FOLDER, data_options, out_options, trust_option
 from frostbit.pipeline.console import terminal
 from frostbit.pipeline.errors import UserError
 
 
 def _experiment(
-    name: str, out: Path | None, jobs: int | None, data_dir: Path | None, skip_corrupt: bool
+    name: str,
+    out: Path | None,
+    force: bool,
+    jobs: int | None,
+    data_dir: Path | None,
+    skip_corrupt: bool,
 ) -> None:
     """Run a grid and print its means."""
     try:
@@ -25,24 +30,29 @@ def _experiment(
     grid = grids.load(name)
     folder = out or Path("runs") / "experiments" / grid.name
     console = terminal()
-    record = grids.run(grid, folder, jobs or thread_count(), data_dir, console, skip_corrupt)
+    record = grids.run(grid, folder, jobs or thread_count(), data_dir, console, skip_corrupt, force)
     console.print(grids.table(record))
     console.print(f"wrote {folder / grid.name}.json and .png")
 
 
 @click.command(name="experiment")
 @click.argument("name")
-@click.option("-o", "--out", type=FOLDER, help="[default: runs/experiments/NAME]")
+@out_options(FOLDER, "[default: runs/experiments/NAME]")
 @click.option("--jobs", type=click.IntRange(1), help="Runs at a time [default: one a core].")
 @data_options
 @trust_option
 def experiment_command(
-    name: str, out: Path | None, jobs: int | None, data_dir: Path | None, skip_corrupt: bool
+    name: str,
+    out: Path | None,
+    force: bool,
+    jobs: int | None,
+    data_dir: Path | None,
+    skip_corrupt: bool,
 ) -> None:
     """Train a grid of recipes with seeds; write a record (JSON) and a picture.
 
-    A grid that was stopped goes on where it was.
+    A grid that was stopped goes on where it was; with --force its runs are made again.
 
     Example: pipeline experiment smoke
     """
-    _experiment(name, out, jobs, data_dir, skip_corrupt)
+    _experiment(name, out, force, jobs, data_dir, skip_corrupt)

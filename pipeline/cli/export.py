@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from frostbit.pipeline.cli.options import EXISTING_FILE, FOLDER, force_option
+from frostbit.pipeline.cli.options import EXISTING_FILE, FOLDER, out_options
 from frostbit.pipeline.console import progress, terminal
 from frostbit.pipeline.errors import UserError
 
@@ -76,8 +76,8 @@ def export_synthetic(
     """Write a standard network with random weights: model.bnn and the named formats."""
     from frostbit.export.synthetic.networks import synthetic
     from frostbit.kernels.ir.file import dumps
-    from frostbit.pipeline.parity.export import KNOWN, Choices, format_names, refuse_existing
-    from frostbit.pipeline.run.folder import write_bytes, writing
+    from frostbit.pipeline.parity.export import KNOWN, Choices, format_names
+    from frostbit.pipeline.run.folder import refuse_existing, write_bytes, writing
 
     names = format_names(formats)
     program = synthetic(name)
@@ -123,13 +123,12 @@ def _export(
     help="onnx, lce, onnx-int8, onnx-float, qonnx, c, all of these, or web; commas or repeated "
     "[default: onnx,lce].",
 )
-@click.option("-o", "--out", type=FOLDER, help="Folder to write to [default: the model's].")
+@out_options(FOLDER, "Folder to write to [default: the model's].")
 @click.option("--synthetic", help="Instead of MODEL: random weights, e.g. resnet18@224.")
 @click.option("--float-input", is_flag=True, help="ONNX input float32 NCHW, not uint8 NHWC.")
 @click.option("--licence", default="", help="Licence of the weights, for ONNX metadata.")
 @click.option("--prefix", help="How names in the C file begin [default: frostbit].")
 @click.option("--no-check", is_flag=True, help="Do not run the files in their runtimes.")
-@force_option
 def export_command(
     model: Path | None, synthetic: str | None, out: Path | None, **options: Any
 ) -> None:

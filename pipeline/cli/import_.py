@@ -7,13 +7,13 @@ from typing import Any
 
 import click
 
-from frostbit.pipeline.cli.options import EXISTING_FILE, FILE, force_option, range_option
+from frostbit.pipeline.cli.options import EXISTING_FILE, FILE, out_options, range_option
 from frostbit.pipeline.console import progress, terminal
 
 
 @click.command(name="import")
 @click.argument("file", type=EXISTING_FILE)
-@click.option("-o", "--out", type=FILE, help="[default: the file's name with .bnn, beside it]")
+@out_options(FILE, "[default: the file's name with .bnn, beside it]")
 @click.option("--logits", is_flag=True, help="Leave out a softmax at the end.")
 @range_option
 @click.option(
@@ -33,7 +33,6 @@ from frostbit.pipeline.console import progress, terminal
     "--images", type=click.IntRange(1), help="How many are compared [default: 2 random, 16 given]."
 )
 @click.option("--no-compare", is_flag=True, help="Do not run FILE beside what was read from it.")
-@force_option
 def import_command(file: Path, out: Path | None, **options: Any) -> None:
     """Read a network for Larq Compute Engine (.tflite) or of QONNX or ONNX (.onnx).
 

@@ -48,6 +48,14 @@ def options(*chosen: Callable[..., Any]) -> Callable[..., Any]:
     return decorate
 
 
+def out_options(kind: click.Path, where: str) -> Callable[..., Any]:
+    """``-o`` and ``--force``, the same in every command: what is there stays unless forced."""
+    return options(
+        click.option("-o", "--out", type=kind, help=where),
+        click.option("--force", is_flag=True, help="Overwrite what is there."),
+    )
+
+
 def _limits(
     context: click.Context, option: click.Parameter, text: str | None
 ) -> tuple[float, float] | None:
@@ -70,7 +78,6 @@ range_option = click.option(
     callback=_limits,
     help="What pixels 0 and 255 become for an imported model that takes floats, e.g. -1..1.",
 )
-force_option = click.option("--force", is_flag=True, help="Overwrite what is there.")
 data_option = click.option(
     "--data-dir", type=FOLDER, help="Folder of the data set's files (see README, Data)."
 )
@@ -135,8 +142,7 @@ training_options = options(
         help="Minutes between checkpoints, instead or as well.",
     ),
     click.option("--detect-anomaly", is_flag=True, help="Name where a NaN appears first; slow."),
-    click.option("-o", "--out", type=FOLDER, help="Run folder [default: runs/RECIPE]."),
-    force_option,
+    out_options(FOLDER, "Run folder [default: runs/RECIPE]."),
     data_options,
     trust_option,
 )

@@ -10,7 +10,7 @@ from frostbit.pipeline.cli.options import (
     EXISTING_FOLDER,
     FILE,
     data_options,
-    force_option,
+    out_options,
     trust_option,
 )
 from frostbit.pipeline.console import progress, terminal
@@ -21,7 +21,7 @@ def pack_run(
     run: Path, out: Path | None, force: bool, data_dir: Path | None, skip_corrupt: bool
 ) -> Path:
     """Pack ``run``, compare it, print the table; returns the path of the model."""
-    from frostbit.pipeline.parity.export import refuse_existing
+    from frostbit.pipeline.run.folder import refuse_existing
 
     path = out or run / "model.bnn"
     refuse_existing(path, force)
@@ -48,8 +48,7 @@ def pack_run(
 
 @click.command(name="pack")
 @click.argument("run", type=EXISTING_FOLDER)
-@click.option("-o", "--out", type=FILE, help="Model file [default: RUN/model.bnn].")
-@force_option
+@out_options(FILE, "Model file [default: RUN/model.bnn].")
 @data_options
 @trust_option
 def pack_command(

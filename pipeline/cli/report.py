@@ -6,17 +6,25 @@ from pathlib import Path
 
 import click
 
-from frostbit.pipeline.cli.options import EXISTING_FOLDER, FILE, data_options, trust_option
+from frostbit.pipeline.cli.options import (
+    EXISTING_FOLDER,
+    FILE,
+    data_options,
+    out_options,
+    trust_option,
+)
 from frostbit.pipeline.console import terminal
 from frostbit.pipeline.errors import UserError
 
 
 @click.command(name="report")
 @click.argument("run", type=EXISTING_FOLDER)
-@click.option("-o", "--out", type=FILE, help="A .html or .md file [default: RUN/report.html].")
+@out_options(FILE, "A .html or .md file [default: RUN/report.html].")
 @data_options
 @trust_option
-def report_command(run: Path, out: Path | None, data_dir: Path | None, skip_corrupt: bool) -> None:
+def report_command(
+    run: Path, out: Path | None, force: bool, data_dir: Path | None, skip_corrupt: bool
+) -> None:
     """Write one page on a packed run: figures, training, runtimes, layers, mistakes.
 
     The .html file needs no network and can be sent around; .md is for pasting into an issue.
@@ -33,6 +41,7 @@ def report_command(run: Path, out: Path | None, data_dir: Path | None, skip_corr
         from frostbit.pipeline.run import folder as run_folder
     except ImportError as error:
         raise UserError(f"report needs {error.name}: pip install 'frostbit[train]'") from error
+    run_folder.refuse_existing(path, force)
     with terminal().status("writing the report"):
         page = report.gather(run, Place(data_dir, skip_corrupt, run), tried=kind == ".html")
         data = report.render(f"report{kind}", page=page).encode()
@@ -44,8 +53,8 @@ def report_command(run: Path, out: Path | None, data_dir: Path | None, skip_corr
 
 @click.command(name="compare")
 @click.argument("runs", type=EXISTING_FOLDER, nargs=-1, required=True)
-@click.option("-o", "--out", type=FILE, help="Also write a page with the picture (.html).")
-def compare_command(runs: tuple[Path, ...], out: Path | None) -> None:
+@out_options(FILE, "Also write a page with the picture (.html).")
+def compare_command(runs: tuple[Path, ...], out: Path | None, force: bool) -> None:
     """Put runs side by side: accuracy, size, latency, and which ones nothing beats.
 
     Example: pipeline compare runs/digits runs/mine -o compare.html
@@ -54,6 +63,8 @@ def compare_command(runs: tuple[Path, ...], out: Path | None) -> None:
         from frostbit.pipeline.report import compare
         from frostbit.pipeline.run import folder as run_folder
 
+        if out is not None:
+            run_folder.refuse_existing(out, force)
         entries = compare.read(runs)
         terminal().print(compare.compare_table(entries))
         for entry in entries:

@@ -169,6 +169,7 @@ def run(
     data_dir: Path | None,
     console: Console | None,
     skip_corrupt: bool = False,
+    force: bool = False,
 ) -> dict[str, Any]:
     """Do what is missing of ``experiment``, then write record and picture into ``out``.
 
@@ -179,6 +180,7 @@ def run(
         data_dir: folder of the data set's files.
         console: where the progress bar goes; None for silence.
         skip_corrupt: leave out pictures that cannot be decoded.
+        force: make finished runs again.
 
     Returns:
         The record, as written to ``NAME.json``.
@@ -189,7 +191,7 @@ def run(
     """
     folder = out / "runs"
     paths = {folder / f"{slug(each)}.json": each for each in experiment.runs}
-    todo = {path: each for path, each in paths.items() if not path.exists()}
+    todo = {path: each for path, each in paths.items() if force or not path.exists()}
     _check([experiment.settings(each) for each in todo.values()], data_dir, skip_corrupt, console)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)

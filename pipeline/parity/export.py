@@ -294,7 +294,7 @@ def export(
     forms = [KNOWN[name] for name in names]
     for form in forms:
         for file in form.files(choices):
-            refuse_existing(out / file, force)
+            run_folder.refuse_existing(out / file, force)
             run_folder.require_writable(out / file)
     for form in forms:
         path = out / form.files(choices)[0]
@@ -330,11 +330,3 @@ def size_table(program: Program, written: Sequence[Exported]) -> Table:
         ratio = "source" if is_source else f"{whole / each.bytes:.1f}"
         table.add_row(each.path.name, f"{each.bytes:,}", ratio, spent)
     return table
-
-
-def refuse_existing(path: Path, force: bool) -> None:
-    """UserError if a file ``path`` may not be overwritten, or its folder is missing."""
-    if not path.parent.is_dir():
-        raise UserError(f"there is no folder '{path.parent}'; make it or choose another --out")
-    if path.is_file() and not force:
-        raise UserError(f"'{path}' exists; overwrite it with --force or choose another --out")

@@ -14,7 +14,7 @@ from frostbit.kernels.ir.program import Preprocessing, Program
 from frostbit.pipeline.console import Progress
 from frostbit.pipeline.errors import UserError
 from frostbit.pipeline.parity.given_images import given_images, require_small
-from frostbit.pipeline.run.folder import require_writable
+from frostbit.pipeline.run.folder import refuse_existing, require_writable
 
 ENDING = ".bnn"
 GIVEN = 16
@@ -50,8 +50,7 @@ def require_target(target: Path, force: bool) -> None:
     """UserError unless a model can be written to ``target``."""
     if target.suffix.lower() != ENDING:
         raise UserError(f"'{target}': a packed model's name ends in {ENDING}")
-    if target.exists() and not force:
-        raise UserError(f"'{target}' is there already; pass --force or another -o")
+    refuse_existing(target, force)
     require_writable(target)
 
 

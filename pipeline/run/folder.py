@@ -142,6 +142,14 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     write_bytes(path, to_bytes(tensors))
 
 
+def refuse_existing(path: Path, force: bool) -> None:
+    """UserError if a file ``path`` may not be overwritten, or its folder is missing."""
+    if not path.parent.is_dir():
+        raise UserError(f"there is no folder '{path.parent}'; make it or choose another --out")
+    if path.is_file() and not force:
+        raise UserError(f"'{path}' exists; overwrite it with --force or choose another --out")
+
+
 def require_free(out: Path, used: bool = False) -> None:
     """UserError unless a run may go into ``out``: a new or empty folder, or a used one if told."""
     with writing(out):

@@ -115,7 +115,7 @@ def test_difference_that_nothing_explains_writes_nothing(
 def test_what_cannot_be_is_one_line(mnist: Path, tmp_path: Path) -> None:
     out = tmp_path / "m.bnn"
     refused(invoke("import", MNIST, "-o", tmp_path / "m.tflite"), "ends in .bnn")
-    refused(invoke("import", MNIST, "-o", mnist), "there already", "--force")
+    refused(invoke("import", MNIST, "-o", mnist), "exists", "--force")
     refused(invoke("import", MNIST, "-o", out, "--input", "uint8"), "--range")
     refused(invoke("import", MNIST, "-o", out, "--range", "1..-1"), "no range")
     refused(invoke("import", MNIST, "-o", out, "--classes", ROOT / "README.md"), "10 classes")
