@@ -2,6 +2,7 @@
 # make test   lint, types, tests
 # make test-all  also the slow tests: a whole installation beside packages with our rooms' names
 # make test-arm  the engine under aarch64 emulation (needs make system and apt's network)
+# make test-newest  the engine's tests on the newest Python that Numba supports (NEWEST=3.13: another)
 # make test-zoo  other people's networks: made by larq and Brevitas (from the network), read, compared, timed
 # make docker-test  build and run the images with buildah (as root); IMAGES=train for the large one
 # make reliability  kills, fuzzing, concurrency at full length; make fuzz  ten times the mutations
@@ -24,7 +25,7 @@ TREE := .cache/tree
 LOCK_FLAGS := --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --no-header --no-annotate --constraint requirements/constraints.txt -q
 
-.PHONY: demo test test-all test-arm test-zoo docker-test reliability fuzz mutations audit licences sbom docs test-sweeps records setup lint packages system lock clean
+.PHONY: demo test test-all test-arm test-newest test-zoo docker-test reliability fuzz mutations audit licences sbom docs test-sweeps records setup lint packages system lock clean
 
 demo: $(INSTALLED) $(LCE_STAMP)
 	$(BIN)/pipeline run --recipe digits --out runs/digits --force
@@ -52,6 +53,16 @@ test-arm: setup $(TREE)
 		$(PYTHON_ARM) tests/arm/products.py sdot
 	$(EMULATED):$(ARM)/cases/bundle/lib $(PYTHON_ARM) $(ARM)/cases/bundle/check.py \
 		--folder $(ARM)/cases/bundle --no-timing
+
+# The engine's tests on the newest Python that Numba supports; uv finds it here or fetches it.
+NEWEST ?= 3.14
+NEW := .cache/newest
+test-newest: setup
+	$(BIN)/uv venv -q --clear --seed --python $(NEWEST) $(NEW)
+	$(NEW)/bin/python -m pip install -q --require-hashes -r requirements/base.txt
+	$(NEW)/bin/python -m pip install -q pytest hypothesis setuptools
+	$(NEW)/bin/python -m pip install -q --no-deps --no-build-isolation -e .
+	OMP_NUM_THREADS=1 $(NEW)/bin/python -m pytest -p no:cacheprovider tests/kernels
 
 ZOO ?=
 test-zoo: setup
