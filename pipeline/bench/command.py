@@ -112,6 +112,8 @@ def _bench(models: dict[str, tuple[Path, Program]], wishes: Wishes) -> tuple[Ben
     try:
         for label, (path, program) in models.items():
             ready.append(_model(label, path, program, names, wishes, missing))
+        if not any(model.entrants for model in ready):
+            raise UserError(f"nothing can be measured: {runtimes.together(missing)}")
         found = bench.run(
             ready,
             rounds=wishes.rounds,

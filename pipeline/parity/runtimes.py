@@ -7,7 +7,7 @@ Heavy packages are imported only when their runtime is asked for, so that
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +47,14 @@ class Missing:
 
     name: str
     remedy: str
+
+
+def together(missing: Iterable[Missing]) -> str:
+    """One line on runtimes that cannot run: those with the same remedy are named together."""
+    names: dict[str, list[str]] = {}
+    for each in missing:
+        names.setdefault(each.remedy, []).append(each.name)
+    return "; ".join(f"{', '.join(found)}: {remedy}" for remedy, found in names.items())
 
 
 def _needs_extra(extra: str, error: ImportError) -> RuntimeMissing:

@@ -247,7 +247,7 @@ def verify(
     chunk = MAX_BATCH if pixels <= SMALL else MAX_BATCH // 8  # the reference unrolls its windows
     ready, missing = _runtimes(formats, source, asked, min(chunk, len(inputs.images)))
     if not ready:
-        raise UserError("; ".join(f"{each.name}: {each.remedy}" for each in missing))
+        raise UserError(runtimes.together(missing))
     try:
         report = compare(
             source.program, ready, inputs.images, inputs.labels, batch=chunk, progress=progress

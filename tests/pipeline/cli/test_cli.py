@@ -257,6 +257,19 @@ def test_a_missing_runtime_is_a_line_with_the_remedy(packed: Path, tmp_path: Pat
     assert "ort: onnxruntime is not installed: pip install 'frostbit[export]'" in done.stdout
 
 
+def test_without_any_runtime_the_remedy_is_the_error(packed: Path) -> None:
+    hide = "import sys; sys.modules['onnx'] = None; from frostbit.__main__ import main; main()"
+    remedy = "onnx is not installed: pip install 'frostbit[export]'"
+    for words, names in (
+        (["bench", str(packed), "--runtime=ort"], "ort"),
+        (["verify", str(packed), "--formats=onnx"], "ort, ort:extended, ort:basic, ort:disabled"),
+    ):
+        done = subprocess.run([*PIPELINE[:1], "-c", hide, *words], capture_output=True, text=True)
+        assert done.returncode == 2
+        assert f"{names}: {remedy}" in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
 def test_weights_with_nan_are_refused(run: Path) -> None:
     """Even where every checksum fits."""
     tensors = load_tensors(run / "model.safetensors")
