@@ -25,14 +25,17 @@ MOST_THREADS = 256
 
 
 def thread_counts(text: str) -> tuple[int, ...]:
-    """``1,2,4`` as numbers; UserError if it is no such list."""
+    """``1,2,4`` as numbers, ``auto`` as that of the cores; UserError if it is no such list."""
     words = [word.strip() for word in text.split(",")]
+    if "auto" in words:
+        from frostbit.kernels.machine.cpu import available_cores
+
+        words = [str(available_cores()) if word == "auto" else word for word in words]
     short = [word for word in words if len(word) < 5 and word.isascii() and word.isdecimal()]
     counts = tuple(map(int, short))
     if len(counts) != len(words) or not all(1 <= each <= MOST_THREADS for each in counts):
-        raise UserError(
-            f"--threads '{text[:40]}': write numbers from 1 to {MOST_THREADS}, as in 1,2"
-        )
+        wanted = f"numbers from 1 to {MOST_THREADS}, as in 1,2, or auto"
+        raise UserError(f"--threads '{text[:40]}': write {wanted}")
     if len(set(counts)) != len(counts):
         raise UserError(f"--threads '{text[:40]}' names a number twice; name each once, as in 1,2")
     return counts

@@ -6,11 +6,15 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from frostbit.pipeline.bench.command import thread_counts
+from frostbit.pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from frostbit.kernels.machine.threads import Threads
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -178,6 +182,25 @@ bench_options = options(
         callback=lambda _, __, text: thread_counts(text),
         help="Of every runtime that has them; several are measured in turns.",
     ),
+)
+
+
+def _engine_threads(_: click.Context, __: click.Parameter, text: str | None) -> Threads:
+    if text is None:
+        return None
+    from frostbit.kernels.machine.threads import MOST, parsed
+
+    found = parsed(text)
+    if found is None:
+        raise UserError(f"--threads '{text[:40]}': write a number from 1 to {MOST}, or auto")
+    return found
+
+
+threads_option = click.option(
+    "--threads",
+    metavar="N|auto",
+    callback=_engine_threads,
+    help="Most threads to use; auto: a core each [default: $FROSTBIT_ENGINE_THREADS, else 1].",
 )
 remote_options = options(
     click.option("--remote", metavar="USER@HOST", help="Measure on this machine, over ssh."),

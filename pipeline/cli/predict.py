@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from frostbit.pipeline.cli.options import EXISTING_FILE, FILE, range_option
+from frostbit.pipeline.cli.options import EXISTING_FILE, FILE, range_option, threads_option
 from frostbit.pipeline.console import progress, shown, terminal
 from frostbit.pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from frostbit.kernels.machine.threads import Threads
 
 
 @click.command(name="predict")
@@ -17,6 +21,7 @@ from frostbit.pipeline.errors import UserError
 @click.argument("images", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Classes shown.")
 @range_option
+@threads_option
 @click.option("--json", "json_file", type=FILE, help="Also write the result here.")
 @click.option("--skip-corrupt", is_flag=True, help="Exit status 0 though some cannot be read.")
 def predict_command(
@@ -24,6 +29,7 @@ def predict_command(
     images: tuple[Path, ...],
     top: int,
     limits: tuple[float, float] | None,
+    threads: Threads,
     json_file: Path | None,
     skip_corrupt: bool,
 ) -> None:
@@ -43,7 +49,7 @@ def predict_command(
         from frostbit.pipeline.device import predict
     except ImportError as error:
         raise UserError(f"predict needs {error.name}: pip install pillow") from error
-    engine = load(model)
+    engine = load(model, threads=threads)
     mapping = predict.mapping_of(engine.program, limits)
     found = predict.predict(engine, images, top, progress()("predicting"), mapping)
     terminal().print(predict.prediction_table(found))

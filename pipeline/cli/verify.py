@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from frostbit.pipeline.cli.options import EXISTING_FILE, FILE, FOLDER, data_options, trust_option
+from frostbit.pipeline.cli.options import (
+    EXISTING_FILE,
+    FILE,
+    FOLDER,
+    data_options,
+    threads_option,
+    trust_option,
+)
 from frostbit.pipeline.console import progress, terminal
 from frostbit.pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from frostbit.kernels.machine.threads import Threads
 
 
 def _verify(
@@ -23,17 +33,19 @@ def _verify(
     skip_corrupt: bool,
     images: int | None,
     seed: int,
+    threads: Threads,
     json_file: Path | None,
 ) -> bool:
     """Compare everything that runs the model, print the table; returns whether all agrees.
 
     Args:
         model, synthetic: one of both: a packed model, or the name of a standard network.
-        formats, run, where, data_dir, skip_corrupt, images, seed, json_file: as given on the
-            command line.
+        formats, run, where, data_dir, skip_corrupt, images, seed, threads, json_file: as given on
+            the command line.
     """
     from frostbit.export.synthetic.networks import synthetic as network
     from frostbit.kernels.ir.file import load_program
+    from frostbit.kernels.machine.threads import chosen_threads
     from frostbit.pipeline.data.inputs import Place
     from frostbit.pipeline.parity import runtimes
     from frostbit.pipeline.parity import verify as verifying
@@ -48,7 +60,7 @@ def _verify(
     inputs = verifying.choose_inputs(program, where, place, images, seed, progress())
     for note in inputs.notes:
         terminal().print(note)
-    source = runtimes.Source(program, folder, run or folder)
+    source = runtimes.Source(program, folder, run or folder, chosen_threads(threads))
     asked = bool(formats) or run is not None
     found = verifying.verify(source, names, inputs, progress()("parity"), asked=asked)
     table, lines = verifying.verify_table(found)
@@ -82,6 +94,7 @@ def _verify(
 @trust_option
 @click.option("--images", type=click.IntRange(2), help="How many [default: all; 64 random ones].")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Of random images.")
+@threads_option
 @click.option("--json", "json_file", type=FILE, help="Also write the figures here.")
 def verify_command(model: Path | None, synthetic: str | None, **options: Any) -> None:
     """Compare every sign bit and logit of every runtime and setting; exit 1 on a difference.

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from frostbit.export.synthetic.networks import synthetic
 from frostbit.kernels.engine import Engine
 from tests import ROOT, nets
+from tests.kernels.split import split
 
 BATCH, LARGE = 48, 60_000
 WAITS = 10
@@ -79,10 +80,10 @@ class Interrupts:
 
 
 def worker(threads: int, calls: int, seed: int) -> Interrupts:
-    """Interrupt ``calls`` calls of an engine with ``threads`` threads."""
+    """Interrupt ``calls`` calls of an engine with ``threads`` threads, all in every image."""
     program = nets.every_op()
     images = nets.images(program, BATCH)
-    engine = Engine(program, threads=threads)
+    engine = split(program, threads)
     keeping = Engine(program, threads=threads, keep=True)
     want, signs = engine.run(images), keeping.signs(images[:4])
     whole = min(engine.time_steps(0, len(engine.steps), images) for _ in range(20))
