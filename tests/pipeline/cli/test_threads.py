@@ -13,17 +13,17 @@ from PIL import Image
 from frostbit.kernels.ir.file import save_program
 from frostbit.kernels.machine import threads
 from frostbit.pipeline.cli.main import main
-from tests import nets
+from tests.kernels.test_threads import wide_net
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     path = tmp_path / "model.bnn"
-    save_program(nets.every_op(), path)
+    save_program(wide_net(), path)
     return path
 
 
-@pytest.mark.parametrize("bad", ["0", "-1", "1000", "many", ""])
+@pytest.mark.parametrize("bad", ["0", "-1", "1000", "many", "2.5"])
 @pytest.mark.parametrize("command", ["predict", "verify", "bench"])
 def test_bad_numbers_are_refused_in_one_line(command: str, bad: str, model: Path) -> None:
     pictures = [str(model)] if command == "predict" else []
