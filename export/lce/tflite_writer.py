@@ -100,7 +100,7 @@ OPTIONS: dict[str, tuple[int, dict[str, tuple[int, str]]]] = {
     "DIV": (29, {}),
     "MAXIMUM": (39, {}),
     "MINIMUM": (39, {}),
-    "DEQUANTIZE": (46, {}),
+    "DEQUANTIZE": (38, {}),
     **dict.fromkeys(("LOGISTIC", "PRELU", "RELU", "RELU_N1_TO_1", "RELU6", "ROUND"), (0, {})),
 }
 
