@@ -85,6 +85,16 @@ def test_first_table_of_the_readme() -> None:
     assert document["parity"]["passed"]
 
 
+def test_the_boards_row_of_this_record() -> None:
+    rows = {row["name"]: row for row in bench("fashion-best")["runtimes"]}
+    boards = (ROOT / "docs" / "boards.md").read_text()
+    assert f"| {rows['engine:xnor']['latency_ms']['median']:.3f} ms |" in boards
+    (emulated,) = (line for line in boards.splitlines() if "emulated by qemu" in line)
+    assert "**not timed**" in emulated
+    assert not re.search(r"\d ms", emulated)
+    assert re.search(r"^\| \*yours\* \|[ |]+$", boards, re.MULTILINE)
+
+
 def test_start_and_layers() -> None:
     """Limits of the design on start-up, and that every layer's bits are right."""
     startup = json.loads((RECORDS / "2026-11-25-startup.json").read_text())
