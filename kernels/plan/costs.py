@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 from frostbit.kernels import op_table as t
 from frostbit.kernels.micro.fused import HAS_FUSED
+from frostbit.kernels.micro.lookup import GROUP
+from frostbit.kernels.micro.vector import LANES
 from frostbit.kernels.micro.xnor import TILE
 
 MEETING = 1_000.0
@@ -23,7 +25,7 @@ _TILE_TAP = {
     t.LOOKUP: 5.5,
     t.PORTABLE: 250.0,
     t.GROUPED: 250.0,
-    t.DENSE: 1.0,
+    t.DENSE: 4.0,
     t.INT16: 3.0,
     t.INT8: 3.0,
     t.QUADS: 0.8,
@@ -35,11 +37,15 @@ _TILE_END = 15.0
 """The epilogue of a tile and block."""
 _INDEX = 6.0
 """The indices of a tile and tap word, which all blocks share (look-up)."""
+_BYTES = 25.0
+"""Bytes of weights that come from the second-level cache in a nanosecond."""
 _BLOCK = 5.0
 """A block of a pixel that is read, changed and written."""
 _TAP = 2.5
 """A block of a pixel that a window takes up."""
 _BITS_TAP = 0.7
+_WIDENED = 1.1
+"""A block of a pixel that is widened, or a pixel of the image."""
 _VALUE = 1.5
 """A value that is moved by itself."""
 
@@ -47,14 +53,18 @@ Row = Sequence[int]
 """Of the op table."""
 
 
-def tile_cost(row: Row) -> float:
-    """Of a convolution: a tile and a block of channels."""
-    return row[t.TAPS] * _TILE_TAP.get(row[t.MICRO], _OTHER_TAP) + _TILE_END
+def convolution_cost(row: Row, pixels: int, blocks: int) -> float:
+    """Of a part of a convolution.
 
-
-def index_cost(row: Row) -> float:
-    """Of a convolution: what a tile costs once, however many blocks are computed of it."""
-    return row[t.TAPS] * _INDEX if row[t.MICRO] == t.LOOKUP else 0.0
+    A look-up finds the indices of a tile once, for all blocks, and reads the weights of all blocks
+    once for a group of tiles.
+    """
+    tiles = math.ceil(pixels / TILE)
+    found = tiles * blocks * (row[t.TAPS] * _TILE_TAP.get(row[t.MICRO], _OTHER_TAP) + _TILE_END)
+    if row[t.MICRO] == t.LOOKUP:
+        read = blocks * row[t.NIBBLES] * LANES / _BYTES
+        found += tiles * row[t.TAPS] * _INDEX + math.ceil(tiles / GROUP) * read
+    return found
 
 
 def cost(row: Row) -> float:
@@ -63,7 +73,9 @@ def cost(row: Row) -> float:
     pixels = max(row[t.PIXELS], row[t.OUT_HEIGHT] * row[t.OUT_WIDTH])
     taps = row[t.KERNEL_H] * row[t.KERNEL_W]
     if code == t.CONVOLVE:
-        return math.ceil(row[t.PIXELS] / TILE) * (index_cost(row) + blocks * tile_cost(row))
+        return convolution_cost(row, row[t.PIXELS], blocks)
+    if code == t.WIDEN:
+        return pixels * blocks * _WIDENED
     if code == t.REGROUP:
         return row[t.HEIGHT] * row[t.WIDTH] * row[t.CHANNELS] * _VALUE
     if code in (t.SUM, t.MAX_F32):

@@ -23,15 +23,16 @@ from frostbit.kernels.plan.costs import (
     CALLING,
     MEETING,
     Row,
+    convolution_cost,
     cost,
-    index_cost,
-    tile_cost,
 )
 
 GAIN = 0.9
 """Part of one thread's time that several must come below, or there is only one."""
 MOST_THREADS = 16
 """Of one image: more meet more often than they compute."""
+NOTICED = 0.98
+"""Part of a cut's cost that another, of fewer or other parts, must come below."""
 SMALLEST_UNIT = 15_000.0
 MOST_UNITS = 4
 """Units for each thread, so that one that is held up leaves some to the others."""
@@ -103,8 +104,7 @@ def _part_cost(row: Row, chunk: Chunk) -> float:
     begin, end, first_block, end_block = chunk
     blocks = end_block - first_block
     if row[t.CODE] == t.CONVOLVE:
-        tiles = math.ceil((end - begin) / TILE)
-        return tiles * (index_cost(row) + blocks * tile_cost(row))
+        return convolution_cost(row, end - begin, blocks)
     return cost(row) * (end - begin) / extent(row) * blocks / row[t.BLOCKS]
 
 
@@ -118,15 +118,14 @@ def _cut(row: Row, threads: int) -> tuple[list[Chunk], float]:
     best, least = [whole(row)], cost(row)
     if not _can_be_cut(row):
         return best, least
-    each = max(1, min(MOST_UNITS, int(least / threads / SMALLEST_UNIT)))
+    most = max(1, min(MOST_UNITS, int(least / threads / SMALLEST_UNIT)))
     grain, block_grain = _grains(row)
-    for block_parts in range(1, threads + 1):
+    for each, block_parts in itertools.product(range(most, 0, -1), range(1, threads + 1)):
         blocks = _cuts(row[t.BLOCKS], block_grain, block_parts)
-        parts = math.ceil(threads * each / len(blocks))
-        pixels = _cuts(extent(row), grain, parts)
+        pixels = _cuts(extent(row), grain, math.ceil(threads * each / len(blocks)))
         largest = _part_cost(row, (*max(pixels, key=_length), *max(blocks, key=_length)))
         mine = math.ceil(len(pixels) * len(blocks) / threads) * largest
-        if mine < least:
+        if mine < NOTICED * least:
             best, least = [(*p, *b) for b in blocks for p in pixels], mine
     return best, least
 
