@@ -37,6 +37,7 @@ from frostbit.kernels.machine.settings import blaming_numba_settings
 from frostbit.kernels.machine.team import Serve, Team
 from frostbit.kernels.machine.threads import Threads, chosen_threads
 from frostbit.kernels.micro.atomics import HAS_FUTEX
+from frostbit.kernels.micro.products import Products, products_of
 from frostbit.kernels.plan.arena import Layout, allocate
 from frostbit.kernels.plan.plan import make_plan
 from frostbit.kernels.plan.shares import Shares, best_shares
@@ -233,6 +234,10 @@ class Engine:
     def steps(self) -> tuple[str, ...]:
         """Name of the op whose work each step of the plan does."""
         return self._plan.ops
+
+    def products(self, step: int) -> Products | None:
+        """How step number ``step`` multiplies integers; None if it does not."""
+        return products_of(self._plan.table[step].tolist())
 
     def time_steps(self, first: int, stop: int, images: Images) -> float:
         """Seconds that steps ``first`` to ``stop - 1`` take for ``images``.

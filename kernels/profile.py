@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from frostbit.kernels.engine import Engine
 from frostbit.kernels.ir.macs import macs
 from frostbit.kernels.ir.verify import infer_types
+from frostbit.kernels.micro.products import Products
 
 Image = NDArray[np.uint8 | np.float32]
 SHORT = 20e-6
@@ -37,6 +38,7 @@ class StepTime:
         op: type of that op; ``Prepare`` for a helper.
         seconds: median time for one image.
         binary_macs, float_macs: multiply-accumulates for one image.
+        products: how it multiplies integers; None if it does not.
     """
 
     name: str
@@ -44,6 +46,7 @@ class StepTime:
     seconds: float
     binary_macs: int
     float_macs: int
+    products: Products | None = None
 
 
 def profile(engine: Engine, image: Image, rounds: int = 30) -> tuple[list[StepTime], float]:
@@ -82,9 +85,12 @@ def profile(engine: Engine, image: Image, rounds: int = 30) -> tuple[list[StepTi
         calls[turn - 1] = time.perf_counter() - start
     ops, types = {op.name: op for op in engine.program.ops}, infer_types(engine.program)
     found = []
-    for name, median in zip(engine.steps, np.median(times, axis=0), strict=True):
+    for index, (name, median) in enumerate(
+        zip(engine.steps, np.median(times, axis=0), strict=True)
+    ):
         binary, real = macs(ops[name], types) if name in ops else (0, 0)
         kind = type(ops[name]).__name__ if name in ops else "Prepare"
-        found.append(StepTime(name, kind, max(0.0, float(median)), binary, real))
+        seconds = max(0.0, float(median))
+        found.append(StepTime(name, kind, seconds, binary, real, engine.products(index)))
     found.append(StepTime(CALL, "Prepare", float(np.median(calls)), 0, 0))
     return found, float(np.median(whole))

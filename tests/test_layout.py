@@ -92,7 +92,7 @@ ALLOWED = {
     "export.errors": "",
     "export": "",
     "kernels": "kernels.engine kernels.ir",
-    "kernels.profile": "kernels.engine kernels.ir",
+    "kernels.profile": "kernels.engine kernels.micro kernels.ir",
     "kernels.engine": "kernels.loops kernels.plan kernels.micro kernels.machine kernels.ir",
     "kernels.loops": "kernels.micro kernels.machine kernels.op_table",
     "kernels.plan": "kernels.micro kernels.machine kernels.op_table kernels.ir",

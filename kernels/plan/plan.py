@@ -15,7 +15,7 @@ from frostbit.kernels import op_table as t
 from frostbit.kernels.ir.program import INPUT, BinaryConv, FormatError, Program, ValueType
 from frostbit.kernels.ir.verify import infer_types
 from frostbit.kernels.micro.vector import BLOCK, LANES
-from frostbit.kernels.plan import int16_streams, nibble_layout, weight_layout
+from frostbit.kernels.plan import int16_streams, weight_layout
 from frostbit.kernels.plan.arena import Layout, place
 from frostbit.kernels.plan.columns import Lowering
 from frostbit.kernels.plan.fusion import Step
@@ -92,7 +92,7 @@ def _head_bytes(steps: list[Step], kernel: str) -> int:
         for op in (step.op for step in steps)
         if isinstance(op, BinaryConv) and op.groups == 1
     ]
-    return t.HEAD_BYTES + max(map(nibble_layout.scratch_bytes, words), default=0)
+    return t.HEAD_BYTES + max(map(weight_layout.scratch_bytes, words), default=0)
 
 
 def _table(low: Lowering, steps: list[Step]) -> NDArray[np.int64]:

@@ -42,7 +42,7 @@ from frostbit.kernels.ir.program import (
 )
 from frostbit.kernels.micro.floats import GROUP_BYTES
 from frostbit.kernels.micro.vector import BLOCK, LANES
-from frostbit.kernels.plan import copies, integer_layout, nibble_layout, weight_layout
+from frostbit.kernels.plan import copies, integer_layout, weight_layout
 from frostbit.kernels.plan.columns import (
     Lowering,
     Row,
@@ -249,7 +249,7 @@ def binary_conv(low: Lowering, step: Step, op: BinaryConv) -> Row:
     micro = low.micro
     if op.groups > 1:
         micro = t.GROUPED
-    elif micro == t.LOOKUP and op.taps > nibble_layout.MAX_TAPS:
+    elif micro == t.LOOKUP and op.taps > weight_layout.MAX_TAPS:
         micro = t.XNOR
     shape = (op.channels_out, rows.shape[1])
     row = {**_convolve(low, step, op.window, shape, values), t.MICRO: micro}
@@ -258,11 +258,11 @@ def binary_conv(low: Lowering, step: Step, op: BinaryConv) -> Row:
             weight_layout.lane_offsets(op.channels_out, op.groups, values)
         )
     elif micro == t.LOOKUP:
-        row[t.IN_PAIRS] = nibble_layout.is_paired(op.window, values)
-        row[t.WEIGHTS] = low.constants.add(weight_layout.by_block(nibble_layout.nibble_rows(rows)))
-        row[t.TABLES] = low.constants.add(nibble_layout.tables())
-        row[t.NIBBLES] = nibble_layout.padded_nibbles(rows.shape[1])
-        row[t.INDEX_BYTES] = nibble_layout.index_bytes(rows.shape[1])
+        row[t.IN_PAIRS] = weight_layout.is_paired(op.window, values)
+        row[t.WEIGHTS] = low.constants.add(weight_layout.by_block(weight_layout.nibble_rows(rows)))
+        row[t.TABLES] = low.constants.add(weight_layout.lookup_tables())
+        row[t.NIBBLES] = weight_layout.padded_nibbles(rows.shape[1])
+        row[t.INDEX_BYTES] = weight_layout.index_bytes(rows.shape[1])
     if t.WEIGHTS not in row:
         row[t.WEIGHTS] = low.constants.add(weight_layout.by_block(rows))
     if isinstance(op.epilogue, Threshold):

@@ -9,12 +9,15 @@ from numpy.typing import NDArray
 
 from frostbit.kernels.ir import bits
 from frostbit.kernels.ir.program import Affine, BinaryConv, FormatError, Window
+from frostbit.kernels.micro.lookup import COUNT_BYTES, GROUP, NIBBLES, PAIRS, TRIPLE
 from frostbit.kernels.micro.vector import LANES
 from frostbit.kernels.micro.xnor import TILE
 
 Value = TypeVar("Value", bound=np.generic)
 MAX_ENTRIES = 1 << 26
 """Most entries of a table, half a GiB: far beyond any network for a device."""
+MAX_TAPS = 2**16 - 1
+"""Most products that a count of 16 bits can hold; layers of more take another micro-kernel."""
 
 
 def blocks_for(channels: int) -> int:
@@ -192,3 +195,40 @@ def lane_offsets(out: int, groups: int, values: int) -> NDArray[np.int32]:
     """
     group = np.arange(out) // (out // groups)
     return per_lane((4 * values * group).astype(np.int32))
+
+
+def lookup_tables() -> NDArray[np.uint8]:
+    """All tables of the look-up, uint8 ``[256, 16]``: row ``a1 + 16 * a2``, column w."""
+    nibble = np.arange(16, dtype=np.uint8)
+    count = np.bitwise_count(nibble[:, None] ^ nibble)
+    both = count[None, :, :] + 16 * count[:, None, :]
+    return np.asarray(both.reshape(256, 16), np.uint8)
+
+
+def padded_nibbles(words: int) -> int:
+    """Nibbles of ``words`` tap words, rounded up to whole triples."""
+    return -(-NIBBLES * words // TRIPLE) * TRIPLE
+
+
+def index_bytes(words: int) -> int:
+    """Bytes of the indices of one pair: 16 bits a nibble, and zeros for the last triple."""
+    return 2 * NIBBLES * (words + 1)
+
+
+def scratch_bytes(words: int) -> int:
+    """Working memory of a layer with ``words`` tap words: counts, then indices of a group."""
+    return COUNT_BYTES + GROUP * PAIRS * index_bytes(words)
+
+
+def nibble_rows(rows: NDArray[np.uint32]) -> NDArray[np.uint8]:
+    """Weights uint32 ``[O, words]`` as uint8 ``[O, nibbles]``, padded to whole triples."""
+    shifts = np.arange(0, 32, 4, dtype=np.uint32)
+    split = ((rows[:, :, None] >> shifts) & np.uint32(15)).astype(np.uint8)
+    flat = split.reshape(len(rows), -1)
+    return np.pad(flat, [(0, 0), (0, padded_nibbles(rows.shape[1]) - flat.shape[1])])
+
+
+def is_paired(window: Window, values: int) -> bool:
+    """Whether the tap words lie side by side two by two; ``values`` words in a pixel."""
+    joined = values * (window.kernel[1] if window.dilation[1] == 1 else 1)
+    return joined % 2 == 0

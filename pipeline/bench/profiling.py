@@ -40,6 +40,9 @@ PORTS = {
 }
 """Vector instructions that a CPU (LLVM's name) can start in a cycle, by vector bytes."""
 USUAL_PORTS = {64: 2, 32: 3, 16: 2}
+MULTIPLIERS = {"znver4": {64: 1}, "icelake-client": {64: 1}, "tigerlake": {64: 1}}
+USUAL_MULTIPLIERS = {64: 2, 32: 2, 16: 1}
+"""Multiplications of vectors of integers that a CPU can start in a cycle, by vector bytes."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +53,14 @@ class Line:
         step: name, type, seconds and MACs.
         share: of the sum of all steps, 0..1.
         macs_per_cycle: binary and full-precision MACs together; None without MACs or a clock.
-        of_limit: ``macs_per_cycle`` over the micro-kernel's limit, 0..1; None if there is none.
+        limit: MACs a cycle that the step's instructions allow; None if not known.
+        of_limit: ``macs_per_cycle`` over ``limit``, 0..1; None if there is none.
     """
 
     step: StepTime
     share: float
     macs_per_cycle: float | None
+    limit: float | None
     of_limit: float | None
 
 
@@ -92,6 +97,8 @@ class Profile:
                 "binary_macs": line.step.binary_macs,
                 "float_macs": line.step.float_macs,
                 "macs_per_cycle": line.macs_per_cycle,
+                "limit": line.limit,
+                "instruction": line.step.products.instruction if line.step.products else None,
                 "of_limit": line.of_limit,
             }
             for line in self.lines
@@ -145,13 +152,22 @@ def limit_of(kernel: str) -> tuple[float, str] | None:
     return products * ports / instructions, f"{why} on {cpu}"
 
 
+def limit_of_products(step: StepTime) -> float | None:
+    """Full-precision MACs a cycle if nothing but the step's integer multiplications took time."""
+    if step.products is None or not step.products.count:
+        return None
+    starts = USUAL_MULTIPLIERS | MULTIPLIERS.get(llvm.get_host_cpu_name(), {})
+    return step.float_macs * starts[step.products.width] / step.products.count
+
+
 def _line(step: StepTime, total: float, clock: float | None, limit: float | None) -> Line:
     count = step.binary_macs + step.float_macs
+    limit = limit if step.binary_macs else limit_of_products(step)
     rate = None
     if clock and count and step.seconds > 0:
         rate = round(count / (step.seconds * clock), 2)
-    reached = round(rate / limit, 4) if rate and limit and step.binary_macs else None
-    return Line(step, step.seconds / total, rate, reached)
+    reached = round(rate / limit, 4) if rate and limit else None
+    return Line(step, step.seconds / total, rate, limit, reached)
 
 
 def measure(engine: Engine, image: Images, rounds: int) -> Profile:
@@ -162,6 +178,13 @@ def measure(engine: Engine, image: Images, rounds: int) -> Profile:
     most = limit[0] if limit else None
     lines = tuple(_line(step, total, clock, most) for step in steps)
     return Profile(engine.kernel, lines, seconds, clock, limit)
+
+
+def _bits(step: StepTime) -> str:
+    """Bits of what a step multiplies."""
+    if step.products is not None:
+        return str(step.products.bits)
+    return "1" if step.binary_macs else "32"
 
 
 def table(found: Profile) -> tuple[Table, list[str]]:
@@ -179,7 +202,7 @@ def table(found: Profile) -> tuple[Table, list[str]]:
             f"{1e6 * step.seconds:.1f}",
             f"{100 * line.share:.1f} %",
             f"{step.binary_macs or step.float_macs:,}" if macs else "",
-            ("1" if step.binary_macs else "32") if macs else "",
+            _bits(step) if macs else "",
             "" if line.macs_per_cycle is None else f"{line.macs_per_cycle:.1f}",
             "" if line.of_limit is None else f"{100 * line.of_limit:.0f} %",
         )
@@ -192,4 +215,7 @@ def table(found: Profile) -> tuple[Table, list[str]]:
         lines.append(f"clock {found.clock / 1e9:.2f} GHz, from a chain of dependent instructions")
     if found.limit:
         lines.append(f"limit of {found.kernel}: {found.limit[0]:.0f} MAC/cycle ({found.limit[1]})")
+    names = sorted({line.step.products.instruction for line in found.lines if line.step.products})
+    if names:
+        lines.append(f"limit of integer layers: what {', '.join(names)} could multiply")
     return shown, lines

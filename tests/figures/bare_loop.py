@@ -13,7 +13,7 @@ from frostbit.kernels.micro import lookup
 from frostbit.kernels.micro.operands import Parts, Taps, Tile
 from frostbit.kernels.micro.vector import LANES
 from frostbit.kernels.micro.xnor import TILE, xnor_tile
-from frostbit.kernels.plan import nibble_layout
+from frostbit.kernels.plan import weight_layout
 from frostbit.kernels.plan.arena import allocate
 
 CALLS = 4000
@@ -54,8 +54,8 @@ def _xnor_call() -> tuple[Any, tuple[Any, ...], int]:
 
 def _lookup_call() -> tuple[Any, tuple[Any, ...], int]:
     nibbles = lookup.TRIPLE * TRIPLES
-    tables = allocate(nibble_layout.tables().nbytes)
-    tables[:] = nibble_layout.tables().ravel()
+    tables = allocate(weight_layout.lookup_tables().nbytes)
+    tables[:] = weight_layout.lookup_tables().ravel()
     stride = 2 * (nibbles + lookup.NIBBLES)
     indices = allocate(lookup.PAIRS * stride)
     indices.view(np.uint16)[:] = 16 * _random(len(indices) // 2).astype(np.uint16)

@@ -20,7 +20,7 @@ from frostbit.kernels.micro import lookup
 from frostbit.kernels.micro.operands import Parts, Taps, Tile
 from frostbit.kernels.micro.vector import LANES
 from frostbit.kernels.micro.xnor import TILE
-from frostbit.kernels.plan import nibble_layout, weight_layout
+from frostbit.kernels.plan import weight_layout
 from frostbit.kernels.plan.plan import make_plan
 from tests.kernels.programs import Builder, random_images
 
@@ -47,7 +47,7 @@ def looked_up(tables, indices, stride, rows, step, triples, counts, apart, both)
 
 
 def test_tables_hold_both_counts() -> None:
-    tables = nibble_layout.tables()
+    tables = weight_layout.lookup_tables()
     for row in range(256):
         for nibble in range(16):
             one, two = (int(a ^ nibble).bit_count() for a in (row % 16, row // 16))
@@ -65,16 +65,16 @@ def count(source: Any, starts: Any, offsets: Any, rows: Any, in_pairs: bool = Fa
     pixels = np.zeros((TILE, 4), np.int32)
     pixels[:, 0] = 4 * np.asarray(starts)
     steps = (4 * np.asarray(offsets)).astype(np.int32)
-    stride = nibble_layout.index_bytes(words)
+    stride = weight_layout.index_bytes(words)
     indices = np.full((lookup.PAIRS, stride // 2), 0xFFFF, np.uint16)
     indexed(
         source.ctypes.data, pixels.ctypes.data, steps.ctypes.data, words, indices.ctypes.data,
         stride, in_pairs,
     )  # fmt: skip
-    nibbles = nibble_layout.padded_nibbles(words)
-    stored = np.ascontiguousarray(weight_layout.by_block(nibble_layout.nibble_rows(rows)))
+    nibbles = weight_layout.padded_nibbles(words)
+    stored = np.ascontiguousarray(weight_layout.by_block(weight_layout.nibble_rows(rows)))
     assert stored.shape == (blocks, nibbles, LANES)
-    tables, counts = nibble_layout.tables(), np.zeros((blocks, TILE, LANES), np.uint16)
+    tables, counts = weight_layout.lookup_tables(), np.zeros((blocks, TILE, LANES), np.uint16)
     alone = np.zeros_like(counts)
     for first in range(0, nibbles, lookup.CHUNK):
         triples = min(lookup.CHUNK, nibbles - first) // lookup.TRIPLE
@@ -134,7 +134,7 @@ def test_words_side_by_side(pairs: int, seed: int) -> None:
 )
 def test_pairs_of_words(values: int, kernel: int, dilation: int, paired: bool) -> None:
     window = Window((3, kernel), dilation=(1, dilation))
-    assert nibble_layout.is_paired(window, values) == paired
+    assert weight_layout.is_paired(window, values) == paired
 
 
 def test_more_products_than_a_count_holds() -> None:
@@ -149,7 +149,7 @@ def test_more_products_than_a_count_holds() -> None:
     np.testing.assert_array_equal(Engine(program, kernel="lookup").run(images), want)
 
 
-@pytest.mark.parametrize("words", [1, 7, 8, 9, nibble_layout.MAX_TAPS // 32])
+@pytest.mark.parametrize("words", [1, 7, 8, 9, weight_layout.MAX_TAPS // 32])
 @pytest.mark.parametrize("weight", [0, 0xFFFFFFFF])
 def test_extremes(words: int, weight: int) -> None:
     """All match gives 0; all mismatch every bit, in both halves of every byte."""

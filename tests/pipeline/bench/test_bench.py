@@ -15,6 +15,7 @@ from frostbit.export.parity import Comparison, ParityReport
 from frostbit.kernels.ir.file import save_program
 from frostbit.kernels.ir.program import Program
 from frostbit.kernels.machine import cpu
+from frostbit.kernels.micro.integers import INT8_KINDS
 from frostbit.pipeline.bench import conditions, timing
 from frostbit.pipeline.bench import measure as bench
 from frostbit.pipeline.bench.rows import Row
@@ -162,12 +163,20 @@ def test_the_profile_is_shown_and_written(tmp_path: Path) -> None:
     steps = {step["name"]: step for step in profile["steps"]}
     assert steps["layer1.0.conv1"]["binary_macs"] == 32 * 32 * 64 * 64 * 9
     assert steps["fc"]["float_macs"] == 512 * 10
+    assert steps["layer1.0.conv1"]["limit"] in (
+        None,
+        (profile["limit"] or {}).get("macs_per_cycle"),
+    )
+    if INT8_KINDS:
+        assert steps["conv1"]["limit"] > 16
+        assert steps["conv1"]["instruction"]
     assert sum(step["share"] for step in steps.values()) == pytest.approx(1, abs=0.01)
     total = sum(step["microseconds"] for step in steps.values())
     assert total == pytest.approx(profile["sum_microseconds"], rel=0.01)
     for step in steps.values():
         if step["of_limit"] is not None:
-            expected = step["macs_per_cycle"] / profile["limit"]["macs_per_cycle"]
+            expected = step["macs_per_cycle"] / step["limit"]
+            assert step["of_limit"] < 1.05
             assert step["of_limit"] == pytest.approx(expected, rel=0.01)
 
 
