@@ -39,7 +39,7 @@ def stream(
 def kinds(program: Program) -> tuple[list[int], list[int]]:
     """Kinds of the residuals and results of the affine convolutions."""
     table = make_plan(program, cpu.chosen_kernel()).table
-    rows = table[(table[:, t.CODE] == t.CONVOLVE) & (table[:, t.MICRO] < t.FLOAT)]
+    rows = table[(table[:, t.CODE] == t.CONVOLVE) & (table[:, t.MICRO] < t.INT16)]
     return rows[:, t.RESIDUAL_KIND].tolist(), rows[:, t.OUT_KIND].tolist()
 
 
