@@ -21,20 +21,17 @@ if TYPE_CHECKING:
     from frostbit.pipeline.parity.runtimes import Missing
 
 
-MOST_THREADS = 256
-
-
 def thread_counts(text: str) -> tuple[int, ...]:
     """``1,2,4`` as numbers, ``auto`` as that of the cores; UserError if it is no such list."""
-    words = [word.strip() for word in text.split(",")]
-    if "auto" in words:
-        from frostbit.kernels.machine.cpu import available_cores
+    from frostbit.kernels.machine.cpu import available_cores
+    from frostbit.kernels.machine.threads import MOST
 
-        words = [str(available_cores()) if word == "auto" else word for word in words]
+    words = [word.strip() for word in text.split(",")]
+    words = [str(available_cores()) if word == "auto" else word for word in words]
     short = [word for word in words if len(word) < 5 and word.isascii() and word.isdecimal()]
     counts = tuple(map(int, short))
-    if len(counts) != len(words) or not all(1 <= each <= MOST_THREADS for each in counts):
-        wanted = f"numbers from 1 to {MOST_THREADS}, as in 1,2, or auto"
+    if len(counts) != len(words) or not all(1 <= each <= MOST for each in counts):
+        wanted = f"numbers from 1 to {MOST}, as in 1,2, or auto"
         raise UserError(f"--threads '{text[:40]}': write {wanted}")
     if len(set(counts)) != len(counts):
         raise UserError(f"--threads '{text[:40]}' names a number twice; name each once, as in 1,2")
