@@ -32,6 +32,7 @@ from frostbit.kernels.ir.program import (
     Op,
     Sign,
     Softmax,
+    ToFloat,
     ValueType,
 )
 from frostbit.kernels.ir.reference import Array
@@ -138,11 +139,13 @@ def compare(
 def _answer(imported: Imported) -> str:
     """The op whose value is compared as the answer: the logits, where both sides have them.
 
-    A softmax magnifies differences: what counts is their share of the spread before it.
+    A softmax magnifies differences: what counts is their share of the spread before it. Of signs
+    as the answer the source has no numbers beside them.
     """
     last = imported.program.ops[-1]
     before = last.inputs[0]
-    answer = before if isinstance(last, Softmax) and before in imported.names else last.name
+    is_before = isinstance(last, Softmax | ToFloat) and before in imported.names
+    answer = before if is_before else last.name
     if answer not in imported.names:
         raise SourceDiffers(f"op '{answer}': the source has no such answer")
     return answer

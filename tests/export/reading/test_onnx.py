@@ -34,7 +34,6 @@ from tests.export.reading.networks import (
 )
 from tests.kernels.programs import programs
 from tests.kernels.programs import random_images as own_images
-from tests.nets import every_op
 
 RNG = np.random.default_rng(1)
 SIGNS = {
@@ -204,16 +203,22 @@ def test_what_stands_around_a_sign_is_no_more_than_arithmetic() -> None:
 
 
 @settings(deadline=None, max_examples=20)
-@given(st.one_of(programs(), programs(foreign=True)), st.sampled_from(["packed", "float", "qonnx"]))
+@given(
+    st.one_of(programs(), programs(foreign=True)),
+    st.sampled_from(["packed", "pixels", "float", "qonnx"]),
+)
 def test_our_own_files_give_the_same_program(program: Program, form: str) -> None:
-    """Floats in, as imported networks take them, or whole pixel values as floats."""
+    """Floats in, as imported networks take them, or pixels, as numbers or as bytes."""
     assume(not any(isinstance(op, Quantize) for op in program.ops))  # written with a Round
     has_pixels = program.input_kind == "u8"
-    data = convert(program, form, Options(float_input=has_pixels))
+    is_bytes = has_pixels and form == "pixels"
+    form = "packed" if form == "pixels" else form
+    data = convert(program, form, Options(float_input=has_pixels and not is_bytes))
     found = to_program(read_graph(data).graph)
     images = own_images(program, 2)
     wanted = reference.run(program, images)
-    got = reference.run(found.program, images.astype(np.float32))
+    assert found.program.input_kind == ("u8" if is_bytes else "f32")
+    got = reference.run(found.program, images if is_bytes else images.astype(np.float32))
     assert np.abs(got - wanted).max() <= 1e-4 * max(float(np.ptp(wanted)), 1e-3)
     layers = [op for op in program.ops if isinstance(op, BinaryConv)]
     restored = [op for op in found.program.ops if isinstance(op, BinaryConv)]
@@ -230,9 +235,17 @@ def is_read(program: Program, op: Op) -> bool:
     return op.name in wanted
 
 
-def test_our_own_file_for_pixels_is_refused_by_type() -> None:
-    with pytest.raises(FormatError, match="the input 'images' is of type UINT8"):
-        read_graph(convert(every_op(), "packed"))
+def test_signs_as_the_answer_are_compared(tmp_path: Path) -> None:
+    nodes = [
+        node("Flatten", "x", "f"),
+        node("MatMul", "f w", "m"),
+        node("BipolarQuant", "m one", "y"),
+    ]
+    arrays = {"w": RNG.normal(size=(12, 5)).astype(np.float32), "one": 1.0}
+    path = tmp_path / "model.onnx"
+    onnx.save(model(nodes, arrays, (1, 3, 2, 2)), path)
+    found = compare_file(path, read_file(path))
+    assert (found.sign_bits, found.whole, found.answers) == (10, 2, 0.0)
 
 
 def test_a_weight_of_zero_is_said() -> None:
