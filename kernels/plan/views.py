@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from frostbit.kernels.ir.program import Concat, Slice, ValueType
+from frostbit.kernels.ir.program import Concat, Pad, Slice, ValueType
 from frostbit.kernels.micro.vector import LANES
 from frostbit.kernels.plan.fusion import Step
 
@@ -46,13 +46,18 @@ def places(step: Step, types: Types) -> list[tuple[str, View]]:
 
 
 def find_views(steps: Sequence[Step], types: Types, result: str) -> dict[str, View]:
-    """Every map that may lie inside another, which it does once."""
+    """Every map that may lie inside another, which it does once.
+
+    Not what a Pad writes: it clears its whole map first, and so the channels beside.
+    """
     found: dict[str, View] = {}
+    clearing = [step.out for step in steps if isinstance(step.op, Pad)]
     for step in steps:
         for name, view in places(step, types):
             numbers = (types[name].shape[2], types[view.base].shape[2], view.channel)
             is_whole = all(number % LANES == 0 for number in numbers)
-            if types[name].kind == "f32" and is_whole and name not in (result, *found):
+            taken = name in (result, *found) or (isinstance(step.op, Concat) and name in clearing)
+            if types[name].kind == "f32" and is_whole and not taken:
                 found[name] = view
     for step in steps:
         for name, view in places(step, types):

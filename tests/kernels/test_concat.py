@@ -310,3 +310,17 @@ def test_too_many_channels_are_refused() -> None:
     x = part(b, "f32", 300)
     with pytest.raises(FormatError, match=r"output shape .* out of range"):
         verify(b.finish(b.concat(*[x] * 256)))
+
+
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("first", [False, True])
+def test_a_padded_part_leaves_what_lies_beside_it(before: bool, first: bool) -> None:
+    """A Pad clears its map; joined in place, it would clear the parts beside it too."""
+    b = Builder((6, 5, 3), seed=3)
+    inner = b.max_pool(b.conv(INPUT, 32, POINT), Window((3, 3)))
+    other = b.max_pool(b.conv(INPUT, 64, POINT), POINT) if before else ""
+    padded = b.pad(inner, (1, 1, 1, 1), (0, 0))
+    other = other or b.max_pool(b.conv(INPUT, 64, POINT), POINT)
+    both = b.concat(*((padded, other) if first else (other, padded)))
+    b.sign(both)
+    check(b.finish(both, 3))
