@@ -109,7 +109,7 @@ def test_a_stream_that_is_joined_stays_float32(monkeypatch: pytest.MonkeyPatch) 
     third = b.add(b.binary_conv(b.sign(second), 33, POINT), second)
     program = b.finish(b.concat(third, second))
     table = make_plan(program, "xnor").table
-    rows = table[(table[:, t.CODE] == t.CONVOLVE) & (table[:, t.MICRO] < t.FLOAT)]
+    rows = table[(table[:, t.CODE] == t.CONVOLVE) & (table[:, t.MICRO] < t.INT16)]
     assert rows[:, t.OUT_KIND].tolist() == [t.I16, t.F32, t.F32]
     check(program)
 

@@ -135,7 +135,7 @@ def test_sums_without_limits_take_kernels_without() -> None:
     x = b.sign(b.conv(INPUT, 32, SAME))
     program = b.finish(b.binary_conv(b.sign(b.binary_conv(x, 32, SAME)), 32, SAME, limits=(0, 9)))
     table = make_plan(program, cpu.chosen_kernel()).table
-    counted = table[(table[:, t.CODE] == t.CONVOLVE) & (table[:, t.MICRO] < t.FLOAT)]
+    counted = table[(table[:, t.CODE] == t.CONVOLVE) & (table[:, t.MICRO] < t.INT16)]
     assert counted[:, t.HAS_LIMITS].tolist() == [0, 1]
 
 

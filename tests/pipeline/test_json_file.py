@@ -45,7 +45,9 @@ def changed(place: tuple[Any, ...], text: str) -> str:
 
 def test_records_are_read() -> None:
     found = bench_file.read(RECORD)
-    assert found == json.loads(RECORD.read_text())
+    written = json.loads(RECORD.read_text())  # before benchmarks had several numbers of threads
+    rows = [{**row, "threads": written["conditions"]["threads"]} for row in written["runtimes"]]
+    assert found == {**written, "runtimes": rows, "scaling": []}
 
 
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: str(place[-1]))

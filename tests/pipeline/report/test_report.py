@@ -145,7 +145,7 @@ def test_what_the_page_says_of_peers_and_random_images(run: Path, tmp_path: Path
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
     found = json.loads((run / "bench.json").read_text())
-    assert invoke("report", copy).exit_code == 0
+    assert invoke("report", copy, "--force").exit_code == 0
     text = (copy / "report.html").read_text()
     assert "hollow: same architecture, random weights" in text
     assert "which have no accuracy: ort-fp32." in text
@@ -153,7 +153,7 @@ def test_what_the_page_says_of_peers_and_random_images(run: Path, tmp_path: Path
     assert "random images" not in text
     rows = [{**row, "accuracy": None} for row in found["runtimes"] if row["name"] != "ort-fp32"]
     (copy / "bench.json").write_text(json.dumps({**found, "dataset": "", "runtimes": rows}))
-    assert invoke("report", copy).exit_code == 0
+    assert invoke("report", copy, "--force").exit_code == 0
     text = (copy / "report.html").read_text()
     assert "hollow" not in text
     assert "360 random images (pixels drawn by chance" in text

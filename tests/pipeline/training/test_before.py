@@ -212,7 +212,7 @@ def test_what_fails_at_the_end_keeps_the_training(
 ) -> None:
     out, settle = tmp_path / "run", training.settle
 
-    def too_large(model: nn.Module, pixels: torch.Tensor) -> None:
+    def too_large(model: nn.Module, pixels: torch.Tensor, *options: object) -> None:
         raise UserError("the sums at 'stem' are too large")
 
     monkeypatch.setattr(training, "settle", too_large)
