@@ -19,6 +19,7 @@ def measured(rows: list[dict[str, Any]]) -> set[tuple[str, int]]:
     return {(each["name"].split(":")[0], each["threads"]) for each in rows}
 
 
+@pytest.mark.slow
 def test_scaling_and_load_are_added_to_one_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,7 +39,10 @@ def invoke(*words: object) -> Result:
     return CliRunner().invoke(main, [str(word) for word in words])
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[] if n == "grey" else pytest.mark.slow) for n in NETS],
+)
 def test_256_images_in_the_browser(name: str) -> None:
     program = NETS[name]()
     images = random_images(program, IMAGES)
@@ -64,6 +67,7 @@ def test_256_images_in_the_browser(name: str) -> None:
         native.close()
 
 
+@pytest.mark.slow
 def test_the_packed_network_over_its_test_images(packed: Path, tmp_path: Path) -> None:
     """As a person does it: export, verify on the data, and both latencies side by side."""
     shutil.copy(packed, tmp_path / "model.bnn")

@@ -26,7 +26,12 @@ def place(name: str, folder: Path) -> Path:
 
 @pytest.mark.parametrize(
     "name",
-    ["paper-cifar10-resnet18", "paper-cifar100-resnet18", "paper-imagenet-resnet18", "edge"],
+    [
+        pytest.param("paper-cifar10-resnet18", marks=pytest.mark.slow),
+        pytest.param("paper-cifar100-resnet18", marks=pytest.mark.slow),
+        pytest.param("paper-imagenet-resnet18", marks=pytest.mark.slow),
+        "edge",
+    ],
 )
 def test_one_epoch(name: str, tmp_path: Path) -> None:
     chosen = recipe.load(name, {"epochs": 1})
