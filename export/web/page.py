@@ -54,6 +54,11 @@ def _asset(name: str) -> str:
     return (files("frostbit.export.web") / name).read_text("utf-8")
 
 
+def base_style() -> str:
+    """CSS that all pages begin with: colours by the reader's scheme, and the frame."""
+    return _asset("base.css")
+
+
 def _text(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
@@ -130,6 +135,7 @@ def page(program: Program, setting: Setting) -> bytes:
             title=html.escape(f"Try a binary neural network{data_set}"),
             about=html.escape(f"{shape} pixels, {len(program.classes)} classes, program "),
             program=program_hash(program)[:16],
+            base=base_style(),
             style=made.style,
             body=made.body,
             script=made.script,

@@ -11,30 +11,6 @@ from frostbit.pipeline.console import terminal
 from frostbit.pipeline.errors import UserError
 
 
-def _experiment(
-    name: str,
-    out: Path | None,
-    force: bool,
-    jobs: int | None,
-    data_dir: Path | None,
-    skip_corrupt: bool,
-) -> None:
-    """Run a grid and print its means."""
-    try:
-        from frostbit.pipeline.experiments import grid as grids
-        from frostbit.pipeline.training.reproducibility import thread_count
-    except ImportError as error:
-        raise UserError(
-            f"experiments need {error.name}: install it with pip install 'frostbit[train]'"
-        ) from error
-    grid = grids.load(name)
-    folder = out or Path("runs") / "experiments" / grid.name
-    console = terminal()
-    record = grids.run(grid, folder, jobs or thread_count(), data_dir, console, skip_corrupt, force)
-    console.print(grids.table(record))
-    console.print(f"wrote {folder / grid.name}.json and .png")
-
-
 @click.command(name="experiment")
 @click.argument("name")
 @out_options(FOLDER, "[default: runs/experiments/NAME]")
@@ -55,4 +31,16 @@ def experiment_command(
 
     Example: pipeline experiment smoke
     """
-    _experiment(name, out, force, jobs, data_dir, skip_corrupt)
+    try:
+        from frostbit.pipeline.experiments import grid as grids
+        from frostbit.pipeline.training.reproducibility import thread_count
+    except ImportError as error:
+        raise UserError(
+            f"experiments need {error.name}: install it with pip install 'frostbit[train]'"
+        ) from error
+    grid = grids.load(name)
+    folder = out or Path("runs") / "experiments" / grid.name
+    console = terminal()
+    record = grids.run(grid, folder, jobs or thread_count(), data_dir, console, skip_corrupt, force)
+    console.print(grids.table(record))
+    console.print(f"wrote {folder / grid.name}.json and .png")

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from frostbit.export.errors import ExportError, RuntimeMissing
 from frostbit.export.summary import Layer, summarise_program
-from frostbit.export.web.page import Parts, parts
+from frostbit.export.web.page import Parts, base_style, parts
 from frostbit.kernels.engine import Engine
 from frostbit.kernels.ir.exact import analyse
 from frostbit.kernels.ir.file import load_program, program_hash
@@ -287,4 +287,4 @@ def _environment(escaped: bool) -> Environment:
 def render(template: str, **values: Any) -> str:
     """``template`` (a file of ``pipeline/templates``) filled in; HTML is escaped."""
     made = _environment(template.endswith(".html")).get_template(template)
-    return made.render(values, peer_names=plots.PEERS)
+    return made.render(values, peer_names=plots.PEERS, base_style=Markup(base_style()))

@@ -13,7 +13,7 @@ from frostbit.kernels.ir.program import Program
 from frostbit.kernels.machine import cpu
 from frostbit.kernels.machine.threads import MOST
 from frostbit.kernels.plan import shares
-from frostbit.kernels.plan.costs import Row
+from frostbit.kernels.plan.shares import Row
 
 FREE = -1e9
 """Cost of a meeting that makes any cut worth it."""
