@@ -101,6 +101,16 @@ class Summary:
         return added(layer.macs for layer in self.layers)
 
     @property
+    def parameter_bits(self) -> list[int]:
+        """Columns of a table: every precision that a parameter has, 1 and 32 always."""
+        return sorted({1, 32, *self.parameters})
+
+    @property
+    def mac_bits(self) -> list[int]:
+        """The same of MACs."""
+        return sorted({1, 32, *self.macs})
+
+    @property
     def parameter_bytes(self) -> int:
         """Size of all parameters in the file; the rest of the file is graph and names."""
         return sum(layer.bytes for layer in self.layers)

@@ -20,7 +20,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from frostbit.export.errors import ExportError, RuntimeMissing
-from frostbit.export.summary import Layer, summarise_program
+from frostbit.export.summary import Summary, summarise_program
 from frostbit.export.web.page import Parts, base_style, parts
 from frostbit.kernels.engine import Engine
 from frostbit.kernels.ir.exact import analyse
@@ -72,9 +72,7 @@ class Page:
     program: Program
     program_sha256: str
     exactness: str
-    layers: tuple[Layer, ...]
-    file_bytes: int
-    float_bytes: int
+    summary: Summary
     test_images: int = 0
     accuracy: float | None = None
     bench: dict[str, Any] | None = None
@@ -107,8 +105,7 @@ def gather(folder: Path, place: Place, *, tried: bool) -> Page:
     if run.facts["accuracy"]["test_after_settling"] is None:
         raise UserError(f"'{folder}' did not end binary; train it until every mask is all ones")
     program = load_program(model)
-    size = model.stat().st_size
-    summary = summarise_program(program, size)
+    summary = summarise_program(program, model.stat().st_size)
     page = Page(
         title=f"Run {folder.resolve().name}: {run.recipe.model} on {run.recipe.dataset}",
         test_images=run.facts["dataset"].get("splits", {}).get("test", 0),
@@ -116,9 +113,7 @@ def gather(folder: Path, place: Place, *, tried: bool) -> Page:
         program=program,
         program_sha256=program_hash(program),
         exactness=exactness_line(analyse(program)),
-        layers=summary.layers,
-        file_bytes=size,
-        float_bytes=summary.float_bytes,
+        summary=summary,
     )
     _training(page)
     _benchmark(page)

@@ -33,8 +33,7 @@ def layer_table(summary: Summary, title: str) -> Table:
 
     Of more than :data:`MOST_ROWS` layers the first ones are shown; the totals are those of all.
     """
-    parameter_bits = sorted({1, 32, *summary.parameters})
-    mac_bits = sorted({1, 32, *summary.macs})
+    parameter_bits, mac_bits = summary.parameter_bits, summary.mac_bits
     table = Table(title=title, title_justify="left")
     for name in ("layer", "op"):
         table.add_column(name)
@@ -200,13 +199,13 @@ def pack_table(program: Program, file_bytes: int) -> tuple[Table, list[str]]:
 
     found = summarise_program(program, file_bytes)
     counts, macs = found.parameters, sum(found.macs.values())
-    full = counts.get(32, 0)
+    full = sum(bits * count for bits, count in counts.items() if bits > 1) / 8
+    shown = ", ".join(f"{counts.get(bits, 0):,} {bits}-bit" for bits in found.parameter_bits)
     lines = [
-        f"{counts.get(1, 0):,} 1-bit and {full:,} 32-bit parameters; "
-        f"{100 * (found.binary_share or 0):.1f} % of {macs:,} MACs are binary",
+        f"{shown} parameters; {100 * (found.binary_share or 0):.1f} % of {macs:,} MACs are binary",
         f"file {file_bytes:,} bytes, fp32 state {found.float_bytes:,} bytes: "
         f"{found.float_bytes / file_bytes:.1f} times smaller; "
-        f"{100 * 4 * full / file_bytes:.1f} % of the file is full precision",
+        f"{100 * full / file_bytes:.1f} % of the file is not binary weights",
         exactness_line(analyse(program)),
     ]
     return layer_table(found, "packed model"), lines

@@ -19,7 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from playwright.sync_api import Browser
 
+from frostbit.export.summary import summarise_program
 from frostbit.kernels.ir.file import load_program, save_program
+from frostbit.kernels.ir.program import Dense
 from frostbit.pipeline.cli.main import main
 from frostbit.pipeline.report import compare, plots
 from frostbit.pipeline.report.page import interval
@@ -159,6 +161,31 @@ def test_what_the_page_says_of_peers_and_random_images(run: Path, tmp_path: Path
     assert "360 random images (pixels drawn by chance" in text
     assert "Accuracy was not measured: the images are random." in text
     assert "which have no accuracy" not in text
+
+
+def test_the_table_of_layers_leaves_no_precision_out(run: Path, tmp_path: Path) -> None:
+    """Weights of 8 bits, too: what the columns hold adds up to all there is."""
+    program = load_program(run / "model.bnn")
+    head = program.ops[-1]
+    assert isinstance(head, Dense)
+    small = replace(head, weights=np.rint(40 * head.weights).clip(-127, 127))
+    shutil.copytree(run, tmp_path / "run")
+    save_program(replace(program, ops=(*program.ops[:-1], small)), tmp_path / "run" / "model.bnn")
+    assert invoke("report", tmp_path / "run", "-o", tmp_path / "r.html").exit_code == 0
+    text = (tmp_path / "r.html").read_text()
+    table = text[text.index('aria-label="layers of the model"') :]
+    table = table[: table.index("</table>")]
+    heads = [re.sub("<.*?>", "", each) for each in re.findall(r"<th.*?</th>", table)]
+    rows = [
+        [re.sub("<.*?>", "", cell) for cell in re.findall(r"<td.*?</td>", row)]
+        for row in re.findall(r"<tr><td>.*?</tr>", table, re.DOTALL)
+    ]
+    found = summarise_program(load_program(tmp_path / "run" / "model.bnn"), 1)
+    assert 8 in found.parameters
+    for what, counts in (("params", found.parameters), ("MACs", found.macs)):
+        for bits, count in counts.items():
+            at = heads.index(f"{bits}-bit {what}")
+            assert sum(int(row[at].replace(",", "") or 0) for row in rows) == count
 
 
 @given(st.integers(1, 20000), st.floats(0, 1))
